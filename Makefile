@@ -1,0 +1,38 @@
+# Each target does its own set-up in .venv: no root, no activation.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint reference clean
+
+# Stamps: an environment is made again when pyproject.toml changes.
+$(VENV)/run.stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet --editable ".[test,lint,av]"
+	touch $@
+
+# PyTorch first and on its own, so that pip does not look for another build of it.
+$(VENV)/reference.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet transformers tiktoken more-itertools tqdm numba
+	$(BIN)/pip install --quiet --no-deps openai-whisper
+	touch $@
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest
+
+# The same tests with openai-whisper and transformers there to compare with.
+test-reference: $(VENV)/reference.stamp
+	$(BIN)/python -m pytest -m reference
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .demo

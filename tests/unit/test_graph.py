@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from whisper_npu.model.builders import PHASES, build_align, build_phase, build_step
+from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.model.graph import Graph, GraphError, Op, Tensor
+
+
+def chain() -> Graph:
+    """x -> gelu -> h -> add(h, x) -> y, the smallest graph with an activation."""
+    return Graph(
+        "chain",
+        (
+            Tensor("x", (2, 3), "float32", "input"),
+            Tensor("h", (2, 3), "float32", "activation"),
+            Tensor("y", (2, 3), "float32", "output"),
+        ),
+        (Op("first", "gelu", ("x",), ("h",)), Op("second", "add", ("h", "x"), ("y",))),
+    )
+
+
+def assert_problem(graph: Graph, *parts: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        graph.validate()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_a_sound_graph_passes() -> None:
+    chain().validate()
+
+
+def test_graph_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        chain().ops[0].name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("model", KNOWN_DIMENSIONS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_all_published_models_build(model: str, phase: str) -> None:
+    build_phase(phase, KNOWN_DIMENSIONS[model]).validate()
+
+
+def test_duplicated_tensor() -> None:
+    graph = chain()
+    assert_problem(
+        replace(graph, tensors=(*graph.tensors, graph.tensors[1])), "tensor h is defined 2 times"
+    )
+
+
+def test_duplicated_op() -> None:
+    graph = chain()
+    assert_problem(replace(graph, ops=(*graph.ops, graph.ops[1])), "op second is defined 2 times")
+
+
+def test_dangling_input() -> None:
+    graph = chain()
+    ops = (graph.ops[0], replace(graph.ops[1], inputs=("h", "nowhere")))
+    assert_problem(replace(graph, ops=ops), "op second reads nowhere, which is not a tensor")
+
+
+def test_read_before_written() -> None:
+    graph = chain()
+    assert_problem(replace(graph, ops=graph.ops[::-1]), "op second reads h before anything")
+
+
+def test_written_twice() -> None:
+    graph = chain()
+    third = Op("third", "gelu", ("x",), ("h",))
+    assert_problem(replace(graph, ops=(*graph.ops, third)), "op third writes h, which op first has")
+
+
+def test_weight_overwritten() -> None:
+    graph = chain()
+    third = Op("third", "gelu", ("h",), ("x",))
+    assert_problem(replace(graph, ops=(*graph.ops, third)), "op third writes x, which is a input")
+
+
+def test_output_never_written() -> None:
+    graph = chain()
+    tensors = (*graph.tensors, Tensor("z", (1,), "float32", "output"))
+    assert_problem(replace(graph, tensors=tensors), "output z is written by no op")
+
+
+def test_misshaped_output() -> None:
+    graph = chain()
+    tensors = (graph.tensors[0], replace(graph.tensors[1], shape=(3, 2)), graph.tensors[2])
+    assert_problem(replace(graph, tensors=tensors), "h is [3, 2], but first gives [2, 3]")
+
+
+def test_misshaped_weight() -> None:
+    graph = build_step(KNOWN_DIMENSIONS["tiny"])
+    tensors = tuple(
+        replace(t, shape=(384, 383)) if t.name.endswith("layers.1.fc2.weight") else t
+        for t in graph.tensors
+    )
+    assert_problem(replace(graph, tensors=tensors), "op decoder.1.fc2 (linear) does not take")
+
+
+def test_unknown_kind() -> None:
+    graph = chain()
+    ops = (replace(graph.ops[0], kind="magic"), graph.ops[1])
+    assert_problem(replace(graph, ops=ops), "op first is of the unknown kind magic")
+
+
+def test_unreachable_op_and_unused_tensor() -> None:
+    graph = chain()
+    extra = Tensor("z", (2, 3), "float32", "activation")
+    third = Op("third", "gelu", ("x",), ("z",))
+    assert_problem(
+        replace(graph, tensors=(*graph.tensors, extra), ops=(*graph.ops, third)),
+        "op third reaches no output",
+        "activation z is not used",
+    )
+
+
+def test_unknown_dtype() -> None:
+    graph = chain()
+    tensors = (*graph.tensors[:2], replace(graph.tensors[2], dtype="float128"))
+    assert_problem(replace(graph, tensors=tensors), "y cannot be [2, 3] of float128")
+
+
+def test_several_problems_are_listed_at_once() -> None:
+    graph = chain()
+    ops = (replace(graph.ops[0], inputs=("a",)), replace(graph.ops[1], inputs=("b", "x")))
+    assert_problem(replace(graph, ops=ops), "reads a,", "reads b,")
+
+
+def test_alignment_head_beyond_the_last() -> None:
+    with pytest.raises(ValueError, match="alignment head"):
+        build_align(KNOWN_DIMENSIONS["tiny"], 5, [(0, 6)])
+
+
+def test_lifetimes() -> None:
+    assert chain().lifetimes == {"h": (0, 1), "y": (1, 2)}

@@ -1,0 +1,1 @@
+"""Whisper speech recognition on NumPy and AMD XRT, as one static op graph."""

@@ -1,0 +1,41 @@
+"""Errors a user can act on, each with the exit code that the command line gives it.
+
+| exit code | meaning |
+|---|---|
+| 0 | every file was transcribed |
+| 1 | at least one audio file could not be read or transcribed; the others were |
+| 2 | usage: an unknown option, or a value that an option does not take |
+| 3 | the model could not be loaded |
+| 4 | an output could not be written |
+| 130 | interrupted (Ctrl-C) |
+"""
+
+from __future__ import annotations
+
+
+class WhisperNpuError(Exception):
+    """Base of all errors raised on purpose; the message is one line and names the culprit."""
+
+    exit_code = 1
+
+
+class AudioError(WhisperNpuError):
+    """An audio source that is missing, unreadable, empty or not audio."""
+
+
+class OptionError(WhisperNpuError, ValueError):
+    """An option that does not exist, has a value it does not take, or contradicts another."""
+
+    exit_code = 2
+
+
+class ModelError(WhisperNpuError):
+    """A model directory that is missing, incomplete, damaged or inconsistent."""
+
+    exit_code = 3
+
+
+class OutputError(WhisperNpuError):
+    """An output file or folder that cannot be written."""
+
+    exit_code = 4

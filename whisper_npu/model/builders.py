@@ -1,0 +1,211 @@
+"""Builders: model dimensions in, static graphs out.
+
+Five phases make a window: mel, encoder, cross-KV (once per window), decoder prefill (the prompt)
+and decoder step (one token). Activations are [batch, time, width] throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
+from whisper_npu.model.kinds import KINDS
+from whisper_npu.model.weights import TOKEN_EMBEDDING, weight_specification
+
+MEL_FILTERS = "mel_filters"
+
+
+class _Builder:
+    """Collects tensors and ops; output shapes come from the op's kind."""
+
+    def __init__(self, weights: Mapping[str, tuple[int, ...]]) -> None:
+        self._weights = weights
+        self._tensors: dict[str, Tensor] = {}
+        self._ops: list[Op] = []
+
+    def declare(self, name: str, shape: tuple[int, ...], role: Role, dtype: str = "float32") -> str:
+        self._tensors[name] = Tensor(name, shape, dtype, role)
+        return name
+
+    def weight(self, name: str) -> str:
+        return self.declare(name, self._weights[name], "weight")
+
+    def op(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        output: str,
+        role: Role = "activation",
+        extra: Sequence[str] = (),
+        **attrs: Attr,
+    ) -> str:
+        """Add an op named after its output; ``extra`` names further outputs of role output."""
+        op = Op(output, kind, tuple(inputs), (output, *extra), tuple(sorted(attrs.items())))
+        shapes = KINDS[kind].shapes(op, [self._tensors[name].shape for name in inputs])
+        for name, shape in zip(op.outputs, shapes, strict=True):
+            if name not in self._tensors:
+                self.declare(name, shape, "output" if name in extra else role)
+        self._ops.append(op)
+        return output
+
+    def linear(self, x: str, layer: str, output: str, bias: bool = True) -> str:
+        names = [f"{layer}.weight", f"{layer}.bias"] if bias else [f"{layer}.weight"]
+        return self.op("linear", [x, *map(self.weight, names)], output)
+
+    def norm(self, x: str, layer: str, output: str, role: Role = "activation") -> str:
+        weights = [self.weight(f"{layer}.weight"), self.weight(f"{layer}.bias")]
+        return self.op("layer_norm", [x, *weights], output, role)
+
+    def mlp(self, x: str, layer: str, prefix: str) -> str:
+        h = self.norm(x, f"{layer}.final_layer_norm", f"{prefix}.mlp_ln")
+        h = self.linear(h, f"{layer}.fc1", f"{prefix}.fc1")
+        h = self.op("gelu", [h], f"{prefix}.gelu")
+        h = self.linear(h, f"{layer}.fc2", f"{prefix}.fc2")
+        return self.op("add", [x, h], f"{prefix}.residual")
+
+    def build(self, name: str) -> Graph:
+        graph = Graph(name, tuple(self._tensors.values()), tuple(self._ops))
+        graph.validate()
+        return graph
+
+
+def build_mel(n_mels: int, n_frames: int, n_fft: int = 400, hop: int = 160) -> Graph:
+    """Samples [hop (n_frames - 1) + n_fft] -> log_mel [n_mels, n_frames]: log10, not clamped."""
+    b = _Builder({MEL_FILTERS: (n_mels, n_fft // 2 + 1)})
+    samples = b.declare("samples", (hop * (n_frames - 1) + n_fft,), "input")
+    power = b.op("stft_power", [samples], "power", n_fft=n_fft, hop=hop)
+    b.op("mel_log10", [power, b.weight(MEL_FILTERS)], "log_mel", "output")
+    return b.build("mel")
+
+
+def build_encoder(dims: ModelDimensions, batch: int = 1) -> Graph:
+    """features [batch, n_mels, 2 n_audio_ctx] -> states [batch, n_audio_ctx, n_audio_state]."""
+    b = _Builder(weight_specification(dims))
+    root = "model.encoder"
+    x = b.declare("features", (batch, dims.n_mels, dims.n_frames), "input")
+    x = b.op("transpose", [x], "frames")
+    for conv, stride in (("conv1", 1), ("conv2", 2)):
+        weights = [b.weight(f"{root}.{conv}.weight"), b.weight(f"{root}.{conv}.bias")]
+        x = b.op("conv1d", [x, *weights], conv, stride=stride)
+        x = b.op("gelu", [x], f"{conv}.gelu")
+    x = b.op("add", [x, b.weight(f"{root}.embed_positions.weight")], "embedded")
+    for i in range(dims.n_audio_layer):
+        layer, prefix = f"{root}.layers.{i}", f"encoder.{i}"
+        h = b.norm(x, f"{layer}.self_attn_layer_norm", f"{prefix}.attn_ln")
+        qkv = [
+            b.linear(h, f"{layer}.self_attn.q_proj", f"{prefix}.q"),
+            b.linear(h, f"{layer}.self_attn.k_proj", f"{prefix}.k", bias=False),
+            b.linear(h, f"{layer}.self_attn.v_proj", f"{prefix}.v"),
+        ]
+        h = b.op("attention", qkv, f"{prefix}.attn", n_head=dims.n_audio_head)
+        h = b.linear(h, f"{layer}.self_attn.out_proj", f"{prefix}.attn_out")
+        x = b.op("add", [x, h], f"{prefix}.attn_residual")
+        x = b.mlp(x, layer, prefix)
+    b.norm(x, f"{root}.layer_norm", "states", "output")
+    return b.build("encoder")
+
+
+def build_cross_kv(dims: ModelDimensions, batch: int = 1) -> Graph:
+    """states -> per decoder layer the keys and values [batch, n_text_head, n_audio_ctx, d_head]."""
+    b = _Builder(weight_specification(dims))
+    states = b.declare("states", (batch, dims.n_audio_ctx, dims.n_audio_state), "input")
+    for i in range(dims.n_text_layer):
+        layer = f"model.decoder.layers.{i}.encoder_attn"
+        for part, bias in (("k", False), ("v", True)):
+            h = b.linear(states, f"{layer}.{part}_proj", f"cross.{i}.{part}_proj", bias)
+            b.op("split_heads", [h], f"cross.{i}.{part}", "state", n_head=dims.n_text_head)
+    return b.build("cross_kv")
+
+
+def build_prefill(dims: ModelDimensions, n_tokens: int, batch: int = 1, n_rows: int = 1) -> Graph:
+    """tokens [batch, n_tokens] into the cache -> logits [batch, n_rows, n_vocab] of chosen rows."""
+    return _build_decoder("prefill", dims, batch, 1, n_tokens, n_rows)
+
+
+def build_step(dims: ModelDimensions, batch: int = 1, group: int = 1) -> Graph:
+    """One token for each of batch x group sequences -> logits [batch * group, 1, n_vocab]."""
+    return _build_decoder("step", dims, batch, group, 1, None)
+
+
+def build_align(dims: ModelDimensions, n_tokens: int, heads: Sequence[tuple[int, int]]) -> Graph:
+    """A prefill of one sequence that gives all logits, [1, n_tokens, n_vocab], and the scores of
+    ``heads`` (pairs of layer and head): per layer ``alignment.{layer}`` [heads, n_tokens, ctx]."""
+    return _build_decoder("align", dims, 1, 1, n_tokens, None, heads)
+
+
+def _build_decoder(
+    name: str,
+    dims: ModelDimensions,
+    batch: int,
+    group: int,
+    n_tokens: int,
+    n_rows: int | None,
+    heads: Sequence[tuple[int, int]] = (),
+) -> Graph:
+    b = _Builder(weight_specification(dims))
+    root, sequences = "model.decoder", batch * group
+    d_head = dims.n_text_state // dims.n_text_head
+    tokens = b.declare("tokens", (sequences, n_tokens), "input", "int64")
+    position = b.declare("position", (), "input", "int64")
+    embedding = b.weight(TOKEN_EMBEDDING)
+    x = b.op(
+        "embed",
+        [tokens, embedding, b.weight(f"{root}.embed_positions.weight"), position],
+        "embedded",
+    )
+    for i in range(dims.n_text_layer):
+        layer, prefix = f"{root}.layers.{i}", f"decoder.{i}"
+        h = b.norm(x, f"{layer}.self_attn_layer_norm", f"{prefix}.attn_ln")
+        q = b.linear(h, f"{layer}.self_attn.q_proj", f"{prefix}.q")
+        caches = []
+        for part, bias in (("k", False), ("v", True)):
+            new = b.linear(h, f"{layer}.self_attn.{part}_proj", f"{prefix}.{part}", bias)
+            cache = b.declare(
+                f"self.{i}.{part}",
+                (sequences, dims.n_text_head, dims.n_text_ctx, d_head),
+                "state",
+            )
+            caches.append(b.op("store_cache", [new, cache, position], cache))
+        h = b.op("cached_attention", [q, *caches, position], f"{prefix}.attn")
+        h = b.linear(h, f"{layer}.self_attn.out_proj", f"{prefix}.attn_out")
+        x = b.op("add", [x, h], f"{prefix}.attn_residual")
+
+        h = b.norm(x, f"{layer}.encoder_attn_layer_norm", f"{prefix}.cross_ln")
+        q = b.linear(h, f"{layer}.encoder_attn.q_proj", f"{prefix}.cross_q")
+        kv = [
+            b.declare(
+                f"cross.{i}.{part}", (batch, dims.n_text_head, dims.n_audio_ctx, d_head), "state"
+            )
+            for part in "kv"
+        ]
+        kept = tuple(head for of, head in heads if of == i)
+        extra = [f"alignment.{i}"] if kept else []
+        h = b.op("cross_attention", [q, *kv], f"{prefix}.cross", extra=extra, heads=kept)
+        h = b.linear(h, f"{layer}.encoder_attn.out_proj", f"{prefix}.cross_out")
+        x = b.op("add", [x, h], f"{prefix}.cross_residual")
+        x = b.mlp(x, layer, prefix)
+    if n_rows is not None:
+        rows = b.declare("rows", (n_rows,), "input", "int64")
+        x = b.op("select_rows", [x, rows], "selected")
+    x = b.norm(x, f"{root}.layer_norm", "final_ln")
+    b.op("linear", [x, embedding], "logits", "output")
+    return b.build(name)
+
+
+PHASES = ("mel", "encoder", "cross_kv", "prefill", "step")
+
+
+def build_phase(phase: str, dims: ModelDimensions, prompt: int = 4) -> Graph:
+    """The graph of one of ``PHASES`` for one 30-second window and one sequence."""
+    if phase == "mel":
+        return build_mel(dims.n_mels, dims.n_frames)
+    if phase == "encoder":
+        return build_encoder(dims)
+    if phase == "cross_kv":
+        return build_cross_kv(dims)
+    if phase == "prefill":
+        return build_prefill(dims, prompt)
+    if phase == "step":
+        return build_step(dims)
+    raise ValueError(f"unknown phase {phase!r}; one of {', '.join(PHASES)}")

@@ -1,0 +1,100 @@
+"""The weight specification: every tensor of a Whisper checkpoint with its shape.
+
+Names are those of Hugging Face's Whisper checkpoints, which is the format loaded directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from whisper_npu.errors import ModelError
+from whisper_npu.model.dims import ModelDimensions
+
+Shape = tuple[int, ...]
+
+# The logits share the token embedding. Some checkpoints store it a second time under this name.
+TIED_OUTPUT = "proj_out.weight"
+TOKEN_EMBEDDING = "model.decoder.embed_tokens.weight"
+
+
+def _norm(name: str, d: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (d,)
+    yield f"{name}.bias", (d,)
+
+
+def _linear(name: str, n: int, k: int, bias: bool = True) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (n, k)
+    if bias:
+        yield f"{name}.bias", (n,)
+
+
+def _attention(name: str, d: int) -> Iterator[tuple[str, Shape]]:
+    yield from _linear(f"{name}.q_proj", d, d)
+    yield from _linear(f"{name}.k_proj", d, d, bias=False)
+    yield from _linear(f"{name}.v_proj", d, d)
+    yield from _linear(f"{name}.out_proj", d, d)
+
+
+def _mlp(name: str, d: int) -> Iterator[tuple[str, Shape]]:
+    yield from _linear(f"{name}.fc1", 4 * d, d)
+    yield from _linear(f"{name}.fc2", d, 4 * d)
+    yield from _norm(f"{name}.final_layer_norm", d)
+
+
+def _tensors(dims: ModelDimensions) -> Iterator[tuple[str, Shape]]:
+    d = dims.n_audio_state
+    yield "model.encoder.conv1.weight", (d, dims.n_mels, 3)
+    yield "model.encoder.conv1.bias", (d,)
+    yield "model.encoder.conv2.weight", (d, d, 3)
+    yield "model.encoder.conv2.bias", (d,)
+    yield "model.encoder.embed_positions.weight", (dims.n_audio_ctx, d)
+    for i in range(dims.n_audio_layer):
+        layer = f"model.encoder.layers.{i}"
+        yield from _attention(f"{layer}.self_attn", d)
+        yield from _norm(f"{layer}.self_attn_layer_norm", d)
+        yield from _mlp(layer, d)
+    yield from _norm("model.encoder.layer_norm", d)
+
+    d = dims.n_text_state
+    yield TOKEN_EMBEDDING, (dims.n_vocab, d)
+    yield "model.decoder.embed_positions.weight", (dims.n_text_ctx, d)
+    for i in range(dims.n_text_layer):
+        layer = f"model.decoder.layers.{i}"
+        yield from _attention(f"{layer}.self_attn", d)
+        yield from _norm(f"{layer}.self_attn_layer_norm", d)
+        yield from _attention(f"{layer}.encoder_attn", d)
+        yield from _norm(f"{layer}.encoder_attn_layer_norm", d)
+        yield from _mlp(layer, d)
+    yield from _norm("model.decoder.layer_norm", d)
+
+
+def weight_specification(dims: ModelDimensions) -> dict[str, Shape]:
+    """Every weight of a model of these dimensions: Hugging Face name -> shape."""
+    return dict(_tensors(dims))
+
+
+def check_weights(found: Mapping[str, Shape], dims: ModelDimensions, source: str) -> None:
+    """Compare the tensors of a checkpoint with the specification.
+
+    Raises ModelError that lists all missing, unexpected and mis-shaped tensors at once.
+    """
+    expected = weight_specification(dims)
+    tied = {TIED_OUTPUT: expected[TOKEN_EMBEDDING]} if TIED_OUTPUT in found else {}
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected and name not in tied]
+    misshaped = [
+        f"{name} is {list(found[name])}, not {list(shape)}"
+        for name, shape in {**expected, **tied}.items()
+        if name in found and tuple(found[name]) != shape
+    ]
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names)}"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of the wrong shape", misshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise ModelError(f"{source}: tensors do not fit config.json: " + "; ".join(problems))

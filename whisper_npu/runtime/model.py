@@ -1,0 +1,195 @@
+"""A loaded model: the five phases of a window as plans over shared weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from whisper_npu.model import builders
+from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.linear import conv_matrix
+from whisper_npu.ops.mel import mel_filters
+from whisper_npu.runtime.plan import Observer, Plan
+from whisper_npu.runtime.plan_cache import PlanCache
+
+# Shapes vary with the prompt's length, with batches and beams; more plans than this are not kept.
+_PLANS = 8
+
+
+class Model:
+    """Runs the phases on NumPy. Not to be used from several threads at once.
+
+    Weights are held once, whatever the number of plans.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.dims = checkpoint.dims
+        self._weights = {
+            name: conv_matrix(array) if array.ndim == 3 else array
+            for name, array in checkpoint.weights.items()
+        }
+        self._weights[builders.MEL_FILTERS] = mel_filters(self.dims.n_mels)
+        self._mel: PlanCache[int] = PlanCache(
+            _PLANS, lambda n: Plan(builders.build_mel(self.dims.n_mels, n), self._weights)
+        )
+        self._encoder: PlanCache[int] = PlanCache(
+            _PLANS, lambda n: Plan(builders.build_encoder(self.dims, n), self._weights)
+        )
+        self._cross: dict[int, CrossCache] = {}
+        self._sessions: dict[tuple[int, int], DecoderSession] = {}
+
+    def log_mel(self, samples: F32) -> F32:  # [160 (t - 1) + 400] -> [n_mels, t]
+        """log10 of the mel spectrum, neither clamped nor normalised."""
+        plan = self._mel[1 + (len(samples) - 400) // 160]
+        plan(samples=samples)
+        log_mel: F32 = plan.outputs["log_mel"].copy()
+        return log_mel
+
+    def encode(
+        self, features: F32, observe: Observer | None = None
+    ) -> F32:  # [b, n_mels, 2 n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
+        """Encoder states of a batch of windows."""
+        plan = self._encoder[len(features)]
+        plan(observe, features=features)
+        states: F32 = plan.outputs["states"].copy()
+        return states
+
+    def decoder(
+        self, states: F32, group: int = 1, observe: Observer | None = None
+    ) -> DecoderSession:
+        """A session that decodes ``group`` sequences for each audio of ``states``.
+
+        The cross keys and values are computed unless ``states`` is the very array they were last
+        computed from. Sessions of the same shape share memory: only the latest is valid.
+        """
+        n_audio = len(states)
+        cross = self._cross.get(n_audio)
+        if cross is None:
+            cross = self._cross[n_audio] = CrossCache(self, n_audio)
+        cross.fill(states, observe)
+        session = self._sessions.get((n_audio, group))
+        if session is None:
+            session = self._sessions[n_audio, group] = DecoderSession(self, cross, group)
+        session.position = 0
+        return session
+
+
+class CrossCache:
+    """Keys and values of the encoder states of ``n_audio`` windows, for all decoder layers."""
+
+    def __init__(self, model: Model, n_audio: int) -> None:
+        self.n_audio = n_audio
+        graph = builders.build_cross_kv(model.dims, n_audio)
+        self.states = {t.name: np.empty(t.shape, np.float32) for t in graph.role("state")}
+        self._plan = Plan(graph, model._weights, self.states)
+        self._source: F32 | None = None
+
+    def fill(self, states: F32, observe: Observer | None = None) -> None:
+        if states is not self._source or observe is not None:
+            self._plan(observe, states=states)
+            self._source = states
+
+
+class DecoderSession:
+    """The decoder over one preallocated KV cache: a prompt, then token by token.
+
+    Sequences are ordered by audio, then within the group. Logits are valid until the next call of
+    the same method and may be changed in place.
+    """
+
+    def __init__(self, model: Model, cross: CrossCache, group: int) -> None:
+        self.n_audio, self.group, self.position = cross.n_audio, group, 0
+        self._dims, self._weights, self._cross = model.dims, model._weights, cross
+        sequences = self.n_audio * group
+        step = builders.build_step(self._dims, self.n_audio, group)
+        self._caches = {
+            t.name: np.empty(t.shape, np.float32)
+            for t in step.role("state")
+            if t.name not in cross.states
+        }
+        self._step = Plan(step, self._weights, {**self._caches, **cross.states})
+        # The prompt is the same for the sequences of an audio: it is run for the first of each.
+        shared = {
+            name: cache.reshape(self.n_audio, group, *cache.shape[1:])
+            for name, cache in self._caches.items()
+        }
+        self._first = {name: cache[:, 0] for name, cache in shared.items()}
+        self._rest = [cache[:, 1:] for cache in shared.values()]
+        self._sequences = np.arange(sequences)
+        self._prefill: PlanCache[tuple[int, int]] = PlanCache(_PLANS, self._plan_prefill)
+
+    def _plan_prefill(self, key: tuple[int, int]) -> Plan:
+        n_tokens, n_rows = key
+        graph = builders.build_prefill(self._dims, n_tokens, self.n_audio, n_rows)
+        return Plan(graph, self._weights, {**self._first, **self._cross.states})
+
+    def _check(
+        self, tokens: ArrayLike, shape: tuple[int, ...]
+    ) -> I64:
+        array = np.asarray(tokens, np.int64)
+        if array.shape != shape:
+            raise ValueError(f"tokens are {array.shape}, not {shape}")
+        if array.size and not 0 <= array.min() <= array.max() < self._dims.n_vocab:
+            raise ValueError(f"a token id is outside 0..{self._dims.n_vocab - 1}")
+        return array
+
+    def prefill(
+        self, tokens: ArrayLike, rows: Sequence[int], observe: Observer | None = None
+    ) -> F32:  # [n_audio, n], rows of n -> [n_audio, len(rows), n_vocab]
+        """Start over with a prompt for each audio. Raises ValueError if it is too long."""
+        n = np.shape(tokens)[-1]
+        if not 0 < n <= self._dims.n_text_ctx:
+            raise ValueError(f"a prompt of {n} tokens does not fit {self._dims.n_text_ctx}")
+        plan = self._prefill[n, len(rows)]
+        plan(observe, tokens=self._check(tokens, (self.n_audio, n)), position=0, rows=rows)
+        if self.group > 1:
+            for first, rest in zip(self._first.values(), self._rest, strict=True):
+                rest[:, :, :, :n] = first[:, None, :, :n]
+        self.position = n
+        return plan.outputs["logits"]
+
+    def step(
+        self, tokens: ArrayLike, observe: Observer | None = None
+    ) -> F32:  # [n_audio * group] -> [n_audio * group, n_vocab]
+        """One more token for every sequence. Raises ValueError when the context is full."""
+        if self.position >= self._dims.n_text_ctx:
+            raise ValueError(f"the text context of {self._dims.n_text_ctx} tokens is full")
+        checked = self._check(tokens, (len(self._sequences),))
+        self._step(observe, tokens=checked[:, None], position=self.position)
+        self.position += 1
+        return self._step.outputs["logits"][:, 0]
+
+    def reorder(self, source: ArrayLike) -> None:
+        """Sequence i continues the cache of sequence ``source[i]``, which is of the same audio."""
+        order = np.asarray(source, np.int64)
+        if order.shape != self._sequences.shape or np.any(
+            order // self.group != self._sequences // self.group
+        ):
+            raise ValueError("source must name, for each sequence, one of the same audio")
+        moved = self._sequences[order != self._sequences]
+        if moved.size == 0:
+            return
+        for cache in self._caches.values():
+            cache[moved, :, : self.position] = cache[order[moved], :, : self.position]
+
+    def align(
+        self, tokens: ArrayLike, heads: Sequence[tuple[int, int]], observe: Observer | None = None
+    ) -> tuple[F32, F32]:  # [n], pairs of (layer, head) -> [n, n_vocab], [len(heads), n, ctx]
+        """Logits of every token and the cross-attention scores before softmax of chosen heads.
+
+        For one audio and one sequence; starts over like ``prefill``.
+        """
+        n = len(np.atleast_1d(tokens))
+        graph = builders.build_align(self._dims, n, heads)
+        plan = Plan(graph, self._weights, {**self._first, **self._cross.states})
+        plan(observe, tokens=self._check(tokens, (n,))[None], position=0)
+        by_layer = {
+            layer: iter(plan.outputs[f"alignment.{layer}"])
+            for layer in dict.fromkeys(layer for layer, _ in heads)
+        }
+        scores = np.stack([next(by_layer[layer]) for layer, _ in heads])
+        self.position = n
+        return plan.outputs["logits"][0], scores
