@@ -1,1 +1,31 @@
-"""Whisper speech recognition on NumPy and AMD XRT, as one static op graph."""
+"""Whisper speech recognition on NumPy and AMD's XRT, as one static op graph."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from whisper_npu.audio import load_audio
+    from whisper_npu.results import Segment, Transcription, Word
+    from whisper_npu.transcriber import Transcriber
+
+__version__ = "0.1.0"
+
+__all__ = ["Segment", "Transcriber", "Transcription", "Word", "__version__", "load_audio"]
+
+_HOMES = {
+    "Segment": "results",
+    "Transcriber": "transcriber",
+    "Transcription": "results",
+    "Word": "results",
+    "load_audio": "audio",
+}
+
+
+# Imported on first use: the command line answers --help at once, and sets the number of threads
+# before NumPy is loaded, which reads it only then.
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

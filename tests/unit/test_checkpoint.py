@@ -194,7 +194,13 @@ def test_config_values_that_are_not_whisper(
 
 def test_specification_counts_whispers_parameters() -> None:
     # openai-whisper's model card: 39 M, 74 M, 244 M, 769 M, 1550 M, 809 M parameters.
-    for name, millions in {"tiny": 39, "base": 74, "small": 244, "medium": 769, "large": 1550}.items():
+    for name, millions in {
+        "tiny": 39,
+        "base": 74,
+        "small": 244,
+        "medium": 769,
+        "large": 1550,
+    }.items():
         shapes = weight_specification(KNOWN_DIMENSIONS[name]).values()
         count = sum(int(np.prod(shape)) for shape in shapes) / 1e6
         assert millions * 0.95 < count < millions * 1.03

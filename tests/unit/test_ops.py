@@ -61,9 +61,7 @@ def test_layer_norm() -> None:
     gain, bias = randn(40, seed=1), randn(40, seed=2)
     wide = x.astype(float)
     exact = (wide - wide.mean(-1, keepdims=True)) / np.sqrt(wide.var(-1, keepdims=True) + 1e-5)
-    np.testing.assert_allclose(
-        linear.layer_norm(x, gain, bias), exact * gain + bias, atol=40 * EPS
-    )
+    np.testing.assert_allclose(linear.layer_norm(x, gain, bias), exact * gain + bias, atol=40 * EPS)
 
 
 def test_embed_starts_at_the_position() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.builders import PHASES, build_phase
-from whisper_npu.model.checkpoint import read_json
 from whisper_npu.model.dims import KNOWN_DIMENSIONS, ModelDimensions, dimensions_from_config
+from whisper_npu.model.json_file import read_json
 from whisper_npu.model.report import FORMATS, render
 
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
+from whisper_npu.model.json_file import read_json
 from whisper_npu.model.weights import TIED_OUTPUT, TOKEN_EMBEDDING, Shape, check_weights
 from whisper_npu.ops.arrays import F32
 
@@ -56,19 +57,6 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{folder}: {TIED_OUTPUT} differs from {TOKEN_EMBEDDING}; Whisper shares the two"
         )
     return Checkpoint(folder, dims, config, generation, weights)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ModelError that names the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: must hold a JSON object, not {type(value).__name__}")
-    return value
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -1,0 +1,85 @@
+"""The installed program in a process of its own: what it imports, and its threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from make_checkpoint import Recipe
+
+from tests.unit.audio_samples import encode
+from tests.unit.signals import noise
+
+# Frameworks that others run Whisper with, and what only developers need.
+FORBIDDEN = (
+    "torch",
+    "onnxruntime",
+    "ctranslate2",
+    "transformers",
+    "whisper",
+    "tensorflow",
+    "pytest",
+)
+
+
+@pytest.fixture
+def model(seeded_directory: Callable[[Recipe], Path]) -> str:
+    return str(seeded_directory(Recipe("nano")))
+
+
+def python(code: str, folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+
+def test_no_framework_is_imported(model: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(noise(16000), 16000, "WAV"))
+    loaded = python(
+        "import sys\n"
+        "from whisper_npu.cli import main\n"
+        "assert main(['transcribe', 'a.wav', '--quiet', '--model', sys.argv[1],\n"
+        "             '--word_timestamps', 'True']) == 0\n"
+        "print(*sys.modules, file=sys.stdout)",
+        tmp_path,
+        model,
+    ).split()
+    assert "whisper_npu.runtime.model" in loaded
+    assert not [name for name in loaded if name.split(".")[0] in FORBIDDEN]
+
+
+def test_help_does_not_load_numpy(tmp_path: Path) -> None:
+    loaded = python(
+        "import sys, contextlib\n"
+        "from whisper_npu.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):\n"
+        "    main(['transcribe', '--help'])\n"
+        "print(*sys.modules)",
+        tmp_path,
+    ).split()
+    assert "whisper_npu.cli" in loaded
+    assert "numpy" not in loaded
+
+
+def test_threads_are_set_before_numpy_reads_them(model: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(noise(16000), 16000, "WAV"))
+    code = (
+        "import os, sys\n"
+        "from whisper_npu.cli import main\n"
+        "assert main(['transcribe', 'a.wav', '--quiet', '--model', sys.argv[1],\n"
+        "             '--threads', sys.argv[2]]) == 0\n"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    if not Path("/proc/self/task").is_dir() or os.cpu_count() == 1:
+        pytest.skip("counts threads in /proc, and needs two cores")
+    # OpenBLAS starts no more threads than there are cores.
+    one, two = (int(python(code, tmp_path, model, n)) for n in ("1", "2"))
+    assert two - one == 1

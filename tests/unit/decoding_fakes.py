@@ -1,0 +1,154 @@
+"""A small tokenizer, and a model that says what it is told to, for tests of decoding."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from vocabulary import small_vocabulary
+
+from whisper_npu.audio import N_FRAMES
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.tokenizer import Tokenizer
+
+LANGUAGES = ["en", "de", "ja"]
+
+# Logits of the next token, by id, given the window and the tokens so far; others are 0.
+Script = Callable[[int, tuple[int, ...]], Mapping[int, float]]
+
+
+def tokenizer_json(languages: Sequence[str] = LANGUAGES) -> dict[str, Any]:
+    """A fresh tokenizer.json of 756 text tokens, to be changed at will."""
+    return small_vocabulary(list(languages)).tokenizer_json()
+
+
+def read_tokenizer(
+    content: Mapping[str, Any], n_vocab: int | None = None, **generation: Any
+) -> Tokenizer:
+    """The tokenizer of a model directory with this tokenizer.json and generation config."""
+    n_known = len(content["model"]["vocab"]) + len(content["added_tokens"])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        return Tokenizer.from_dir(folder, n_vocab or n_known, generation)
+
+
+@cache
+def small_tokenizer(language: str = "en") -> Tokenizer:
+    return read_tokenizer(tokenizer_json()).for_task(language, "transcribe")
+
+
+def special(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The entry of an added token."""
+    return next(token for token in content["added_tokens"] if token["content"] == name)
+
+
+def dimensions(n_text_ctx: int = 64, **changes: int) -> ModelDimensions:
+    values = {
+        "n_mels": 2,
+        "n_audio_ctx": 1500,
+        "n_audio_state": 1,
+        "n_audio_head": 1,
+        "n_audio_layer": 1,
+        "n_vocab": small_tokenizer().vocabulary.n_vocab,
+        "n_text_ctx": n_text_ctx,
+        "n_text_state": 1,
+        "n_text_head": 2,
+        "n_text_layer": 4,
+    }
+    return ModelDimensions(**{**values, **changes})
+
+
+class FakeSession:
+    """Keeps the tokens of every sequence and asks the script for logits."""
+
+    def __init__(self, model: FakeModel, windows: Sequence[int], group: int) -> None:
+        self.model, self.windows = model, windows
+        self.n_audio, self.group = len(windows), group
+        self.contexts: list[tuple[int, ...]] = []
+
+    def _logits(self, window: int, context: tuple[int, ...]) -> np.ndarray:
+        logits = np.zeros(self.model.dims.n_vocab, np.float32)
+        for token, value in self.model.script(window, context).items():
+            logits[token] = value
+        return logits
+
+    def prefill(self, tokens: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+        self.model.prompts += [tuple(row) for row in tokens.tolist()]
+        self.contexts = [tuple(row) for row in tokens.tolist() for _ in range(self.group)]
+        return np.array(
+            [
+                [self._logits(window, tuple(row[: i + 1])) for i in rows]
+                for window, row in zip(self.windows, tokens.tolist(), strict=True)
+            ]
+        )
+
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        assert len(self.contexts[0]) < self.model.dims.n_text_ctx
+        self.contexts = [
+            (*context, token) for context, token in zip(self.contexts, tokens.tolist(), strict=True)
+        ]
+        windows = np.repeat(self.windows, self.group).tolist()
+        return np.array([self._logits(*pair) for pair in zip(windows, self.contexts, strict=True)])
+
+    def reorder(self, source: np.ndarray) -> None:
+        self.contexts = [self.contexts[i] for i in source.tolist()]
+
+    def align(
+        self, tokens: np.ndarray, heads: Sequence[tuple[int, int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError("tests of words replace the alignment")
+
+
+class FakeModel:
+    """A window is known by its position: ``FakeFeatures`` writes it where ``encode`` reads it."""
+
+    def __init__(self, script: Script, **dims: int) -> None:
+        self.script, self.dims = script, dimensions(**dims)
+        self.prompts: list[tuple[int, ...]] = []
+        self.n_encoded = 0
+
+    def encode(self, features: np.ndarray) -> np.ndarray:
+        self.n_encoded += len(features)
+        return features[:, 0, :1]
+
+    def decoder(self, states: np.ndarray, group: int = 1) -> FakeSession:
+        return FakeSession(self, [round(float(window)) for window in states[:, 0]], group)
+
+
+class FakeFeatures:
+    """Audio of ``n_frames``; the opening window is at -1 if silence follows the audio in it."""
+
+    def __init__(self, n_frames: int) -> None:
+        self.n_frames = n_frames
+        self.asked: list[tuple[int, int]] = []
+
+    def window(self, seek: int, size: int | None = None) -> np.ndarray:
+        size = N_FRAMES if size is None else size
+        assert 0 < size <= min(N_FRAMES, self.n_frames - seek)
+        self.asked.append((seek, size))
+        return np.full((2, N_FRAMES), seek, np.float32)
+
+    def opening_window(self) -> np.ndarray:
+        return np.full((2, N_FRAMES), 0 if self.n_frames >= N_FRAMES else -1, np.float32)
+
+
+def says(plan: Callable[[int], Sequence[int]] | Sequence[int], sot: int | None = None) -> Script:
+    """A script that says a window's tokens one by one, then ends; it knows where it is by the
+    number of tokens after the last one before timestamps or text could begin."""
+    tokenizer = small_tokenizer()
+
+    def script(window: int, context: tuple[int, ...]) -> Mapping[int, float]:
+        tokens = plan(window) if callable(plan) else plan
+        begins = [tokenizer.transcribe, tokenizer.translate, tokenizer.no_timestamps]
+        start = max((i for i, t in enumerate(context) if t in begins), default=None)
+        if start is None:
+            return {}
+        n_said = len(context) - 1 - start
+        return {tokens[n_said] if n_said < len(tokens) else tokenizer.eot: 20.0}
+
+    return script

@@ -1,0 +1,208 @@
+"""The streamed spectrogram against one computed at once, and against openai-whisper's windows."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests.unit.signals import noise
+from whisper_npu import features
+from whisper_npu.errors import OutputError
+from whisper_npu.features import LogMel, compute_log_mel
+from whisper_npu.ops import mel
+
+# Where something changes: a frame, half a frame, the mirrored samples, a block with the part of a
+# frame that reaches into the next. The last frame of 481600 reaches beyond the end.
+LENGTHS = (0, 1, 2, 159, 160, 161, 199, 200, 201, 320, 399, 400, 401, 4000, 480000)
+LENGTHS += (481600, 480039, 480040, 480041, 960039, 960040, 960041)
+FILTERS = mel.mel_filters(80)
+
+
+def log_mel(samples: np.ndarray) -> np.ndarray:
+    assert samples.shape == (480240,)
+    return mel.mel_log10(mel.stft_power(samples), FILTERS)
+
+
+def cut(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
+def compute(samples: np.ndarray, size: int = 480000) -> LogMel:
+    return compute_log_mel(cut(samples, size), 80, log_mel)
+
+
+def whole(samples: np.ndarray) -> np.ndarray:
+    """Normalised frames of the samples and of the 30 s of silence that openai-whisper appends."""
+    padded = np.pad(np.pad(samples, (0, 480000)), 200, mode="reflect")
+    n_frames = len(samples) // 160 + 3000
+    power = mel.stft_power(padded[: 160 * (n_frames - 1) + 400])
+    result = mel.mel_log10(power, FILTERS)
+    return mel.normalise(result, float(result.max()))
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_windows(n: int) -> None:
+    # Loud at the end: frames after the last whole one hold the maximum.
+    samples = noise(n)
+    samples[-100:] *= 10
+    expected = whole(samples)
+    with compute(samples) as result:
+        assert result.n_frames == n // 160
+        assert result.duration == n / 16000
+        for seek in {0, 1, result.n_frames // 2, max(result.n_frames - 3000, 0)}:
+            for size in (None, 7, 3000):
+                window = result.window(seek, size)
+                assert window.shape == (80, 3000)
+                assert window.dtype == np.float32
+                end = min(result.n_frames, seek + (3000 if size is None else size))
+                kept = max(end - seek, 0)
+                np.testing.assert_allclose(
+                    window[:, :kept], expected[:, seek:end], rtol=0, atol=1e-6
+                )
+                assert not window[:, kept:].any()
+        np.testing.assert_allclose(result.opening_window(), expected[:, :3000], rtol=0, atol=1e-6)
+
+
+def test_windows_beyond_the_audio_are_empty() -> None:
+    with compute(noise(16000)) as result:
+        for seek, size in ((100, None), (101, 5), (5000, None), (10, 0), (10, -3)):
+            assert not result.window(seek, size).any()
+
+
+@pytest.mark.parametrize("n", [1, 300, 480041, 1000000])
+def test_the_cut_does_not_matter(n: int) -> None:
+    samples = noise(n)
+    with compute(samples, n) as once:
+        for size in (16384, 160001, 479999) if n > 1000 else (1, 7):
+            with compute(samples, size) as cut_up:
+                assert cut_up.maximum == once.maximum
+                assert cut_up.n_frames == once.n_frames
+                for seek in (0, 2990, 5000):
+                    np.testing.assert_array_equal(cut_up.window(seek), once.window(seek))
+
+
+def test_the_clamp_is_that_of_the_whole_file() -> None:
+    faint, loud = noise(480000, level=1e-4), noise(160000, 1, level=0.5)
+    with compute(np.concatenate([faint, loud])) as result, compute(faint) as alone:
+        assert result.maximum > alone.maximum + 4
+        lowest = (result.maximum - 8 + 4) / 4
+        assert result.window(0).min() == pytest.approx(lowest, abs=1e-6)
+        assert alone.window(0).min() < lowest - 0.5
+
+
+def test_silence() -> None:
+    with compute(np.zeros(320, np.float32)) as result:
+        assert result.maximum == pytest.approx(-10)
+        np.testing.assert_allclose(result.window(0)[:, :2], -1.5, rtol=1e-6)
+
+
+def test_spilled_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = noise(1000000)
+    with compute(samples) as in_memory:
+        expected = in_memory.window(3000)
+    monkeypatch.setattr(features, "_SPILL_BYTES", 1000)
+    with compute(samples) as spilled:
+        np.testing.assert_array_equal(spilled.window(3000), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_temporary_file_is_closed() -> None:
+    result = compute(noise(1000))
+    file = result._file
+    del result
+    gc.collect()
+    assert file.closed
+    with compute(noise(1000)) as result:
+        assert not result._file.closed
+    assert result._file.closed
+    result.close()
+
+
+def test_the_temporary_file_is_closed_on_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
+    original = tempfile.SpooledTemporaryFile
+
+    def spooled(**options: int) -> tempfile.SpooledTemporaryFile[bytes]:
+        files.append(original(**options))
+        return files[-1]
+
+    monkeypatch.setattr(features.tempfile, "SpooledTemporaryFile", spooled)
+
+    def broken() -> Iterator[np.ndarray]:
+        yield noise(500000)
+        raise RuntimeError("the disk went away")
+
+    with pytest.raises(RuntimeError, match="the disk went away") as caught:
+        compute_log_mel(broken(), 80, log_mel)
+    # As long as the traceback is there, so is the object, and no finalizer closes the file.
+    assert caught.tb is not None
+    assert [file.closed for file in files] == [True]
+
+
+def test_no_room_for_the_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", full)
+    with pytest.raises(OutputError, match=r"No space left on device\); set TMPDIR"):
+        compute(noise(1000))
+
+
+def test_memory_of_an_hour() -> None:
+    """The peak for an hour is that for half a minute and at most twice the spill limit."""
+    script = textwrap.dedent(
+        """
+        import resource, sys
+        import numpy as np
+        from whisper_npu.features import compute_log_mel
+        from whisper_npu.ops import mel
+        filters = mel.mel_filters(80)
+        def log_mel(samples):
+            return mel.mel_log10(mel.stft_power(samples), filters)
+        block = np.random.RandomState(0).standard_normal(480000).astype(np.float32)
+        with compute_log_mel((block for _ in range(int(sys.argv[1]))), 80, log_mel) as result:
+            result.window(result.n_frames - 3000)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        """
+    )
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", script, n], capture_output=True, check=True
+            ).stdout
+        )
+        for n in ("1", "120")
+    ]
+    # In KiB. All the frames of an hour would take 110 MiB.
+    assert peaks[1] - peaks[0] < 70 * 1024
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("n_mels", [80, 128])
+@pytest.mark.parametrize("n", [1, 200, 201, 16000, 479999, 480041, 700000])
+def test_openai_whisper(n: int, n_mels: int) -> None:
+    whisper = pytest.importorskip("whisper.audio")
+    samples = noise(n)
+    reference = whisper.log_mel_spectrogram(samples, n_mels, padding=480000).numpy()
+    content_frames = reference.shape[-1] - 3000
+    filters = mel.mel_filters(n_mels)
+    result = compute_log_mel(
+        cut(samples, 100000), n_mels, lambda s: mel.mel_log10(mel.stft_power(s), filters)
+    )
+    with result:
+        assert result.n_frames == content_frames
+        for seek, size in ((0, 3000), (20, 3000), (content_frames - 10, 3000), (0, 5)):
+            if 0 <= seek <= content_frames:
+                size = min(size, content_frames - seek)
+                expected = whisper.pad_or_trim(reference[:, seek : seek + size], 3000)
+                np.testing.assert_allclose(result.window(seek, size), expected, rtol=0, atol=1e-5)
+        opening = whisper.pad_or_trim(reference, 3000)
+        np.testing.assert_allclose(result.opening_window(), opening, rtol=0, atol=1e-5)

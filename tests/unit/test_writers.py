@@ -1,0 +1,265 @@
+"""Outputs against those of openai-whisper, read back, and written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.transcripts import KEPT_OPTIONS, LINE_OPTIONS, TRANSCRIPTS
+from whisper_npu import writers
+from whisper_npu.errors import OutputError
+from whisper_npu.writers import RENDERERS, LineOptions, format_timestamp, write_result
+
+KEPT = json.loads((Path(__file__).parent.parent / "data" / "writers.json").read_text("utf-8"))
+FORMATS = tuple(RENDERERS)
+
+
+@pytest.mark.parametrize("extension", FORMATS)
+def test_segments_as_openai_whisper(extension: str) -> None:
+    result = RENDERERS[extension](TRANSCRIPTS["segments"], LineOptions())
+    assert result == KEPT["segments"][extension]
+
+
+@pytest.mark.parametrize("extension", ["vtt", "srt"])
+@pytest.mark.parametrize("i", range(len(KEPT_OPTIONS)))
+def test_words_as_openai_whisper(extension: str, i: int) -> None:
+    result = RENDERERS[extension](TRANSCRIPTS["words"], LineOptions(**KEPT_OPTIONS[i]))
+    assert result == KEPT["words"][i][extension]
+
+
+def test_kept_options_differ() -> None:
+    assert len({case["srt"] for case in KEPT["words"]}) == len(KEPT_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "short", "long"),
+    [
+        (0, "00:00.000", "00:00:00,000"),
+        (0.0005, "00:00.000", "00:00:00,000"),  # half to even
+        (0.0015, "00:00.002", "00:00:00,002"),
+        (59.9996, "01:00.000", "00:01:00,000"),
+        (3599.9994, "59:59.999", "00:59:59,999"),
+        (3600, "01:00:00.000", "01:00:00,000"),
+        (360000.25, "100:00:00.250", "100:00:00,250"),
+    ],
+)
+def test_format_timestamp(seconds: float, short: str, long: str) -> None:
+    assert format_timestamp(seconds) == short
+    assert format_timestamp(seconds, True, ",") == long
+
+
+def test_negative_timestamp() -> None:
+    with pytest.raises(ValueError, match="a timestamp cannot be negative: -1"):
+        format_timestamp(-1)
+
+
+def test_an_emptied_segment_beside_segments_without_words() -> None:
+    """openai-whisper fails on these; without word timestamps only emptied segments have words."""
+    segments = [dict(segment) for segment in TRANSCRIPTS["segments"]["segments"]]
+    expected = RENDERERS["srt"]({"segments": segments}, LineOptions())
+    segments[0]["words"] = []
+    assert RENDERERS["srt"]({"segments": segments}, LineOptions()) == expected
+
+
+def test_no_segments() -> None:
+    empty = {"text": "", "segments": [], "language": "en"}
+    rendered = {extension: RENDERERS[extension](empty, LineOptions()) for extension in FORMATS}
+    assert rendered == {
+        "txt": "",
+        "vtt": "WEBVTT\n\n",
+        "srt": "",
+        "tsv": "start\tend\ttext\n",
+        "json": '{"text": "", "segments": [], "language": "en"}',
+    }
+
+
+class TestFiles:
+    RESULT = TRANSCRIPTS["segments"]
+
+    @pytest.mark.parametrize("output_format", [*FORMATS, "all"])
+    def test_names_and_contents(self, tmp_path: Path, output_format: str) -> None:
+        paths = write_result(self.RESULT, tmp_path, "näme.1", output_format)
+        formats = FORMATS if output_format == "all" else (output_format,)
+        assert paths == [tmp_path / f"näme.1.{extension}" for extension in formats]
+        assert sorted(tmp_path.iterdir()) == sorted(paths)
+        for path, extension in zip(paths, formats, strict=True):
+            assert path.read_bytes() == KEPT["segments"][extension].encode()
+
+    def test_replaces_and_has_the_usual_permissions(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").write_text("old")
+        (path,) = write_result(self.RESULT, tmp_path, "a", "txt")
+        assert path.read_bytes() == KEPT["segments"]["txt"].encode()
+        usual = tmp_path / "usual"
+        usual.touch()
+        assert path.stat().st_mode == usual.stat().st_mode
+
+    def test_a_lone_surrogate_does_not_cost_the_file(self, tmp_path: Path) -> None:
+        result = {"segments": [{"start": 0, "end": 1, "text": "a\ud800b"}]}
+        (path,) = write_result(result, tmp_path, "a", "txt")
+        assert path.read_text() == "a?b\n"
+
+    @pytest.mark.parametrize("step", ["write", "replace"])
+    def test_nothing_half_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        (tmp_path / "a.txt").write_text("old")
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        if step == "replace":
+            monkeypatch.setattr(writers.os, "replace", full)
+        else:
+
+            class Full(io.StringIO):
+                write = full
+
+            def opened(path: Path, *_: object, **__: object) -> Full:
+                path.touch()
+                return Full()
+
+            monkeypatch.setattr("builtins.open", opened)
+        with pytest.raises(OutputError, match=r"a\.txt: cannot be written \(No space left"):
+            write_result(self.RESULT, tmp_path, "a", "txt")
+        monkeypatch.undo()
+        assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+        assert (tmp_path / "a.txt").read_text() == "old"
+
+    def test_a_folder_in_the_way(self, tmp_path: Path) -> None:
+        (tmp_path / "a.txt").mkdir()
+        with pytest.raises(OutputError, match=r"a\.txt: cannot be written \(Is a directory\); "):
+            write_result(self.RESULT, tmp_path, "a", "txt")
+        assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+    def test_prepare_output_dir(self, tmp_path: Path) -> None:
+        folder = tmp_path / "a" / "b"
+        writers.prepare_output_dir(folder)
+        writers.prepare_output_dir(folder)
+        assert list(folder.iterdir()) == []
+
+    def test_an_output_dir_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for folder in (tmp_path / "file", tmp_path / "file" / "sub"):
+            message = f"^{re.escape(str(folder))}: cannot write to this folder .*--output_dir$"
+            with pytest.raises(OutputError, match=message):
+                writers.prepare_output_dir(folder)
+
+    def test_an_output_dir_without_permission(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forbidden(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "touch", forbidden)
+        with pytest.raises(OutputError, match=r"cannot write to this folder \(Permission denied"):
+            writers.prepare_output_dir(tmp_path)
+
+
+# Any text, with what has a meaning in one of the formats made likely.
+texts = st.lists(
+    st.one_of(
+        st.text(st.characters(codec="utf-8"), max_size=8),
+        st.sampled_from(
+            ["-->", "\t", "\n", "\n\n", "\r", "\0", "\u2028", '"', "\\", "<u>", "WEBVTT"]
+        ),
+    ),
+    max_size=4,
+).map(" ".join)
+times = st.tuples(st.floats(0, 400000), st.floats(0, 60)).map(lambda t: (t[0], t[0] + t[1]))
+words = st.builds(
+    lambda text, time: {"word": text, "start": time[0], "end": time[1], "probability": 0.5},
+    texts,
+    times,
+)
+
+
+def _segment(text: str, time: tuple[float, float], *words: list[dict[str, Any]]) -> dict[str, Any]:
+    segment: dict[str, Any] = {"text": text, "start": time[0], "end": time[1]}
+    if words:
+        segment["words"] = words[0]
+    return segment
+
+
+segment_lists = st.one_of(
+    st.lists(st.builds(_segment, texts, times), max_size=4),
+    st.lists(st.builds(_segment, texts, times, st.lists(words, max_size=7)), max_size=4),
+)
+limits = st.one_of(st.none(), st.integers(0, 20))
+line_options = st.fixed_dictionaries(
+    {
+        "highlight_words": st.booleans(),
+        "max_line_width": limits,
+        "max_line_count": limits,
+        "max_words_per_line": limits,
+    }
+)
+
+
+@given(segment_lists)
+def test_json_and_tsv_can_be_read_back(segments: list[dict[str, Any]]) -> None:
+    result = {"text": "".join(s["text"] for s in segments), "segments": segments, "language": "en"}
+    assert json.loads(RENDERERS["json"](result, LineOptions())) == result
+    one_line = [{**s, "text": " ".join(s["text"].split())} for s in segments]
+    header, *rows = RENDERERS["tsv"]({"segments": one_line}, LineOptions()).splitlines()
+    assert header == "start\tend\ttext"
+    for row, segment in zip(rows, one_line, strict=True):
+        start, end, text = row.split("\t")
+        assert (int(start), int(end)) == (
+            round(1000 * segment["start"]),
+            round(1000 * segment["end"]),
+        )
+        assert text == segment["text"]
+
+
+STAMP = r"(?:(\d\d+):)?(\d\d):(\d\d)[.,](\d\d\d)"
+
+
+@given(segment_lists, line_options)
+def test_cues_can_be_read_back(segments: list[dict[str, Any]], options: dict[str, Any]) -> None:
+    """One cue for each segment, with its times and text, and no arrow but that between times."""
+    for segment in segments:
+        segment.pop("words", None)
+        segment["text"] = " ".join(segment["text"].split())
+    result = {"segments": segments}
+    srt = RENDERERS["srt"](result, LineOptions(**options))
+    vtt = RENDERERS["vtt"](result, LineOptions(**options))
+    assert vtt.startswith("WEBVTT\n\n")
+    for text in (srt, vtt):
+        cues = re.findall(rf"^{STAMP} --> {STAMP}\n(.*)\n\n", text, re.MULTILINE)
+        assert text.count("-->") == len(cues) == len(segments)
+        for cue, segment in zip(cues, segments, strict=True):
+            for parts, key in ((cue[:4], "start"), (cue[4:8], "end")):
+                h, m, s, ms = (int(part or 0) for part in parts)
+                assert ms + 1000 * (s + 60 * (m + 60 * h)) == round(1000 * segment[key])
+            assert cue[8] == segment["text"].replace("-->", "->")
+    assert re.findall(r"^\d+(?=\n\d+:\d\d:\d\d,)", srt, re.MULTILINE) == [
+        str(i + 1) for i in range(len(segments))
+    ]
+
+
+@pytest.mark.reference
+class TestOpenaiWhisper:
+    @staticmethod
+    def compare(result: dict[str, Any], options: dict[str, Any]) -> None:
+        utils = pytest.importorskip("whisper.utils")
+        for extension in FORMATS:
+            file = io.StringIO()
+            utils.get_writer(extension, ".").write_result(result, file, **options)
+            assert RENDERERS[extension](result, LineOptions(**options)) == file.getvalue()
+
+    @pytest.mark.parametrize("name", TRANSCRIPTS)
+    def test_all_options(self, name: str) -> None:
+        for options in LINE_OPTIONS:
+            self.compare(TRANSCRIPTS[name], options)
+
+    @given(segment_lists, line_options)
+    @settings(deadline=None, max_examples=300)
+    def test_any_result(self, segments: list[dict[str, Any]], options: dict[str, Any]) -> None:
+        self.compare({"text": "", "segments": segments, "language": "en"}, options)

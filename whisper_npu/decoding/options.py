@@ -1,0 +1,310 @@
+"""Options of decoding and transcribing, checked when they are made.
+
+Names, defaults and meanings are openai-whisper's, with ``seed`` added. Every value that an option
+does not take raises OptionError here, for the API and the command line alike; only what depends on
+the model (its languages, its vocabulary, its context) is checked where the model is known.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+from whisper_npu.errors import OptionError
+from whisper_npu.languages import LANGUAGES, TASKS, to_language_code
+
+FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+PREPEND_PUNCTUATIONS = "\"'“¿([{-"
+APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
+
+
+def _require(condition: bool, name: str, value: object, must: str) -> None:
+    if not condition:
+        raise OptionError(f"{name}: must be {must}, not {value!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_token_list(value: object) -> bool:
+    return isinstance(value, Sequence) and all(_is_integer(v) and v >= 0 for v in value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SharedOptions:
+    """What decoding one window and transcribing a file have in common."""
+
+    task: str = "transcribe"
+    language: str | None = None
+    sample_len: int | None = None
+    best_of: int | None = None
+    beam_size: int | None = None
+    patience: float | None = None
+    length_penalty: float | None = None
+    prefix: str | Sequence[int] | None = None
+    suppress_tokens: str | Sequence[int] | None = "-1"
+    suppress_blank: bool = True
+    without_timestamps: bool = False
+    max_initial_timestamp: float | None = 1.0
+    seed: int = 0
+
+    _tasks: ClassVar[tuple[str, ...]] = TASKS
+
+    def __post_init__(self) -> None:
+        _require(self.task in self._tasks, "task", self.task, f"one of {', '.join(self._tasks)}")
+        self._check_language()
+        for name in ("sample_len", "best_of", "beam_size"):
+            value = getattr(self, name)
+            _require(value is None or (_is_integer(value) and value >= 1), name, value, "1 or more")
+        self._check_patience()
+        for name in ("suppress_blank", "without_timestamps"):
+            self._check_flag(name)
+        penalty = self.length_penalty
+        _require(
+            penalty is None or (_is_number(penalty) and 0 <= penalty <= 1),
+            "length_penalty",
+            penalty,
+            "between 0 and 1",
+        )
+        self._check_text("prefix", self.prefix)
+        self._check_seconds("max_initial_timestamp")
+        _require(
+            _is_integer(self.seed) and 0 <= self.seed < 2**64,
+            "seed",
+            self.seed,
+            "an integer from 0 to 2**64 - 1",
+        )
+        self.suppressed_ids()
+
+    def _check_language(self) -> None:
+        if self.language is None:
+            return
+        known = isinstance(self.language, str) and (
+            (code := to_language_code(self.language)) in LANGUAGES
+            or re.fullmatch("[a-z]{2,3}", code) is not None
+        )
+        _require(known, "language", self.language, "a code such as 'en', or an English name")
+
+    def _check_patience(self) -> None:
+        patience = self.patience
+        if patience is None:
+            return
+        _require(_is_number(patience) and patience > 0, "patience", patience, "above 0")
+        if self.beam_size is None:
+            raise OptionError(f"patience: {patience!r} needs beam_size, which is not given")
+        if round(self.beam_size * patience) < 1:
+            raise OptionError(
+                f"patience: {patience!r} with beam_size {self.beam_size} leaves no candidate"
+            )
+
+    def _check_flag(self, name: str) -> None:
+        value = getattr(self, name)
+        _require(isinstance(value, bool), name, value, "True or False")
+
+    def _check_seconds(self, name: str) -> None:
+        value = getattr(self, name)
+        _require(
+            value is None or (_is_number(value) and value >= 0), name, value, "0 or more seconds"
+        )
+
+    @staticmethod
+    def _check_text(name: str, value: object) -> None:
+        _require(
+            value is None or isinstance(value, str) or _is_token_list(value),
+            name,
+            value,
+            "text or a list of token ids",
+        )
+
+    def suppressed_ids(self) -> tuple[int, ...]:
+        """``suppress_tokens`` as integers; -1 stands for the model's own set."""
+        value = self.suppress_tokens
+        items: Sequence[Any] = value.split(",") if isinstance(value, str) and value else value or ()
+        try:
+            ids = tuple(
+                int(item) if isinstance(item, str) or _is_integer(item) else -2 for item in items
+            )
+        except (TypeError, ValueError):
+            ids = (-2,)
+        _require(min(ids, default=0) >= -1, "suppress_tokens", value, "token ids, or -1")
+        return ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingOptions(_SharedOptions):
+    """How one window is decoded.
+
+    ``task`` may also be ``lang_id``, which only detects the language. ``best_of`` needs a
+    temperature above 0 and ``beam_size`` one of 0.
+    """
+
+    temperature: float = 0.0
+    prompt: str | Sequence[int] | None = None
+
+    _tasks = (*TASKS, "lang_id")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_temperature(self.temperature)
+        self._check_text("prompt", self.prompt)
+        if self.beam_size is not None and self.best_of is not None:
+            raise OptionError(
+                f"beam_size: {self.beam_size} and best_of {self.best_of} cannot be given together"
+            )
+        if self.best_of is not None and self.temperature == 0:
+            raise OptionError(f"best_of: {self.best_of} needs a temperature above 0")
+        if self.beam_size is not None and self.temperature > 0:
+            raise OptionError(
+                f"beam_size: {self.beam_size} needs temperature 0, not {self.temperature}"
+            )
+
+    @property
+    def group(self) -> int:
+        """Sequences that are decoded for each window."""
+        return self.beam_size or self.best_of or 1
+
+
+@dataclass(frozen=True)
+class DecodingResult:
+    """The text of one window.
+
+    ``tokens`` are those sampled, with timestamps and without the end of text. ``avg_logprob`` is
+    their mean log-probability, end of text included; ``compression_ratio`` the length of the text
+    over that of its zlib compression. ``language_probs`` is given where the language was detected.
+    """
+
+    language: str
+    language_probs: dict[str, float] | None = None
+    tokens: tuple[int, ...] = ()
+    text: str = ""
+    avg_logprob: float = math.nan
+    no_speech_prob: float = math.nan
+    temperature: float = math.nan
+    compression_ratio: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeOptions(_SharedOptions):
+    """How a file is transcribed: openai-whisper's keywords of ``transcribe()``.
+
+    ``verbose`` is for the caller, who prints. ``temperature`` may be one number or several, which
+    are tried in turn; ``beam_size`` and ``patience`` apply at temperature 0, ``best_of`` above.
+    ``clip_timestamps`` are seconds, start and end in turn, as text or numbers.
+    """
+
+    verbose: bool | None = None
+    temperature: float | Sequence[float] = FALLBACK_TEMPERATURES
+    compression_ratio_threshold: float | None = 2.4
+    logprob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    condition_on_previous_text: bool = True
+    initial_prompt: str | None = None
+    carry_initial_prompt: bool = False
+    word_timestamps: bool = False
+    prepend_punctuations: str = PREPEND_PUNCTUATIONS
+    append_punctuations: str = APPEND_PUNCTUATIONS
+    clip_timestamps: str | Sequence[float] = "0"
+    hallucination_silence_threshold: float | None = None
+
+    @classmethod
+    def from_keywords(cls, **options: Any) -> TranscribeOptions:
+        """Options from keywords. Raises OptionError for a name that is not one."""
+        names = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
+                raise OptionError(f"{name}: is not an option; {hint}")
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for temperature in self.temperatures:
+            _check_temperature(temperature)
+        _require(len(self.temperatures) > 0, "temperature", self.temperature, "one or more numbers")
+        for name in (
+            "compression_ratio_threshold",
+            "logprob_threshold",
+            "no_speech_threshold",
+        ):
+            value = getattr(self, name)
+            _require(value is None or _is_number(value), name, value, "a number or None")
+        for name in ("condition_on_previous_text", "carry_initial_prompt", "word_timestamps"):
+            self._check_flag(name)
+        for name in ("prepend_punctuations", "append_punctuations"):
+            value = getattr(self, name)
+            _require(isinstance(value, str), name, value, "text")
+        prompt = self.initial_prompt
+        _require(prompt is None or isinstance(prompt, str), "initial_prompt", prompt, "text")
+        self.clip_seconds()
+        self._check_seconds("hallucination_silence_threshold")
+        if self.hallucination_silence_threshold is not None and not self.word_timestamps:
+            raise OptionError("hallucination_silence_threshold: needs word_timestamps")
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """The temperatures to try, in order."""
+        value: Any = self.temperature
+        return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+    def clip_seconds(self) -> tuple[float, ...]:
+        """``clip_timestamps`` as numbers."""
+        value = self.clip_timestamps
+        items: Sequence[Any] = value.split(",") if isinstance(value, str) and value else value or ()
+        try:
+            seconds = tuple(float(item) for item in items)
+        except (TypeError, ValueError):
+            seconds = (-1.0,)
+        _require(
+            all(math.isfinite(s) and s >= 0 for s in seconds),
+            "clip_timestamps",
+            value,
+            "numbers of seconds, 0 or more: start,end,start,end",
+        )
+        for start, end in zip(seconds[::2], seconds[1::2], strict=False):
+            if end < start:
+                raise OptionError(
+                    f"clip_timestamps: the clip {start:g},{end:g} ends before it starts"
+                )
+        return seconds
+
+    def decoding(
+        self, temperature: float, language: str | None, prompt: Sequence[int]
+    ) -> DecodingOptions:
+        """The options of one attempt at one window."""
+        shared = {f.name: getattr(self, f.name) for f in fields(_SharedOptions)}
+        unused = ("beam_size", "patience") if temperature > 0 else ("best_of",)
+        shared.update(dict.fromkeys(unused), language=language)
+        return DecodingOptions(**shared, temperature=temperature, prompt=prompt)
+
+
+def _check_temperature(value: object) -> None:
+    _require(_is_number(value) and float(value) >= 0, "temperature", value, "0 or more")  # type: ignore[arg-type]
+
+
+def fallback_temperatures(temperature: float, increment: float | None) -> tuple[float, ...]:
+    """The temperatures from ``temperature`` to 1 in steps of ``increment``; None: only the first.
+
+    This is what openai-whisper's ``--temperature_increment_on_fallback`` means.
+    """
+    _check_temperature(temperature)
+    if increment is None:
+        return (temperature,)
+    _require(
+        _is_number(increment) and increment > 0,
+        "temperature_increment_on_fallback",
+        increment,
+        "above 0, or None",
+    )
+    steps = math.ceil((1.0 + 1e-6 - temperature) / increment)
+    return tuple(temperature + i * increment for i in range(max(steps, 1)))

@@ -1,0 +1,67 @@
+"""What decoding needs of the runtime and the audio front end, so that it imports neither."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.ops.arrays import F32, I64
+
+
+class Session(Protocol):
+    """A decoder with its caches: ``group`` sequences for each of ``n_audio`` windows."""
+
+    @property
+    def n_audio(self) -> int: ...
+
+    @property
+    def group(self) -> int: ...
+
+    def prefill(self, tokens: I64, rows: Sequence[int]) -> F32:
+        # [n_audio, n], rows of n -> [n_audio, len(rows), n_vocab]
+        """Start every sequence of a group with its window's tokens."""
+        ...
+
+    def step(self, tokens: I64) -> F32:  # [n_audio * group] -> [n_audio * group, n_vocab]
+        """Feed one more token to every sequence."""
+        ...
+
+    def reorder(self, source: I64) -> None:  # [n_audio * group]
+        """Sequence i goes on from the cache of sequence ``source[i]``."""
+        ...
+
+    def align(self, tokens: I64, heads: Sequence[tuple[int, int]]) -> tuple[F32, F32]:
+        # [n] -> [n, n_vocab], [len(heads), n, n_audio_ctx]
+        """Logits of all tokens and the cross-attention scores, before softmax, of some heads."""
+        ...
+
+
+class Model(Protocol):
+    """The network."""
+
+    @property
+    def dims(self) -> ModelDimensions: ...
+
+    def encode(self, features: F32) -> F32:
+        # [b, n_mels, 2 * n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
+        ...
+
+    def decoder(self, states: F32, group: int = 1) -> Session:
+        # [n_audio, n_audio_ctx, n_audio_state]
+        ...
+
+
+class Features(Protocol):
+    """The log-mel spectrogram of one file."""
+
+    @property
+    def n_frames(self) -> int: ...
+
+    def window(self, seek: int, size: int | None = None) -> F32:  # -> [n_mels, N_FRAMES]
+        """The model's input for the frames from ``seek`` on, ``size`` of them at most."""
+        ...
+
+    def opening_window(self) -> F32:  # -> [n_mels, N_FRAMES]
+        """The first 30 s, followed by silence if the audio is shorter."""
+        ...

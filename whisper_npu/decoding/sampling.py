@@ -1,0 +1,44 @@
+"""Random choice of tokens that depends on what is decoded and on nothing else.
+
+Each uniform number is a function of the seed, the window's position, the temperature, the step
+and the sequence. So the result does not depend on the order in which windows are decoded, on the
+windows decoded with them, or on the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_npu.ops.arrays import F32, I64
+
+F64 = NDArray[np.float64]
+
+
+def sample_uniforms(seed: int, seek: int, temperature: float, n: int, step: int) -> F64:  # -> [n]
+    """``n`` uniform numbers in [0, 1): number i is that of sequence i at ``step``.
+
+    The generator is Philox, keyed by a hash of seed, seek and temperature and counted by step
+    (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+    """
+    packed = struct.pack("<Qqd", seed, seek, temperature)
+    key = np.frombuffer(hashlib.blake2b(packed, digest_size=16).digest(), "<u8")
+    # Raw output: NumPy promises that it stays the same from version to version.
+    raw = np.random.Philox(key=key, counter=[0, step, 0, 0]).random_raw(n)
+    uniforms: F64 = (raw >> np.uint64(11)) * 2.0**-53
+    return uniforms
+
+
+def sample_from(logits: F32, uniforms: F64) -> I64:  # [n, n_vocab], [n] -> [n]
+    """One token for each row of ``logits``, by inverting the cumulative probabilities.
+
+    Row i takes the first token at which they exceed ``uniforms[i]``, so a token of probability
+    0 is never taken.
+    """
+    weights = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype(np.float64))
+    cumulative = weights.cumsum(axis=-1)
+    tokens: I64 = np.argmax(cumulative > uniforms[:, None] * cumulative[:, -1:], axis=-1)
+    return tokens

@@ -1,0 +1,171 @@
+"""The log-mel spectrogram of a file of any length, computed as the samples arrive.
+
+openai-whisper appends 30 s of silence to the audio, computes the spectrogram of all of it, and
+clamps it to 8 below its maximum. The same numbers come out here without holding the file in memory:
+blocks of samples overlap by the part of a frame that reaches into the next block, frames go to a
+temporary file, and the clamp is applied to each window as it is read, when the maximum is known.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+
+import numpy as np
+
+from whisper_npu.audio import HOP_LENGTH, N_FFT, N_FRAMES, SAMPLE_RATE
+from whisper_npu.errors import OutputError
+from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.mel import FLOOR, normalise
+
+# What the frames of pure silence hold.
+_SILENCE = np.log10(FLOOR)
+
+_PADDING = N_FFT // 2
+_BLOCK_HOP = N_FRAMES * HOP_LENGTH
+_BLOCK_SAMPLES = _BLOCK_HOP - HOP_LENGTH + N_FFT
+
+# Up to here frames stay in memory: 17 minutes at 80 mels.
+_SPILL_BYTES = 32 * 2**20
+
+
+class LogMel:
+    """Log-mel frames of one file, kept unnormalised in a temporary file.
+
+    Made by ``compute_log_mel``. A context manager; the temporary file is also removed when the
+    object is collected. Not to be used from several threads at once.
+    """
+
+    def __init__(self, n_mels: int) -> None:
+        self.n_mels = n_mels
+        self.n_samples = 0
+        self.maximum = float(_SILENCE)
+        self._n_stored = 0
+        # Closed by close() or the finalizer: a window is read long after this function.
+        self._file = tempfile.SpooledTemporaryFile(max_size=_SPILL_BYTES)  # noqa: SIM115
+        self._finalizer = weakref.finalize(self, self._file.close)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that lie within the audio: one for every 160 samples."""
+        return self.n_samples // HOP_LENGTH
+
+    @property
+    def duration(self) -> float:
+        """Length of the audio in seconds."""
+        return self.n_samples / SAMPLE_RATE
+
+    def _append(self, frames: F32, n_samples: int) -> None:  # [n_mels, t]
+        """Add log10 mel frames; those that do not reach into the first ``n_samples`` are silence
+        and not stored."""
+        self.n_samples = n_samples
+        n_audible = (n_samples + _PADDING - 1) // HOP_LENGTH + 1
+        frames = frames[:, : n_audible - self._n_stored]
+        self.maximum = max(self.maximum, float(frames.max()))
+        try:
+            self._file.write(np.ascontiguousarray(frames.T).tobytes())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write to the temporary folder {tempfile.gettempdir()} "
+                f"({error.strerror}); set TMPDIR to a folder with room"
+            ) from error
+        self._n_stored += frames.shape[1]
+
+    def window(self, seek: int, size: int | None = None) -> F32:  # -> [n_mels, 3000]
+        """Normalised frames ``seek`` to ``seek + size``, padded with zeros to 30 s.
+
+        Frames beyond the audio are not part of a window, so ``size`` may be too large (None: as
+        many as there are); with ``size`` or what is left of the audio at 0 or less it is all zeros.
+        """
+        available = min(N_FRAMES, self.n_frames - seek)
+        return self._read(seek, available if size is None else min(size, available), 0)
+
+    def opening_window(self) -> F32:  # -> [n_mels, 3000]
+        """The first 30 s, with the silence that follows the audio if it is shorter.
+
+        That is what the language is detected from; it differs from ``window(0)``, where zeros,
+        which stand for a level far above silence, follow the audio.
+        """
+        silence = normalise(np.full((), _SILENCE, np.float32), self.maximum)
+        return self._read(0, min(N_FRAMES, self._n_stored), silence)
+
+    def _read(self, seek: int, size: int, padding: F32 | int) -> F32:
+        window = np.empty((self.n_mels, N_FRAMES), np.float32)
+        size = max(size, 0)
+        window[:, size:] = padding
+        if size:
+            row = self.n_mels * window.itemsize
+            self._file.seek(seek * row)
+            frames = np.frombuffer(self._file.read(size * row), np.float32)
+            normalise(frames.reshape(size, self.n_mels).T, self.maximum, out=window[:, :size])
+        return window
+
+    def close(self) -> None:
+        """Remove the temporary file."""
+        self._finalizer()
+
+    def __enter__(self) -> LogMel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def compute_log_mel(blocks: Iterable[F32], n_mels: int, log_mel: Callable[[F32], F32]) -> LogMel:
+    """Compute the log-mel frames of a stream of samples.
+
+    ``blocks`` are mono float32 samples at 16 kHz, in pieces of any length; ``log_mel`` maps samples
+    [160 (t - 1) + 400] to log10 mel [n_mels, t]. It is always called with 30 s of frames, so that
+    the result does not depend on how the samples were cut. Raises what ``blocks`` raises, and
+    OutputError if the temporary file cannot be written.
+    """
+    result = LogMel(n_mels)
+    try:
+        for samples, n_samples in _overlapping(blocks):
+            result._append(log_mel(samples), n_samples)
+    except BaseException:
+        result.close()
+        raise
+    return result
+
+
+def _overlapping(blocks: Iterable[F32]) -> Iterator[tuple[F32, int]]:
+    """Cut the padded signal into blocks of 3000 frames; with each, the samples seen so far.
+
+    The signal begins with its samples 1 to 200 mirrored, as frames are centred, and is followed by
+    zeros. All blocks share one buffer.
+    """
+    buffer = np.zeros(_BLOCK_SAMPLES, np.float32)
+    filled = _PADDING
+    n_samples = 0
+    first = True
+    for block in blocks:
+        n_samples += len(block)
+        while len(block):
+            taken = block[: _BLOCK_SAMPLES - filled]
+            buffer[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            block = block[len(taken) :]
+            if filled == _BLOCK_SAMPLES:
+                if first:
+                    _mirror(buffer)
+                    first = False
+                yield buffer, n_samples - len(block)
+                filled = _BLOCK_SAMPLES - _BLOCK_HOP
+                buffer[:filled] = buffer[_BLOCK_HOP:]
+    buffer[filled:] = 0
+    if first:
+        _mirror(buffer)
+    if n_samples:
+        yield buffer, n_samples
+
+
+def _mirror(buffer: F32) -> None:
+    buffer[:_PADDING] = buffer[2 * _PADDING : _PADDING : -1]

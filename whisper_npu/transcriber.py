@@ -1,0 +1,124 @@
+"""The public door: load a model once, transcribe many recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from whisper_npu.audio import AudioSource, stream_audio
+from whisper_npu.builtin import BUILT_IN, model_directory
+from whisper_npu.decoding.options import TranscribeOptions
+from whisper_npu.decoding.timing import alignment_heads
+from whisper_npu.decoding.windows import Transcript, transcribe_windows
+from whisper_npu.features import LogMel, compute_log_mel
+from whisper_npu.model.checkpoint import load_checkpoint
+from whisper_npu.results import Segment, Transcription
+from whisper_npu.runtime.model import Model
+from whisper_npu.tokenizer import Tokenizer
+
+
+class Transcriber:
+    """A Whisper model, loaded.
+
+    ``model`` is a folder in Hugging Face's layout or ``"demo"``, the built-in model. Raises
+    ModelError if it cannot be loaded. One transcriber does one transcription at a time; threads
+    need one each.
+    """
+
+    def __init__(self, model: str | Path = BUILT_IN) -> None:
+        checkpoint = load_checkpoint(model_directory(model))
+        self.dims = checkpoint.dims
+        self._tokenizer = Tokenizer.from_dir(
+            checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
+        )
+        self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
+        self._model = Model(checkpoint)
+
+    def transcribe(
+        self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
+    ) -> Transcription:
+        """Transcribe a recording.
+
+        ``audio`` is a path, ``"-"`` for standard input, bytes, a binary file object, or a NumPy
+        array with its ``sampling_rate`` in Hz (default 16000). Options are the keywords of
+        openai-whisper's ``transcribe()``, with its defaults, and ``seed``: see
+        ``TranscribeOptions``. Raises AudioError and OptionError.
+        """
+        stream = self.segments(audio, sampling_rate=sampling_rate, **options)
+        for _ in stream:
+            pass
+        return stream.result()
+
+    def segments(
+        self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
+    ) -> SegmentStream:
+        """As ``transcribe``, but an iterator that gives each segment as soon as it is decoded."""
+        checked = TranscribeOptions.from_keywords(**options)
+        features = compute_log_mel(
+            stream_audio(audio, sampling_rate=sampling_rate),
+            self.dims.n_mels,
+            self._model.log_mel,
+        )
+        try:
+            transcript = transcribe_windows(
+                self._model, self._tokenizer, features, checked, self._heads
+            )
+        except BaseException:
+            features.close()
+            raise
+        return SegmentStream(transcript, features)
+
+
+class SegmentStream(Iterator[Segment]):
+    """Segments as they are decoded; made by ``Transcriber.segments``.
+
+    The transcriber must not begin another recording before this one is finished.
+    """
+
+    def __init__(self, transcript: Transcript, features: LogMel) -> None:
+        self._transcript, self._features = transcript, features
+        self._segments: list[Segment] = []
+
+    @property
+    def language(self) -> str:
+        """Code of the language, given or detected."""
+        return self._transcript.language
+
+    @property
+    def language_probs(self) -> dict[str, float] | None:
+        """Probabilities of all languages by code, if the language was detected."""
+        return self._transcript.language_probs
+
+    @property
+    def duration(self) -> float:
+        """Length of the audio in seconds."""
+        return self._features.duration
+
+    @property
+    def seek(self) -> int:
+        """Position in mel frames (10 ms), out of ``n_frames``."""
+        return self._transcript.seek
+
+    @property
+    def n_frames(self) -> int:
+        """Length of the audio in mel frames."""
+        return self._transcript.n_frames
+
+    @property
+    def text(self) -> str:
+        """The text of all segments so far."""
+        return self._transcript.text
+
+    def __next__(self) -> Segment:
+        try:
+            segment = next(self._transcript)
+        except BaseException:
+            self._features.close()
+            raise
+        self._segments.append(segment)
+        return segment
+
+    def result(self) -> Transcription:
+        """The transcription as far as it has been decoded: the whole of it at the end."""
+        return Transcription(self.text, tuple(self._segments), self.language, self.duration)
