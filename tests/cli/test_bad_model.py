@@ -103,7 +103,7 @@ def n_mels_that_nobody_has(model: Path) -> None:
             "of the wrong shape: model.decoder.embed_positions.weight is [448, 64], not [100, 64]",
         ),
         (no_tokenizer, "tokenizer.json: no such file"),
-        (tokenizer_is_not_json, "tokenizer.json: cannot be read as a tokenizer"),
+        (tokenizer_is_not_json, "tokenizer.json: cannot be read as JSON"),
         (tokenizer_of_a_larger_model, "tokenizer.json: has tokens up to"),
         (tokenizer_without_start, "tokenizer.json: has no <|startoftranscript|> token"),
         (heads_that_do_not_exist, "generation_config.json: alignment_heads has [7, 0]"),

@@ -1,0 +1,40 @@
+"""What all tests share: the developer tools on the path, and seeded checkpoints."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# The tools are scripts that import each other by name.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from make_checkpoint import Recipe, write_checkpoint
+
+REFERENCE_PACKAGES = ("torch", "whisper", "transformers")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [name for name in REFERENCE_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        skip = pytest.mark.skip(reason=f"not installed: {', '.join(missing)}")
+        for item in items:
+            if item.get_closest_marker("reference"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def seeded_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
+    """Gives the directory of a seeded checkpoint, which is made once."""
+    made: dict[Recipe, Path] = {}
+
+    def directory(recipe: Recipe) -> Path:
+        if recipe not in made:
+            made[recipe] = tmp_path_factory.mktemp(recipe.size)
+            write_checkpoint(recipe, made[recipe])
+        return made[recipe]
+
+    return directory
