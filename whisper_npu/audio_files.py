@@ -280,11 +280,11 @@ def _decode_with_av(
             f"{name}: libsndfile cannot read it ({reason}); if it is audio in another format "
             '(m4a, mp4, webm, ...): pip install "whisper-npu[av]"'
         ) from None
+    # PyAV before 19 fails on tags that are not UTF-8 unless told otherwise; 19 cannot be told.
+    tolerant = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
     try:
         # A file may name other files and addresses (playlists): none of them is to be opened.
-        container = av.open(
-            reader, metadata_errors="ignore", options={"protocol_whitelist": "none"}
-        )
+        container = av.open(reader, options={"protocol_whitelist": "none"}, **tolerant)
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(
             f"{name}: neither libsndfile ({reason}) nor FFmpeg ({_av_reason(error)}) can read it; "

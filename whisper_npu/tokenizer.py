@@ -19,6 +19,7 @@ import tokenizers
 
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.languages import LANGUAGES, TASKS, to_language_code
+from whisper_npu.model.json_file import read_json
 
 _REPLACEMENT = "\ufffd"
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
@@ -67,24 +68,23 @@ class Vocabulary:
     def __init__(self, file: Path, n_vocab: int, timestamp_begin: int | None = None) -> None:
         self.file = file
         self.n_vocab = n_vocab
-        self._backend = _read(file)
-        text: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
-        largest = max(text.values(), default=0)
+        self._backend, ids = _read(file)
+        largest = max(ids.values(), default=0)
         if largest >= n_vocab:
             self._misfit(
                 f"has tokens up to {largest} but the model only has {n_vocab}; "
                 "use the tokenizer.json of this model"
             )
-        marked = {name: text.pop(name) for name in [name for name in text if _is_marked(name)]}
-        marked = dict(sorted(marked.items(), key=lambda item: item[1]))
-        stamps = {name: marked.pop(name) for name in list(marked) if _TIMESTAMP.fullmatch(name)}
-        self.specials = marked
+        self._names = {id: name for name, id in ids.items()}
+        if len(self._names) < len(ids):
+            self._misfit("two tokens have the same id")
+        marked = {id: name for id, name in self._names.items() if _is_marked(name)}
+        stamps = {id: name for id, name in marked.items() if _TIMESTAMP.fullmatch(name)}
+        self.specials = {marked[id]: id for id in sorted(marked.keys() - stamps.keys())}
         self.timestamp_begin, self.timestamp_end = self._timestamps(stamps, timestamp_begin)
-        self._check_layout(text)
-        known = {*text.values(), *marked.values()}
-        known.update(range(self.timestamp_begin, self.timestamp_end))
+        self._check_layout({id: name for id, name in self._names.items() if id not in marked})
+        known = self._names.keys() | range(self.timestamp_begin, self.timestamp_end)
         self.unused = tuple(sorted(set(range(n_vocab)) - known))
-        self._special_names = {id: name for name, id in marked.items()}
 
     def _misfit(self, problem: str) -> None:
         raise ModelError(f"{self.file}: {problem}")
@@ -95,28 +95,28 @@ class Vocabulary:
             self._misfit(f"has no {name} token; it is not a Whisper tokenizer")
         return self.specials[name]
 
-    def _timestamps(self, stamps: Mapping[str, int], begin: int | None) -> tuple[int, int]:
+    def _timestamps(self, stamps: Mapping[int, str], begin: int | None) -> tuple[int, int]:
         if not stamps:
             # Older files do not list the timestamps: they follow <|notimestamps|>.
             begin = self.id("<|notimestamps|>") + 1 if begin is None else begin
             if begin >= self.n_vocab:
                 self._misfit("has no timestamp tokens and the model no room for them")
             return begin, self.n_vocab
-        ids = list(stamps.values())
-        if stamps.get("<|0.00|>") != ids[0] or ids[-1] - ids[0] != len(ids) - 1:
+        first, last = min(stamps), max(stamps)
+        if stamps[first] != "<|0.00|>" or last - first != len(stamps) - 1:
             self._misfit("the timestamp tokens do not follow each other from <|0.00|>")
-        return ids[0], ids[-1] + 1
+        return first, last + 1
 
-    def _check_layout(self, text: Mapping[str, int]) -> None:
+    def _check_layout(self, text: Mapping[int, str]) -> None:
         # The decoding rules tell text, control tokens and timestamps apart by their order.
         eot = self.id("<|endoftext|>")
-        last = max(text, key=text.__getitem__, default="")
-        if text.get(last, -1) >= eot:
-            self._misfit(f"token {last!r} ({text[last]}) is not below <|endoftext|> ({eot})")
+        last = max(text, default=0)
+        if last >= eot:
+            self._misfit(f"token {text[last]!r} ({last}) is not below <|endoftext|> ({eot})")
         for name, id in self.specials.items():
             if not eot <= id < self.timestamp_begin:
                 self._misfit(f"{name} ({id}) is not between <|endoftext|> and the timestamps")
-        if strange := set("".join(text)) - _BYTES.keys():
+        if strange := set("".join(text.values())) - _BYTES.keys():
             self._misfit(f"is not a byte-level BPE: a token has {min(strange)!r}")
 
     def encode(self, text: str) -> list[int]:
@@ -135,21 +135,23 @@ class Vocabulary:
         if self.timestamp_begin <= id < self.timestamp_end:
             seconds = (id - self.timestamp_begin) * _SECONDS_PER_TIMESTAMP
             return f"<|{seconds:.2f}|>".encode()
-        if id in self._special_names:
-            return self._special_names[id].encode()
-        return bytes(_BYTES[char] for char in self._backend.id_to_token(id) or "")
+        name = self._names.get(id, "")
+        return name.encode() if name in self.specials else bytes(_BYTES[char] for char in name)
 
 
-def _read(file: Path) -> Any:  # a tokenizers.Tokenizer: the library's types are incomplete
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file; a model folder needs its tokenizer.json")
+def _read(file: Path) -> tuple[Any, dict[str, int]]:
+    """The library's tokenizer, for encoding, and the ids of all tokens by name."""
+    content = read_json(file)
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
+        ids = dict(content["model"]["vocab"])
+        # As the file has them: the library numbers added tokens anew if it misses one.
+        ids.update((token["content"], token["id"]) for token in content["added_tokens"])
     except Exception as error:  # the library raises nothing more specific
         raise ModelError(f"{file}: cannot be read as a tokenizer: {error}") from error
     if backend.pre_tokenizer is None:
         raise ModelError(f"{file}: has no pre-tokenizer; Whisper's is ByteLevel")
-    return backend
+    return backend, ids
 
 
 @dataclass(frozen=True)

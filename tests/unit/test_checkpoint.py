@@ -90,7 +90,7 @@ def test_shards(small_directory: Path) -> None:
 def test_missing_shard(small_directory: Path) -> None:
     shard(small_directory)
     (small_directory / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(ModelError, match="model-00002-of-00003.safetensors: shard .* is missing"):
+    with pytest.raises(ModelError, match=r"model-00002-of-00003.safetensors: shard .* is missing"):
         load_checkpoint(small_directory)
 
 
@@ -133,7 +133,7 @@ def test_an_integer_tensor_is_refused(small_directory: Path) -> None:
     weights = random_weights(SMALL)
     weights[EMBEDDING] = weights[EMBEDDING].astype(np.int32)
     save_file(weights, small_directory / "model.safetensors")
-    with pytest.raises(ModelError, match="embed_tokens.weight is I32"):
+    with pytest.raises(ModelError, match=r"embed_tokens.weight is I32"):
         load_checkpoint(small_directory)
 
 
@@ -141,7 +141,7 @@ def test_an_integer_tensor_is_refused(small_directory: Path) -> None:
 def test_truncated_safetensors(small_directory: Path, keep: int) -> None:
     file = small_directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(ModelError, match="model.safetensors: not a readable safetensors file"):
+    with pytest.raises(ModelError, match=r"model.safetensors: not a readable safetensors file"):
         load_checkpoint(small_directory)
 
 
@@ -157,7 +157,7 @@ def test_missing_directory_and_file(tmp_path: Path) -> None:
 
 def test_no_weights(small_directory: Path) -> None:
     (small_directory / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="neither model.safetensors nor"):
+    with pytest.raises(ModelError, match=r"neither model.safetensors nor"):
         load_checkpoint(small_directory)
 
 

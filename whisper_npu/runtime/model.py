@@ -126,9 +126,7 @@ class DecoderSession:
         graph = builders.build_prefill(self._dims, n_tokens, self.n_audio, n_rows)
         return Plan(graph, self._weights, {**self._first, **self._cross.states})
 
-    def _check(
-        self, tokens: ArrayLike, shape: tuple[int, ...]
-    ) -> I64:
+    def _check(self, tokens: ArrayLike, shape: tuple[int, ...]) -> I64:
         array = np.asarray(tokens, np.int64)
         if array.shape != shape:
             raise ValueError(f"tokens are {array.shape}, not {shape}")

@@ -1,0 +1,107 @@
+"""Sampling: uniforms that depend on their place alone, tokens by their probabilities."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from whisper_npu.decoding.sampling import sample_from, sample_uniforms
+from whisper_npu.decoding.search import GreedySearch, Sampler
+
+
+def test_uniforms_do_not_change_from_version_to_version() -> None:
+    # Also on another machine, process or NumPy: results with a seed are to be repeatable.
+    expected = [0.11762337423115143, 0.24312196759965754]
+    assert sample_uniforms(0, 0, 0.2, 2, 0).tolist() == expected
+
+
+def test_uniforms_are_the_same_in_another_process() -> None:
+    code = (
+        "from whisper_npu.decoding.sampling import sample_uniforms;"
+        "print(sample_uniforms(3, 1200, 0.4, 3, 17).tolist())"
+    )
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.strip() == str(sample_uniforms(3, 1200, 0.4, 3, 17).tolist())
+
+
+def test_a_sequence_has_its_number_whatever_the_group() -> None:
+    five = sample_uniforms(1, 2, 0.6, 5, 4)
+    assert sample_uniforms(1, 2, 0.6, 3, 4).tolist() == five[:3].tolist()
+
+
+def test_everything_counts() -> None:
+    base = (0, 3000, 0.2, 1, 5)
+    others = [
+        (1, 3000, 0.2, 1, 5),
+        (0, 3001, 0.2, 1, 5),
+        (0, 3000, 0.4, 1, 5),
+        (0, 3000, 0.2, 1, 6),
+    ]
+    values = {float(sample_uniforms(*key)[0]) for key in (base, *others)}
+    assert len(values) == 5
+
+
+def test_uniforms_are_uniform_and_independent() -> None:
+    values = np.array([sample_uniforms(0, 0, 1.0, 5, step) for step in range(2000)])
+    assert values.min() >= 0
+    assert values.max() < 1
+    # Ten bins of 1000 expected values: chi-square with 9 degrees of freedom, 99.9 %: 27.9.
+    counts = np.histogram(values, bins=10, range=(0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 27.9
+    # Correlations of 2000 pairs are within 4 / sqrt(2000) of 0.
+    assert abs(np.corrcoef(values.T) - np.eye(5)).max() < 4 / np.sqrt(2000)
+    assert abs(np.corrcoef(values[:-1, 0], values[1:, 0])[0, 1]) < 4 / np.sqrt(2000)
+
+
+def test_tokens_by_cumulative_probability() -> None:
+    # Probabilities 1/4, 0, 1/4, 1/2.
+    logits = np.log(np.array([[1, 0, 1, 2]] * 5, np.float32) + 1e-45)
+    logits[:, 1] = -np.inf
+    uniforms = np.array([0.0, 0.2499, 0.2501, 0.4999, 0.5001])
+    assert sample_from(logits, uniforms).tolist() == [0, 0, 2, 2, 3]
+
+
+def test_tokens_of_probability_0_are_never_taken() -> None:
+    logits = np.array([[-np.inf, 0, -np.inf, 5, -np.inf]], np.float32)
+    for uniform in (0.0, 1e-300, 0.5, 1 - 2.0**-53):
+        assert sample_from(logits, np.array([uniform]))[0] in (1, 3)
+    assert sample_from(logits, np.array([0.0])).tolist() == [1]
+    assert sample_from(logits, np.array([1 - 2.0**-53])).tolist() == [3]
+
+
+def test_frequencies_follow_the_probabilities() -> None:
+    logits = np.tile(np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32)), (5, 1))
+    drawn = [sample_from(logits, sample_uniforms(0, 0, 1.0, 5, step)) for step in range(2000)]
+    counts = np.bincount(np.concatenate(drawn), minlength=4)
+    assert ((counts - [1000, 2000, 3000, 4000]) ** 2 / [1000, 2000, 3000, 4000]).sum() < 16.3
+
+
+def test_a_window_is_sampled_alike_alone_and_in_a_batch() -> None:
+    random = np.random.RandomState(0)
+    steps = random.standard_normal((6, 3, 20)).astype(np.float32)  # step, window, token
+    seeks = [0, 3000, 4400]
+
+    def tokens(windows: list[int]) -> np.ndarray:
+        sampler = Sampler(9, [seeks[i] for i in windows], 0.8, group=2)
+        search = GreedySearch(len(windows), 2, eot=99, choose=sampler)
+        for logits in steps:
+            search.update(np.repeat(logits[windows], 2, axis=0))
+        return search.tokens
+
+    together = tokens([0, 1, 2])
+    assert np.array_equal(tokens([1]), together[2:4])
+    assert np.array_equal(tokens([2, 0]), together[[4, 5, 0, 1]])
+    assert not np.array_equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0])
+def test_the_temperature_divides_the_logits(temperature: float) -> None:
+    logits = np.array([[0.0, 1.0]], np.float32)
+    sampler = Sampler(0, [0], temperature, group=1)
+    share = np.mean([sampler(logits, step)[0] for step in range(3000)])
+    expected = 1 / (1 + np.exp(-1 / temperature))
+    assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 3000)
