@@ -17,12 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
 import soundfile
 import synthetic_audio
 from make_checkpoint import Recipe, write_checkpoint
-from reference.adapter import save_openai
 
 UNWANTED = ("torch", "onnxruntime", "transformers", "whisper", "tensorflow")
 GREEDY = ("--language", "en", "--beam_size", "None", "--temperature_increment_on_fallback", "None")
@@ -39,6 +39,14 @@ from whisper_npu.cli import main
 main(sys.argv[1:])
 print(*sorted(sys.modules), file=sys.stderr)
 """
+
+
+def make_models(model: Path, openai_model: Path, tiktoken: Path) -> None:
+    """The same checkpoint in Hugging Face's and in openai-whisper's format."""
+    from reference.adapter import save_openai
+
+    write_checkpoint(Recipe("tiny", "multilingual", 1, tiktoken), model)
+    save_openai(model, openai_model)
 
 
 def first_segment(command: Sequence[str]) -> tuple[float, float]:
@@ -71,8 +79,13 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         model, audio = Path(root, "tiny"), Path(root, "audio.wav")
-        write_checkpoint(Recipe("tiny", "multilingual", 1, args.tiktoken), model)
-        save_openai(model, Path(root, "tiny.pt"))
+        # By a process of its own: one that has imported torch would pass its peak memory on to
+        # the processes it starts.
+        maker = get_context("spawn").Process(
+            target=make_models, args=(model, Path(root, "tiny.pt"), args.tiktoken)
+        )
+        maker.start()
+        maker.join()
         soundfile.write(audio, synthetic_audio.speech(10, seed=1), synthetic_audio.RATE)
         shared = [str(audio), "--output_dir", root, "--output_format", "txt", *GREEDY]
         ours = ["transcribe", *shared, "--model", str(model)]

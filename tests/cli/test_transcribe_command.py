@@ -27,14 +27,14 @@ class TestOutputs:
     def test_files(self, fake: FakeTranscriber, output_format: str) -> None:
         audio = ["some/one.wav", "two.x.mp3", "-"]
         arguments = ["--output-dir", "out/deep", "-f", output_format]
-        assert main(["transcribe", *audio, *arguments]) == 0
+        assert main(["transcribe", "--model=fake", *audio, *arguments]) == 0
         assert [path for path, _ in fake.calls] == audio
         formats = FILES if output_format == "all" else (output_format,)
         expected = [f"{stem}.{e}" for stem in ("one", "stdin", "two.x") for e in formats]
         assert sorted(os.listdir("out/deep")) == expected
 
     def test_contents(self, fake: FakeTranscriber) -> None:
-        assert main(["transcribe", "a.wav", "--language", "en"]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", "--language", "en"]) == 0
         result = FakeStream("a.wav", {"language": "en", "word_timestamps": False})
         list(result)
         expected = result.result().to_dict()
@@ -45,14 +45,14 @@ class TestOutputs:
 
     def test_line_options(self, fake: FakeTranscriber) -> None:
         arguments = ["--word_timestamps", "True", "--highlight_words", "True", "-f", "vtt"]
-        assert main(["transcribe", "a.wav", *arguments]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         assert "<u>a.wav →</u>" in Path("a.vtt").read_text(encoding="utf-8")
 
     def test_an_output_dir_that_cannot_be(
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
     ) -> None:
         Path("file").touch()
-        assert main(["transcribe", "a.wav", "-o", "file/out"]) == 4
+        assert main(["transcribe", "--model=fake", "a.wav", "-o", "file/out"]) == 4
         error = capsys.readouterr().err
         assert error.startswith("whisper-npu: error: file/out: cannot write to this folder (")
         assert error.count("\n") == 1
@@ -62,7 +62,7 @@ class TestOutputs:
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
     ) -> None:
         Path("a.txt").mkdir()
-        assert main(["transcribe", "a.wav", "b.wav", "-f", "txt"]) == 4
+        assert main(["transcribe", "--model=fake", "a.wav", "b.wav", "-f", "txt"]) == 4
         assert "error: a.txt: cannot be written (Is a directory)" in capsys.readouterr().err
         assert Path("b.txt").exists()
 
@@ -72,7 +72,7 @@ class TestFailures:
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
     ) -> None:
         fake.fails["b.wav"] = AudioError("b.wav: is empty (0 bytes); give an audio file")
-        assert main(["transcribe", "a.wav", "b.wav", "c.wav", "-f", "txt"]) == 1
+        assert main(["transcribe", "--model=fake", "a.wav", "b.wav", "c.wav", "-f", "txt"]) == 1
         assert capsys.readouterr().err == (
             "whisper-npu: error: b.wav: is empty (0 bytes); give an audio file\n"
         )
@@ -82,7 +82,7 @@ class TestFailures:
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
     ) -> None:
         fake.fails["a.wav"] = ZeroDivisionError("no idea")
-        assert main(["transcribe", "a.wav", "b.wav", "-f", "txt"]) == 1
+        assert main(["transcribe", "--model=fake", "a.wav", "b.wav", "-f", "txt"]) == 1
         error = capsys.readouterr().err
         assert error.startswith("Traceback")
         assert error.endswith("whisper-npu: error: a.wav: ZeroDivisionError: no idea\n")
@@ -100,7 +100,7 @@ class TestFailures:
 
     def test_interrupted(self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]) -> None:
         fake.fails["a.wav"] = KeyboardInterrupt()  # type: ignore[assignment]
-        assert main(["transcribe", "a.wav", "b.wav"]) == 130
+        assert main(["transcribe", "--model=fake", "a.wav", "b.wav"]) == 130
         assert capsys.readouterr().err == "whisper-npu: interrupted\n"
         assert os.listdir() == []
 
@@ -119,13 +119,13 @@ class TestDisplay:
     def test_segments_are_printed(
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["transcribe", "a.wav"]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav"]) == 0
         assert capsys.readouterr() == ("Detected language: Welsh\n" + LINES, "")
 
     def test_a_given_language_was_not_detected(
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["transcribe", "a.wav", "--language", "cy"]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", "--language", "cy"]) == 0
         assert capsys.readouterr() == (LINES, "")
 
     @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ class TestDisplay:
         arguments: list[str],
         out: str,
     ) -> None:
-        assert main(["transcribe", "a.wav", *arguments]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         assert capsys.readouterr() == (out, "")
 
     def test_segments_are_printed_as_they_are_found(
@@ -161,7 +161,7 @@ class TestDisplay:
 
         monkeypatch.setattr(FakeStream, "__iter__", watched)
         monkeypatch.setattr(sys, "stdout", Pipe())
-        assert main(["transcribe", "a.wav"]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav"]) == 0
         assert found == [0, 1]
 
     def test_a_console_that_has_no_arrow(
@@ -169,7 +169,7 @@ class TestDisplay:
     ) -> None:
         raw = io.BytesIO()
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
-        assert main(["transcribe", "a.wav", "-f", "txt"]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", "-f", "txt"]) == 0
         assert raw.getvalue().decode("latin-1").endswith(LINES.replace("→", "?"))
         assert Path("a.txt").read_text(encoding="utf-8") == "a.wav →\na.wav →\n"
 
@@ -195,7 +195,7 @@ class TestDisplay:
         streams = stdout(), stderr()
         monkeypatch.setattr(sys, "stdout", streams[0])
         monkeypatch.setattr(sys, "stderr", streams[1])
-        assert main(["transcribe", "a.wav", *arguments]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         monkeypatch.undo()
         printed = streams[1].getvalue()
         assert ("1000/1000" in printed and "frames/s" in printed) == bar
@@ -213,7 +213,16 @@ class TestDisplay:
         )
         read, write = os.pipe()
         os.close(read)
-        arguments = ["transcribe", "a.wav", "b.wav", "-f", "txt", "-o", str(tmp_path)]
+        arguments = [
+            "transcribe",
+            "--model=fake",
+            "a.wav",
+            "b.wav",
+            "-f",
+            "txt",
+            "-o",
+            str(tmp_path),
+        ]
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments], stdout=write, stderr=subprocess.PIPE
         )
@@ -234,7 +243,18 @@ def test_threads_are_set_before_numpy_is_loaded(tmp_path: Path) -> None:
         "main(sys.argv[1:])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, "transcribe", "a.wav", "--threads", "3", "-o", tmp_path],
+        [
+            sys.executable,
+            "-c",
+            script,
+            "transcribe",
+            "--model=fake",
+            "a.wav",
+            "--threads",
+            "3",
+            "-o",
+            tmp_path,
+        ],
         capture_output=True,
         text=True,
     )

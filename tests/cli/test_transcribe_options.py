@@ -17,7 +17,7 @@ from whisper_npu.errors import OptionError
 
 def usage_error(*arguments: str) -> int | None:
     try:
-        return main(["transcribe", "a.wav", *arguments])
+        return main(["transcribe", "--model=fake", "a.wav", *arguments])
     except SystemExit as error:
         return error.code  # type: ignore[return-value]
 
@@ -47,7 +47,7 @@ class TestOptions:
     }
 
     def options(self, fake: FakeTranscriber, *arguments: str) -> dict[str, Any]:
-        assert main(["transcribe", "a.wav", *arguments]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         ((_, options),) = fake.calls
         return options
 
@@ -188,7 +188,7 @@ class TestUsage:
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
     ) -> None:
         fake.fails["a.wav"] = OptionError("language: the model has no 'cy'; it has en, de")
-        assert main(["transcribe", "a.wav", "b.wav", "--language", "cy"]) == 2
+        assert main(["transcribe", "--model=fake", "a.wav", "b.wav", "--language", "cy"]) == 2
         assert capsys.readouterr().err == (
             "whisper-npu: error: language: the model has no 'cy'; it has en, de\n"
         )
@@ -207,7 +207,7 @@ class TestUsage:
         assert "COMMAND" in capsys.readouterr().err
 
     def test_files_that_look_like_options(self, fake: FakeTranscriber) -> None:
-        assert main(["transcribe", "--seed", "1", "--", "--a-b.wav"]) == 0
+        assert main(["transcribe", "--model=fake", "--seed", "1", "--", "--a-b.wav"]) == 0
         assert fake.calls[0][0] == "--a-b.wav"
 
     @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ class TestUsage:
     ) -> None:
         for name in transcribe._THREAD_VARIABLES:
             monkeypatch.setenv(name, "1")
-        assert main(["transcribe", "a.wav", *arguments]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         assert capsys.readouterr().err == f"whisper-npu: warning: {message}\n"
-        assert main(["transcribe", "a.wav", "--quiet", *arguments]) == 0
+        assert main(["transcribe", "--model=fake", "a.wav", "--quiet", *arguments]) == 0
         assert capsys.readouterr().err == ""

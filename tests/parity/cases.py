@@ -82,7 +82,7 @@ CASES: Mapping[str, Case] = {
     "carried prompt": Case(
         "odd", 3, "speech", {"initial_prompt": PROMPT, "carry_initial_prompt": True}
     ),
-    "carried prompt beyond the context": Case(
+    "carried prompt that leaves little context": Case(
         "odd", 1, "talk", {"initial_prompt": PROMPT * 6, "carry_initial_prompt": True}
     ),
     "prefix": Case("nano", 6, "talk", {"prefix": "The doctor asked", "sample_len": 50}),

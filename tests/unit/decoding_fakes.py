@@ -13,6 +13,8 @@ import numpy as np
 from vocabulary import small_vocabulary
 
 from whisper_npu.audio import N_FRAMES
+from whisper_npu.decoding.options import TranscribeOptions
+from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.tokenizer import Tokenizer
 
@@ -137,7 +139,7 @@ class FakeFeatures:
         return np.full((2, N_FRAMES), 0 if self.n_frames >= N_FRAMES else -1, np.float32)
 
 
-def says(plan: Callable[[int], Sequence[int]] | Sequence[int], sot: int | None = None) -> Script:
+def says(plan: Callable[[int], Sequence[int]] | Sequence[int]) -> Script:
     """A script that says a window's tokens one by one, then ends; it knows where it is by the
     number of tokens after the last one before timestamps or text could begin."""
     tokenizer = small_tokenizer()
@@ -152,3 +154,28 @@ def says(plan: Callable[[int], Sequence[int]] | Sequence[int], sot: int | None =
         return {tokens[n_said] if n_said < len(tokens) else tokenizer.eot: 20.0}
 
     return script
+
+
+def transcript(
+    plan: Callable[[int], Sequence[int]] | Sequence[int],
+    n_frames: int = 3000,
+    model: FakeModel | None = None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> Transcript:
+    """A transcription in English at temperature 0, unless ``options`` say otherwise, of windows
+    that say what is planned (or of ``model``)."""
+    options = {"language": "en", "temperature": 0.0, **options}
+    return transcribe_windows(
+        model or FakeModel(says(plan)),
+        tokenizer or small_tokenizer(),
+        FakeFeatures(n_frames),
+        TranscribeOptions(**options),
+    )
+
+
+def seeks(result: Transcript) -> list[tuple[int, int]]:
+    """Position and size of the windows that were decoded."""
+    features = result._features
+    assert isinstance(features, FakeFeatures)
+    return features.asked

@@ -91,10 +91,13 @@ def test_the_first_of_equal_tokens_is_taken() -> None:
     assert top_tokens(np.float32([[-np.inf, 2, -np.inf, -np.inf]]), 3).tolist() == [[1, 0, 2]]
 
 
-def test_top_tokens_of_random_rows() -> None:
+@pytest.mark.parametrize("n_vocab", [7, 500, 5000])
+def test_top_tokens_of_random_rows(n_vocab: int) -> None:
     random = np.random.RandomState(0)
-    logits = random.standard_normal((20, 500)).astype(np.float32)
-    expected = np.argsort(-logits, axis=1)[:, :6]
+    logits = random.standard_normal((20, n_vocab)).astype(np.float32)
+    logits[10:] = np.round(logits[10:])  # equal ones
+    logits[:, n_vocab // 3 : n_vocab // 2] = -np.inf
+    expected = np.argsort(-logits, axis=1, kind="stable")[:, :6]
     assert np.array_equal(top_tokens(logits, 6), expected)
 
 

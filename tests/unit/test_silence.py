@@ -99,7 +99,8 @@ def test_an_anomaly_at_the_edges_of_a_window() -> None:
 
 def test_an_anomaly_at_the_start_of_the_file_follows_silence() -> None:
     start = Span(0.0, 30.0, 30.0)
-    assert hallucination(bad(1.9), good(20), last_speech=1.5, span=start) == 0
+    found = [first_hallucination([bad(at), good(20)], start, 5.0, at - 0.5) for at in (4.9, 5.0)]
+    assert found == [0, None]
 
 
 def test_segments_without_words_are_passed_over() -> None:

@@ -91,11 +91,11 @@ def test_dtw_finds_a_planted_path() -> None:
 
 
 def test_dtw_keeps_differences_that_float32_sums_lose() -> None:
-    # Costs near 16 million: float32 has no halves there.
-    x = np.full((2, 3), 2.0**23, np.float32)
-    x[0, 1] += 0.5
-    rows, _ = dtw(x)
-    assert rows.tolist() == [row for row, _ in plain_dtw(x)]
+    # Sums near 8 million: float32 has no halves there.
+    x = np.full((2, 3), 2.0**22, np.float32)
+    x[1, 1] += 0.5
+    rows, columns = dtw(x)
+    assert (rows.tolist(), columns.tolist()) == ([0, 0, 1], [0, 1, 2])
 
 
 def test_token_times() -> None:
@@ -241,8 +241,8 @@ def test_alignment_is_openais() -> None:
         scores = scores.astype(np.float32)
         session = Alignment(scores=scores)
         ours = find_alignment(session, TOKENIZER, tokens, num_frames, HEADS)
-        with theirs(torch, scores, session, tokens) as model:
-            expected = timing.find_alignment(model, TOKENIZER, tokens, torch.zeros(1), num_frames)
+        model = their_model(torch, scores, session)
+        expected = timing.find_alignment(model, TOKENIZER, tokens, torch.zeros(1), num_frames)
         assert [(w.word, w.tokens) for w in ours] == [(w.word, w.tokens) for w in expected]
         assert [(w.start, w.end) for w in ours] == [(w.start, w.end) for w in expected]
         probabilities = [w.probability for w in expected]
@@ -250,9 +250,8 @@ def test_alignment_is_openais() -> None:
         assert [w.probability for w in ours] == pytest.approx(probabilities, abs=3e-6)
 
 
-def theirs(torch: Any, scores: np.ndarray, session: Alignment, tokens: list[int]) -> Any:
+def their_model(torch: Any, scores: np.ndarray, session: Alignment) -> Any:
     """openai-whisper's model, with the cross-attention and the logits of a session."""
-    from contextlib import nullcontext
 
     class CrossAttention(torch.nn.Module):
         def __init__(self, scores: np.ndarray) -> None:
@@ -281,4 +280,4 @@ def theirs(torch: Any, scores: np.ndarray, session: Alignment, tokens: list[int]
             logits, _ = session.align(tokens[0].numpy(), HEADS)
             return torch.from_numpy(logits)[None]
 
-    return nullcontext(Model())
+    return Model()

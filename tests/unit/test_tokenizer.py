@@ -142,7 +142,7 @@ def test_special_text_is_ordinary_text() -> None:
 
 
 @given(st.text())
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_text_survives_encoding(text: str) -> None:
     tokenizer = small_tokenizer()
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -169,7 +169,9 @@ def test_suppressed_symbols_of_a_small_vocabulary_leave_the_space() -> None:
     suppressed = set(tokenizer.non_speech_tokens)
     for symbol in '#()*[]{}<>"':
         assert tokenizer.encode(symbol)[0] in suppressed
-    assert tokenizer.encode("♪")[0] in suppressed
+    # A note of several tokens is suppressed by its first.
+    assert len(tokenizer.encode("♭")) > 1
+    assert tokenizer.encode("♭")[0] in suppressed
     for kept in (" ", ",", ".", "a", "'", "-"):
         assert tokenizer.encode(kept)[0] not in suppressed
     assert tokenizer.suppressed == tokenizer.non_speech_tokens
@@ -211,7 +213,7 @@ def test_unspaced_languages_are_split_at_characters() -> None:
 
 
 @given(st.lists(st.integers(0, N_TEXT - 1), max_size=30))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_any_tokens_can_be_split(tokens: list[int]) -> None:
     tokenizer = small_tokenizer()
     for split in (tokenizer.split_tokens_on_unicode, tokenizer.split_tokens_on_spaces):

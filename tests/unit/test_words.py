@@ -114,7 +114,7 @@ def test_times_are_not_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert spans(result) == [(" one", 0.0, 0.0)]
 
 
-SHORT = [timing(" a", i / 5, i / 5 + 0.2) for i in range(5)]  # median 0.2
+SHORT = [timing(" a", i / 5, (i + 1) / 5) for i in range(5)]  # median 0.2
 
 
 def test_pauses_at_sentence_ends_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +141,30 @@ def test_the_first_two_words_share_what_is_left(monkeypatch: pytest.MonkeyPatch)
     (result,) = timed(monkeypatch, alignment, [segment(4, 6, 7)])
     (_, start, end), (_, next_start, next_end) = spans(result)[:2]
     assert (start, end, next_start, next_end) == pytest.approx((4.2, 4.6, 4.6, 5.0))
+
+
+def test_two_words_that_are_long_together_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    alignment = [
+        timing(" b", 2.0, 2.3),
+        timing(" c", 2.3, 3.0),
+        *(timing(w.word, w.start + 3, w.end + 3) for w in SHORT),
+    ]
+    (result,) = timed(monkeypatch, alignment, [segment(2, 4, 7)])
+    (_, start, end), (_, next_start, next_end) = spans(result)[:2]
+    assert (start, end, next_start, next_end) == pytest.approx((2.2, 2.6, 2.6, 3.0))
+
+
+def test_a_long_word_without_a_pause_before_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    alignment = [*SHORT, timing(" b", 1.0, 1.7)]
+    _, second = timed(monkeypatch, alignment, [segment(0, 1, 5), segment(1, 2, 1)])
+    assert spans(second) == [(" b", 1.0, 1.7)]
+
+
+def test_segments_follow_words_that_differ_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    alignment = [*SHORT[:4], timing(" b", 0.8, 1.2)]
+    (result,) = timed(monkeypatch, alignment, [segment(0.1, 0.9, 5)])
+    assert (result.start, result.end) == (0.0, 1.2)
+    assert spans(result) == [(w.word, w.start, w.end) for w in alignment]
 
 
 def test_the_segments_own_times_limit_long_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from whisper_npu.builtin import BUILT_IN
 from whisper_npu.commands import transcribe_options
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
 from whisper_npu.languages import LANGUAGES
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             warnings.warn(notice, stacklevel=1)
         if args.threads:
             _set_threads(args.threads)
-        transcriber = load(args.model)
+        transcriber = load(args.model or BUILT_IN)
         return max(
             _transcribe_file(transcriber, args, path, stem, options, lines)
             for path, stem in zip(args.audio, stems, strict=True)

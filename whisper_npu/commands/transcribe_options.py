@@ -82,7 +82,7 @@ _WORDS: Sequence[_Option] = (
     ("max_words_per_line", _optional_count, None, "words in a cue; not with --max_line_width"),
 )
 _GENERAL: Sequence[_Option] = (
-    ("model", str, BUILT_IN, "folder of a model, or the name of the built-in one"),
+    ("model", str, None, f"folder of a model; the built-in one, {BUILT_IN!r}, if not given"),
     ("device", str, "cpu", "where to compute; this version knows the CPU only"),
     ("threads", _count, 0, "threads of matrix products; 0 leaves it to the library"),
     ("fp16", _flag, None, "accepted, but without effect: everything is computed in float32"),
@@ -142,8 +142,14 @@ def line_options(args: argparse.Namespace) -> LineOptions:
 
 
 def notices(args: argparse.Namespace) -> list[str]:
-    """What was asked for and will have no effect."""
+    """What the user should know: the model that stands in for one, options without effect."""
     found = []
+    if args.model is None:
+        found.append(
+            "no --model was given: using the small built-in model, which knows synthetic English "
+            "voices; for real use download a Whisper model in Hugging Face's layout, such as "
+            "openai/whisper-tiny, and give its folder"
+        )
     if args.fp16 is not None:
         found.append("--fp16 has no effect: everything is computed in float32")
     if args.max_line_count and not args.max_line_width:

@@ -15,6 +15,8 @@ import numpy as np
 from whisper_npu.decoding.sampling import sample_from, sample_uniforms
 from whisper_npu.ops.arrays import F32, I64
 
+_BLOCK = 256
+
 Choose = Callable[[F32, int], I64]  # logits [n, n_vocab], step -> tokens [n]
 
 
@@ -177,8 +179,13 @@ def token_logprobs(logits: F32, tokens: I64) -> F32:  # [n, n_vocab], [n, k] -> 
 
 def top_tokens(logits: F32, k: int) -> I64:  # [n, n_vocab], k -> [n, k]
     """The ``k`` likeliest tokens of each row, best first, the lower id first where equal."""
+    # k blocks have a maximum of at least the k-th largest maximum, so that no token below it is
+    # wanted: only few are left to be sorted.
+    maxima = np.maximum.reduceat(logits, np.arange(0, logits.shape[1], _BLOCK), axis=-1)
+    smallest = np.full(len(logits), -np.inf, np.float32)
+    if maxima.shape[1] >= k:
+        smallest = np.partition(maxima, -k, axis=-1)[:, -k]
     tokens = np.empty((len(logits), k), np.int64)
-    smallest = np.partition(logits, -k, axis=-1)[:, -k]
     for row, (values, least) in enumerate(zip(logits, smallest, strict=True)):
         places = np.flatnonzero(values >= least)
         tokens[row] = places[np.argsort(-values[places], kind="stable")[:k]]

@@ -131,7 +131,7 @@ def _fit(
     if first.end - last_speech > 4 * median and stretched:
         # The first word after a pause has been given a part of it.
         if second is not None and second.end - second.start > longest:
-            first.end = second.start = max(second.end / 2, second.end - longest)
+            first.end = second.start = second.end - longest
         first.start = max(0.0, first.end - longest)
 
     # The segment's own times are better than those of a word that reaches far beyond them.

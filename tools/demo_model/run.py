@@ -1,0 +1,54 @@
+"""The demo model end to end: sentences, speech, vocabulary, training, export.
+
+    python tools/demo_model/run.py --work-dir DIR (--minutes M | --steps N) [--seed S] [--resume]
+
+Needs flite and espeak-ng, and the Python packages of requirements.txt. The seed fixes the
+sentences, the voices and the training windows; a run that was stopped goes on with --resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import export
+import synth
+import train
+import vocab
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work-dir", type=Path, required=True, help="speech, checkpoint, log")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="train for this long")
+    length.add_argument("--steps", type=int, help="train for this many steps")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sentences", type=int, default=40000)
+    parser.add_argument("--processes", type=int, default=2, help="one for each core")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "weights" / "demo")
+    options = parser.parse_args()
+    work_dir = options.work_dir
+    synth.make_all(work_dir, options.seed, options.sentences, options.processes)
+    if not (work_dir / "tokenizer.json").exists():
+        texts = (work_dir / "train.txt").read_text().splitlines()
+        vocab.train_tokenizer(texts, work_dir / "tokenizer.json")
+    train.Trainer(
+        train.Options(
+            work_dir=work_dir,
+            minutes=options.minutes,
+            steps=options.steps,
+            seed=options.seed,
+            resume=options.resume,
+            processes=options.processes,
+        )
+    ).run()
+    export.export(work_dir, options.out)
+
+
+if __name__ == "__main__":
+    main()
