@@ -98,6 +98,9 @@ CASES: Mapping[str, Case] = {
     "silence and no other check": Case(
         "odd", 2, "speech", {"no_speech_threshold": 0.5, "logprob_threshold": None}
     ),
+    "silence is not decoded again": Case(
+        "nano", 1, "jfk", {"no_speech_threshold": 0.2, "logprob_threshold": -0.5}
+    ),
     # Rules.
     "late first timestamp": Case("nano", 7, "talk", {"max_initial_timestamp": None}),
     "early first timestamp": Case("nano", 7, "talk", {"max_initial_timestamp": 0.04}),

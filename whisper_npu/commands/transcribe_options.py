@@ -146,9 +146,9 @@ def notices(args: argparse.Namespace) -> list[str]:
     found = []
     if args.model is None:
         found.append(
-            "no --model was given: using the small built-in model, which knows synthetic English "
-            "voices; for real use download a Whisper model in Hugging Face's layout, such as "
-            "openai/whisper-tiny, and give its folder"
+            "no --model was given: using the small built-in model, which is half trained and "
+            "knows only synthetic English voices; for real use download a Whisper model in "
+            "Hugging Face's layout, such as openai/whisper-tiny, and give its folder"
         )
     if args.fp16 is not None:
         found.append("--fp16 has no effect: everything is computed in float32")

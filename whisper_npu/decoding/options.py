@@ -197,12 +197,11 @@ class DecodingResult:
 class TranscribeOptions(_SharedOptions):
     """How a file is transcribed: openai-whisper's keywords of ``transcribe()``.
 
-    ``verbose`` is for the caller, who prints. ``temperature`` may be one number or several, which
-    are tried in turn; ``beam_size`` and ``patience`` apply at temperature 0, ``best_of`` above.
-    ``clip_timestamps`` are seconds, start and end in turn, as text or numbers.
+    ``temperature`` may be one number or several, which are tried in turn; ``beam_size`` and
+    ``patience`` apply at temperature 0, ``best_of`` above. ``clip_timestamps`` are seconds, start
+    and end in turn, as text or numbers.
     """
 
-    verbose: bool | None = None
     temperature: float | Sequence[float] = FALLBACK_TEMPERATURES
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0

@@ -38,7 +38,7 @@ def sample_from(logits: F32, uniforms: F64) -> I64:  # [n, n_vocab], [n] -> [n]
     Row i takes the first token at which they exceed ``uniforms[i]``, so a token of probability
     0 is never taken.
     """
-    weights = np.exp((logits - logits.max(axis=-1, keepdims=True)).astype(np.float64))
-    cumulative = weights.cumsum(axis=-1)
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    cumulative = weights.cumsum(axis=-1, dtype=np.float64)
     tokens: I64 = np.argmax(cumulative > uniforms[:, None] * cumulative[:, -1:], axis=-1)
     return tokens
