@@ -42,8 +42,8 @@ class Transcriber:
 
         ``audio`` is a path, ``"-"`` for standard input, bytes, a binary file object, or a NumPy
         array with its ``sampling_rate`` in Hz (default 16000). Options are the keywords of
-        openai-whisper's ``transcribe()``, with its defaults, and ``seed``: see
-        ``TranscribeOptions``. Raises AudioError and OptionError.
+        openai-whisper's ``transcribe()``, with its defaults, but for ``verbose`` and ``fp16``, and
+        ``seed``: see ``TranscribeOptions``. Raises AudioError and OptionError.
         """
         stream = self.segments(audio, sampling_rate=sampling_rate, **options)
         for _ in stream:
