@@ -1,4 +1,4 @@
 """Reference Whisper on our checkpoints, and what it takes to compare with it.
 
-Modules that need torch and openai-whisper: ``adapter``, ``capture``, ``sampling``.
+``layers`` and ``transcripts`` compare, and need neither torch nor openai-whisper; the others do.
 """
