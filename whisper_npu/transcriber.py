@@ -11,7 +11,9 @@ from whisper_npu.builtin import BUILT_IN, model_directory
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
+from whisper_npu.errors import OptionError
 from whisper_npu.features import LogMel, compute_log_mel
+from whisper_npu.model.builders import PRECISIONS, Precision
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.results import Segment, Transcription
 from whisper_npu.runtime.model import Model
@@ -24,16 +26,21 @@ class Transcriber:
     ``model`` is a folder in Hugging Face's layout or ``"demo"``, the built-in model. Raises
     ModelError if it cannot be loaded. One transcriber does one transcription at a time; threads
     need one each.
+
+    ``precision`` is that of products with weights: ``"float32"``, for which int8 weights are
+    dequantised once, or ``"int8"``, the integer arithmetic of the NPU carried out exactly by
+    NumPy. Raises OptionError for another.
     """
 
-    def __init__(self, model: str | Path = BUILT_IN) -> None:
+    def __init__(self, model: str | Path = BUILT_IN, *, precision: str = "float32") -> None:
+        chosen = _precision(precision)
         checkpoint = load_checkpoint(model_directory(model))
         self.dims = checkpoint.dims
         self._tokenizer = Tokenizer.from_dir(
             checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
         )
         self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
-        self._model = Model(checkpoint)
+        self._model = Model(checkpoint, chosen)
 
     def transcribe(
         self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
@@ -68,6 +75,13 @@ class Transcriber:
             features.close()
             raise
         return SegmentStream(transcript, features)
+
+
+def _precision(name: str) -> Precision:
+    for precision in PRECISIONS:
+        if precision == name:
+            return precision
+    raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}")
 
 
 class SegmentStream(Iterator[Segment]):

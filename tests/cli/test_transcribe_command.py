@@ -208,7 +208,7 @@ class TestDisplay:
             "from tests.cli.fake import FakeTranscriber\n"
             "from whisper_npu.cli import main\n"
             "from whisper_npu.commands import transcribe\n"
-            "transcribe.load = lambda model: FakeTranscriber()\n"
+            "transcribe.load = lambda model, precision: FakeTranscriber()\n"
             "sys.exit(main(sys.argv[1:]))\n"
         )
         read, write = os.pipe()

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from whisper_npu.errors import ModelError
-from whisper_npu.model.builders import PHASES, build_phase
+from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS, ModelDimensions, dimensions_from_config
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.report import FORMATS, render
@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         + ", ".join(KNOWN_DIMENSIONS),
     )
     parser.add_argument("--phase", choices=PHASES, help="one phase only (default: all)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="default: %(default)s"
+    )
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
 
 
@@ -28,7 +31,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the graphs on stdout."""
     dims = _dimensions(args.model)
     phases = [args.phase] if args.phase else list(PHASES)
-    print(render([build_phase(phase, dims) for phase in phases], args.format))
+    print(
+        render(
+            [build_phase(phase, dims, precision=args.precision) for phase in phases], args.format
+        )
+    )
     return 0
 
 

@@ -72,20 +72,23 @@ def run(args: argparse.Namespace) -> int:
             warnings.warn(notice, stacklevel=1)
         if args.threads:
             _set_threads(args.threads)
-        transcriber = load(args.model or BUILT_IN)
+        transcriber = load(args.model or BUILT_IN, args.precision)
         return max(
             _transcribe_file(transcriber, args, path, stem, options, lines)
             for path, stem in zip(args.audio, stems, strict=True)
         )
 
 
-def load(model: str) -> Transcribes:
-    """Load the model. Raises ModelError."""
+def load(model: str, precision: str) -> Transcribes:
+    """Load the model. Raises ModelError and OptionError."""
     # Imported here, so that errors in options are reported at once, and because NumPy reads the
     # number of threads when it is imported.
     from whisper_npu.transcriber import Transcriber
 
-    return Transcriber(model)
+    try:
+        return Transcriber(model, precision=precision)
+    except OptionError as error:
+        raise OptionError(f"--{error}") from None
 
 
 def _set_threads(threads: int) -> None:

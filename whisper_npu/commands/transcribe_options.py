@@ -84,6 +84,7 @@ _WORDS: Sequence[_Option] = (
 _GENERAL: Sequence[_Option] = (
     ("model", str, None, f"folder of a model; the built-in one, {BUILT_IN!r}, if not given"),
     ("device", str, "cpu", "where to compute; this version knows the CPU only"),
+    ("precision", str, "float32", "of products with weights: float32, or int8 as the NPU has it"),
     ("threads", _count, 0, "threads of matrix products; 0 leaves it to the library"),
     ("fp16", _flag, None, "accepted, but without effect: everything is computed in float32"),
     ("verbose", _flag, True, "True prints segments as they are found, False a progress bar"),

@@ -2,25 +2,36 @@
 
 Five phases make a window: mel, encoder, cross-KV (once per window), decoder prefill (the prompt)
 and decoder step (one token). Activations are [batch, time, width] throughout.
+
+Products with weights come in two precisions. In ``float32`` they are one op. In ``int8`` the rows
+of an activation are quantised once, whatever the number of products that read them, and weights
+are int8 with a scale per output channel: the arithmetic of the NPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
 from whisper_npu.model.kinds import KINDS
-from whisper_npu.model.weights import TOKEN_EMBEDDING, weight_specification
+from whisper_npu.model.weights import TOKEN_EMBEDDING, scale_name, weight_specification
 
 MEL_FILTERS = "mel_filters"
+
+Precision = Literal["float32", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class _Builder:
     """Collects tensors and ops; output shapes come from the op's kind."""
 
-    def __init__(self, weights: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, weights: Mapping[str, tuple[int, ...]], precision: Precision = "float32"
+    ) -> None:
         self._weights = weights
+        self._int8 = precision == "int8"
         self._tensors: dict[str, Tensor] = {}
         self._ops: list[Op] = []
 
@@ -49,9 +60,47 @@ class _Builder:
         self._ops.append(op)
         return output
 
+    def quantized_weight(self, name: str) -> list[str]:
+        """An int8 weight and its scales."""
+        shape = self._weights[name]
+        values = self.declare(name, shape, "weight", "int8")
+        return [values, self.declare(scale_name(name), shape[:1], "weight")]
+
+    def quantized(self, x: str) -> list[str]:
+        """The rows of an activation as integers, and their scales; made once."""
+        names = [f"{x}.int8", f"{x}.scale"]
+        if names[0] not in self._tensors:
+            shape = self._tensors[x].shape
+            self.declare(names[0], shape, "activation", "int8")
+            self.declare(names[1], shape[:-1], "activation")
+            self.op("quantize_rows", [x], names[0], extra=names[1:])
+        return names
+
+    def product(
+        self, x: str, weight: str, output: str, bias: str | None = None, role: Role = "activation"
+    ) -> str:
+        rest = [] if bias is None else [self.weight(bias)]
+        if self._int8:
+            inputs = [*self.quantized(x), *self.quantized_weight(weight), *rest]
+            return self.op("linear_int8", inputs, output, role)
+        return self.op("linear", [x, self.weight(weight), *rest], output, role)
+
     def linear(self, x: str, layer: str, output: str, bias: bool = True) -> str:
-        names = [f"{layer}.weight", f"{layer}.bias"] if bias else [f"{layer}.weight"]
-        return self.op("linear", [x, *map(self.weight, names)], output)
+        return self.product(x, f"{layer}.weight", output, f"{layer}.bias" if bias else None)
+
+    def conv(self, x: str, layer: str, output: str, stride: int) -> str:
+        weight, bias = f"{layer}.weight", f"{layer}.bias"
+        if self._int8:
+            columns = self.op("im2col", [x], f"{output}.columns", stride=stride)
+            return self.product(columns, weight, output, bias)
+        return self.op("conv1d", [x, self.weight(weight), self.weight(bias)], output, stride=stride)
+
+    def embed(self, tokens: str, positions: str, position: str, output: str) -> str:
+        if self._int8:
+            table, kind = self.quantized_weight(TOKEN_EMBEDDING), "embed_int8"
+        else:
+            table, kind = [self.weight(TOKEN_EMBEDDING)], "embed"
+        return self.op(kind, [tokens, *table, self.weight(positions), position], output)
 
     def norm(self, x: str, layer: str, output: str, role: Role = "activation") -> str:
         weights = [self.weight(f"{layer}.weight"), self.weight(f"{layer}.bias")]
@@ -79,15 +128,14 @@ def build_mel(n_mels: int, n_frames: int, n_fft: int = 400, hop: int = 160) -> G
     return b.build("mel")
 
 
-def build_encoder(dims: ModelDimensions, batch: int = 1) -> Graph:
+def build_encoder(dims: ModelDimensions, batch: int = 1, precision: Precision = "float32") -> Graph:
     """features [batch, n_mels, 2 n_audio_ctx] -> states [batch, n_audio_ctx, n_audio_state]."""
-    b = _Builder(weight_specification(dims))
+    b = _Builder(weight_specification(dims), precision)
     root = "model.encoder"
     x = b.declare("features", (batch, dims.n_mels, dims.n_frames), "input")
     x = b.op("transpose", [x], "frames")
     for conv, stride in (("conv1", 1), ("conv2", 2)):
-        weights = [b.weight(f"{root}.{conv}.weight"), b.weight(f"{root}.{conv}.bias")]
-        x = b.op("conv1d", [x, *weights], conv, stride=stride)
+        x = b.conv(x, f"{root}.{conv}", conv, stride)
         x = b.op("gelu", [x], f"{conv}.gelu")
     x = b.op("add", [x, b.weight(f"{root}.embed_positions.weight")], "embedded")
     for i in range(dims.n_audio_layer):
@@ -106,9 +154,11 @@ def build_encoder(dims: ModelDimensions, batch: int = 1) -> Graph:
     return b.build("encoder")
 
 
-def build_cross_kv(dims: ModelDimensions, batch: int = 1) -> Graph:
+def build_cross_kv(
+    dims: ModelDimensions, batch: int = 1, precision: Precision = "float32"
+) -> Graph:
     """states -> per decoder layer the keys and values [batch, n_text_head, n_audio_ctx, d_head]."""
-    b = _Builder(weight_specification(dims))
+    b = _Builder(weight_specification(dims), precision)
     states = b.declare("states", (batch, dims.n_audio_ctx, dims.n_audio_state), "input")
     for i in range(dims.n_text_layer):
         layer = f"model.decoder.layers.{i}.encoder_attn"
@@ -118,42 +168,51 @@ def build_cross_kv(dims: ModelDimensions, batch: int = 1) -> Graph:
     return b.build("cross_kv")
 
 
-def build_prefill(dims: ModelDimensions, n_tokens: int, batch: int = 1, n_rows: int = 1) -> Graph:
+def build_prefill(
+    dims: ModelDimensions,
+    n_tokens: int,
+    batch: int = 1,
+    n_rows: int = 1,
+    precision: Precision = "float32",
+) -> Graph:
     """tokens [batch, n_tokens] into the cache -> logits [batch, n_rows, n_vocab] of chosen rows."""
-    return _build_decoder("prefill", dims, batch, 1, n_tokens, n_rows)
+    return _build_decoder("prefill", dims, precision, batch, 1, n_tokens, n_rows)
 
 
-def build_step(dims: ModelDimensions, batch: int = 1, group: int = 1) -> Graph:
+def build_step(
+    dims: ModelDimensions, batch: int = 1, group: int = 1, precision: Precision = "float32"
+) -> Graph:
     """One token for each of batch x group sequences -> logits [batch * group, 1, n_vocab]."""
-    return _build_decoder("step", dims, batch, group, 1, None)
+    return _build_decoder("step", dims, precision, batch, group, 1, None)
 
 
-def build_align(dims: ModelDimensions, n_tokens: int, heads: Sequence[tuple[int, int]]) -> Graph:
+def build_align(
+    dims: ModelDimensions,
+    n_tokens: int,
+    heads: Sequence[tuple[int, int]],
+    precision: Precision = "float32",
+) -> Graph:
     """A prefill of one sequence that gives all logits, [1, n_tokens, n_vocab], and the scores of
     ``heads`` (pairs of layer and head): per layer ``alignment.{layer}`` [heads, n_tokens, ctx]."""
-    return _build_decoder("align", dims, 1, 1, n_tokens, None, heads)
+    return _build_decoder("align", dims, precision, 1, 1, n_tokens, None, heads)
 
 
 def _build_decoder(
     name: str,
     dims: ModelDimensions,
+    precision: Precision,
     batch: int,
     group: int,
     n_tokens: int,
     n_rows: int | None,
     heads: Sequence[tuple[int, int]] = (),
 ) -> Graph:
-    b = _Builder(weight_specification(dims))
+    b = _Builder(weight_specification(dims), precision)
     root, sequences = "model.decoder", batch * group
     d_head = dims.n_text_state // dims.n_text_head
     tokens = b.declare("tokens", (sequences, n_tokens), "input", "int64")
     position = b.declare("position", (), "input", "int64")
-    embedding = b.weight(TOKEN_EMBEDDING)
-    x = b.op(
-        "embed",
-        [tokens, embedding, b.weight(f"{root}.embed_positions.weight"), position],
-        "embedded",
-    )
+    x = b.embed(tokens, f"{root}.embed_positions.weight", position, "embedded")
     for i in range(dims.n_text_layer):
         layer, prefix = f"{root}.layers.{i}", f"decoder.{i}"
         h = b.norm(x, f"{layer}.self_attn_layer_norm", f"{prefix}.attn_ln")
@@ -189,23 +248,25 @@ def _build_decoder(
         rows = b.declare("rows", (n_rows,), "input", "int64")
         x = b.op("select_rows", [x, rows], "selected")
     x = b.norm(x, f"{root}.layer_norm", "final_ln")
-    b.op("linear", [x, embedding], "logits", "output")
+    b.product(x, TOKEN_EMBEDDING, "logits", role="output")
     return b.build(name)
 
 
 PHASES = ("mel", "encoder", "cross_kv", "prefill", "step")
 
 
-def build_phase(phase: str, dims: ModelDimensions, prompt: int = 4) -> Graph:
+def build_phase(
+    phase: str, dims: ModelDimensions, prompt: int = 4, precision: Precision = "float32"
+) -> Graph:
     """The graph of one of ``PHASES`` for one 30-second window and one sequence."""
     if phase == "mel":
         return build_mel(dims.n_mels, dims.n_frames)
     if phase == "encoder":
-        return build_encoder(dims)
+        return build_encoder(dims, precision=precision)
     if phase == "cross_kv":
-        return build_cross_kv(dims)
+        return build_cross_kv(dims, precision=precision)
     if phase == "prefill":
-        return build_prefill(dims, prompt)
+        return build_prefill(dims, prompt, precision=precision)
     if phase == "step":
-        return build_step(dims)
+        return build_step(dims, precision=precision)
     raise ValueError(f"unknown phase {phase!r}; one of {', '.join(PHASES)}")

@@ -1,38 +1,49 @@
-"""Loading a Hugging Face Whisper directory: config, generation config and weights as float32."""
+"""Loading a model folder: Hugging Face's layout, weights as floats or quantised to int8."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from numpy.typing import NDArray
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.weights import TIED_OUTPUT, TOKEN_EMBEDDING, Shape, check_weights
-from whisper_npu.ops.arrays import F32
+from whisper_npu.model.safetensors_file import Entry, SafetensorsFile, weight_files
+from whisper_npu.model.weights import (
+    TIED_OUTPUT,
+    TOKEN_EMBEDDING,
+    check_weights,
+    is_quantizable,
+    scale_name,
+)
+from whisper_npu.ops.arrays import F32, I8
+from whisper_npu.ops.quant import Quantized
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as loaded from disk. ``weights`` maps Hugging Face names to float32 arrays."""
+    """A model as loaded from disk.
+
+    ``weights`` maps Hugging Face names to float32 arrays, or to integers with their scales where
+    the file holds int8.
+    """
 
     path: Path
     dims: ModelDimensions
     config: Mapping[str, Any]
     generation: Mapping[str, Any]
-    weights: Mapping[str, F32]
+    weights: Mapping[str, F32 | Quantized]
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Load a Hugging Face directory (model.safetensors, or the sharded form with its index).
 
-    Weights may be float32, float16 or bfloat16; they become float32. Raises ModelError.
+    Floating-point weights become float32; int8 weights keep their integers. Raises ModelError.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -42,98 +53,58 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     dims = dimensions_from_config(config, str(folder / "config.json"))
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.exists() else {}
-    files = [_SafetensorsFile(file) for file in _weight_files(folder)]
-    shapes: dict[str, Shape] = {}
+    files = [SafetensorsFile(file) for file in weight_files(folder)]
+    entries: dict[str, Entry] = {}
     for file in files:
         for name, entry in file.entries.items():
-            if name in shapes:
+            if name in entries:
                 raise ModelError(f"{file.path}: tensor {name} is also in another shard")
-            shapes[name] = entry.shape
-    check_weights(shapes, dims, str(folder))
-    weights = {name: array for file in files for name, array in file.tensors()}
+            entries[name] = entry
+    scales = _scale_names(entries, str(folder))
+    check_weights({n: e.shape for n, e in entries.items() if n not in scales}, dims, str(folder))
+    loaded: dict[str, NDArray[Any]] = dict(item for file in files for item in file.tensors())
+    weights: dict[str, F32 | Quantized] = {
+        name: _quantized(array, loaded[scale_name(name)], name, str(folder))
+        if array.dtype == np.int8
+        else array
+        for name, array in loaded.items()
+        if name not in scales
+    }
     tied = weights.pop(TIED_OUTPUT, None)
-    if tied is not None and not np.array_equal(tied, weights[TOKEN_EMBEDDING]):
+    if tied is not None and not _equal(tied, weights[TOKEN_EMBEDDING]):
         raise ModelError(
             f"{folder}: {TIED_OUTPUT} differs from {TOKEN_EMBEDDING}; Whisper shares the two"
         )
     return Checkpoint(folder, dims, config, generation, weights)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    single = folder / "model.safetensors"
-    if single.exists():
-        return [single]
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        raise ModelError(f"{folder}: neither model.safetensors nor {index.name} is there")
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{index}: weight_map must be an object that names the shards")
-    shards = sorted({str(name) for name in weight_map.values()})
-    for name in shards:
-        # A shard is a file of this folder: a name with a path in it could point anywhere.
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise ModelError(f"{index}: shard name {name!r} is not a plain file name")
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder / name}: shard named in {index.name} is missing")
-    return [folder / name for name in shards]
+def _scale_names(entries: Mapping[str, Entry], source: str) -> set[str]:
+    """The tensors that are scales of int8 weights. Raises ModelError if one is missing or unfit."""
+    scales = set()
+    for name, entry in entries.items():
+        if entry.dtype != "I8":
+            continue
+        if not is_quantizable(name, entry.shape):
+            raise ModelError(f"{source}: tensor {name} is int8, which only matrices may be")
+        scale = entries.get(scale_name(name))
+        if scale is None or scale.dtype != "F32" or scale.shape != entry.shape[:1]:
+            raise ModelError(
+                f"{source}: int8 tensor {name} needs {scale_name(name)}, float32 "
+                f"[{entry.shape[0]}]; convert the model again with whisper-npu convert"
+            )
+        scales.add(scale_name(name))
+    return scales
 
 
-def _from_bfloat16(raw: bytes) -> F32:
-    # bfloat16 is the upper half of a float32.
-    return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+def _quantized(values: I8, scale: F32, name: str, source: str) -> Quantized:
+    if not (np.isfinite(scale).all() and (scale >= 0).all()):
+        raise ModelError(f"{source}: tensor {scale_name(name)} holds a scale that is no scale")
+    if values.size and values.min() < -127:
+        # An exact sum over K in float32 counts on products of at most 127 * 127.
+        raise ModelError(f"{source}: tensor {name} holds -128; integers are in [-127, 127]")
+    return Quantized(values, scale)
 
 
-_DECODERS: Mapping[str, Callable[[bytes], F32]] = {
-    "F32": lambda raw: np.frombuffer(raw, "<f4").astype(np.float32, copy=False),
-    "F16": lambda raw: np.frombuffer(raw, "<f2").astype(np.float32),
-    "BF16": _from_bfloat16,
-}
-
-
-@dataclass(frozen=True)
-class _Entry:
-    dtype: str
-    shape: Shape
-    start: int
-    stop: int
-
-
-class _SafetensorsFile:
-    """One safetensors file, read tensor by tensor.
-
-    The library validates the header and the offsets; the bytes are read here, because its NumPy
-    interface has no bfloat16.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with safe_open(str(path), framework="np"):
-                pass
-            with path.open("rb") as file:
-                header, self._data_start = self._read_header(file)
-        except (OSError, SafetensorError, ValueError) as error:
-            raise ModelError(f"{path}: not a readable safetensors file: {error}") from error
-        self.entries = {
-            name: _Entry(entry["dtype"], tuple(entry["shape"]), *map(int, entry["data_offsets"]))
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-
-    @staticmethod
-    def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-        length = int.from_bytes(file.read(8), "little")
-        return json.loads(file.read(length)), 8 + length
-
-    def tensors(self) -> Iterator[tuple[str, F32]]:
-        with self.path.open("rb") as file:
-            for name, entry in self.entries.items():
-                decode = _DECODERS.get(entry.dtype)
-                if decode is None:
-                    raise ModelError(
-                        f"{self.path}: tensor {name} is {entry.dtype}; F32, F16 and BF16 are read"
-                    )
-                file.seek(self._data_start + entry.start)
-                raw = file.read(entry.stop - entry.start)
-                yield name, decode(raw).reshape(entry.shape)
+def _equal(a: F32 | Quantized, b: F32 | Quantized) -> bool:
+    first, second = (w.dequantize() if isinstance(w, Quantized) else w for w in (a, b))
+    return np.array_equal(first, second)

@@ -106,6 +106,30 @@ def _linear_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
     return 2 * math.prod(outputs[0]) * inputs[1][1]
 
 
+def _im2col(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    ((b, t, c),) = inputs
+    stride = _int(op, "stride")
+    _require(t % stride == 0, "the stride does not divide the frames")
+    return ((b, t // stride, 3 * c),)
+
+
+def _quantize_rows(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    return (inputs[0], inputs[0][:-1])
+
+
+def _linear_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    x, x_scale, w, w_scale = inputs[:4]
+    _require(x_scale == x[:-1], "rows and their scales differ in number")
+    # A convolution's weight is [n, c, 3] in the checkpoint and a matrix [n, 3 c] here.
+    _require(x[-1] == math.prod(w[1:]), "weights do not fit")
+    _require(all(b == w[:1] for b in (w_scale, *inputs[4:])), "scales or bias do not fit")
+    return ((*x[:-1], w[0]),)
+
+
+def _linear_int8_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
+    return 2 * math.prod(outputs[0]) * inputs[0][-1]
+
+
 def _attention(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     q, k, v = inputs
     _require(q == k == v and q[-1] % _int(op, "n_head") == 0, "q, k and v do not fit")
@@ -130,6 +154,12 @@ def _embed(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
         len(tokens) == 2 and table[1] == positions[1] and position == (), "embedding does not fit"
     )
     return ((*tokens, table[1]),)
+
+
+def _embed_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    tokens, table, scale, positions, position = inputs
+    _require(scale == table[:1], "scales do not fit the embedding")
+    return _embed(op, (tokens, table, positions, position))
 
 
 def _store_cache(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
@@ -171,9 +201,13 @@ KINDS: Mapping[str, OpKind] = {
     "add": OpKind(_add, _per_element(1)),
     "layer_norm": OpKind(_layer_norm, _per_element(8)),
     "linear": OpKind(_linear, _linear_flops),
+    "im2col": OpKind(_im2col, _no_flops),
+    "quantize_rows": OpKind(_quantize_rows, _per_element(4)),
+    "linear_int8": OpKind(_linear_int8, _linear_int8_flops),
     "attention": OpKind(_attention, _attention_flops),
     "split_heads": OpKind(_split_heads, _no_flops),
     "embed": OpKind(_embed, _per_element(1)),
+    "embed_int8": OpKind(_embed_int8, _per_element(2)),
     "store_cache": OpKind(_store_cache, _no_flops),
     "cached_attention": OpKind(_cached_attention, _cache_flops),
     "cross_attention": OpKind(_cross_attention, _cache_flops),

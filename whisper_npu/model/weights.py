@@ -73,6 +73,16 @@ def weight_specification(dims: ModelDimensions) -> dict[str, Shape]:
     return dict(_tensors(dims))
 
 
+def scale_name(weight: str) -> str:
+    """Where the scales of an int8 weight are stored: one float32 for each of its rows."""
+    return f"{weight}_scale"
+
+
+def is_quantizable(name: str, shape: Shape) -> bool:
+    """Whether this weight is int8 in a quantised model: matrices, convolutions, the embedding."""
+    return len(shape) > 1 and not name.endswith("embed_positions.weight")
+
+
 def check_weights(found: Mapping[str, Shape], dims: ModelDimensions, source: str) -> None:
     """Compare the tensors of a checkpoint with the specification.
 

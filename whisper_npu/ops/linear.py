@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
-from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.arrays import F32, I8, I64
+
+Weight = TypeVar("Weight", F32, I8)
 
 LAYER_NORM_EPS = np.float32(1e-5)
 
@@ -19,19 +23,16 @@ def linear(
     return out
 
 
-def conv1d(
-    x: F32, w: F32, b: F32, stride: int, out: F32 | None = None, columns: F32 | None = None
-) -> F32:  # [t, c], [n, 3 c], [n] -> [t / stride, n]
-    """Convolution of width 3 with one frame of zeros at each end, time before channels.
+def im2col(x: F32, stride: int, out: F32 | None = None) -> F32:  # [t, c] -> [t / stride, 3 c]
+    """The three frames that each step of a convolution of width 3 sees, side by side.
 
-    ``w`` is the matrix that ``conv_matrix`` makes of the weights; ``columns`` is scratch of shape
-    [t / stride, 3 c] (the im2col matrix).
+    One frame of zeros is added at each end; taps come before channels.
     """
     t, c = x.shape
     steps = t // stride
-    if columns is None:
-        columns = np.empty((steps, 3 * c), np.float32)
-    taps = columns.reshape(steps, 3, c)
+    if out is None:
+        out = np.empty((steps, 3 * c), np.float32)
+    taps = out.reshape(steps, 3, c)
     taps[0, 0] = 0
     taps[1:, 0] = x[stride - 1 : t - 1 : stride]
     taps[:, 1] = x[::stride]
@@ -40,11 +41,22 @@ def conv1d(
         taps[:-1, 2] = x[1:]
     else:
         taps[:, 2] = x[1::stride]
-    return linear(columns, w, b, out)
+    return out
 
 
-def conv_matrix(w: F32) -> F32:  # [n, c, 3] -> [n, 3 c]
-    """Convolution weights as the matrix that multiplies im2col rows (taps before channels)."""
+def conv1d(
+    x: F32, w: F32, b: F32, stride: int, out: F32 | None = None, columns: F32 | None = None
+) -> F32:  # [t, c], [n, 3 c], [n] -> [t / stride, n]
+    """Convolution of width 3 with one frame of zeros at each end, time before channels.
+
+    ``w`` is the matrix that ``conv_matrix`` makes of the weights; ``columns`` is scratch of shape
+    [t / stride, 3 c].
+    """
+    return linear(im2col(x, stride, columns), w, b, out)
+
+
+def conv_matrix(w: Weight) -> Weight:  # [n, c, 3] -> [n, 3 c]
+    """Convolution weights as the matrix that multiplies the rows of ``im2col``."""
     return np.ascontiguousarray(w.transpose(0, 2, 1)).reshape(w.shape[0], -1)
 
 

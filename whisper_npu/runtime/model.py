@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whisper_npu.model import builders
+from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.ops.arrays import F32, I64
-from whisper_npu.ops.linear import conv_matrix
 from whisper_npu.ops.mel import mel_filters
 from whisper_npu.runtime.plan import Observer, Plan
 from whisper_npu.runtime.plan_cache import PlanCache
+from whisper_npu.runtime.weights import prepare_weights
 
 # Shapes vary with the prompt's length, with batches and beams; more plans than this are not kept.
 _PLANS = 8
@@ -25,18 +26,16 @@ class Model:
     Weights are held once, whatever the number of plans.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: Precision = "float32") -> None:
         self.dims = checkpoint.dims
-        self._weights = {
-            name: conv_matrix(array) if array.ndim == 3 else array
-            for name, array in checkpoint.weights.items()
-        }
+        self.precision = precision
+        self._weights = prepare_weights(checkpoint.weights, precision)
         self._weights[builders.MEL_FILTERS] = mel_filters(self.dims.n_mels)
         self._mel: PlanCache[int] = PlanCache(
             _PLANS, lambda n: Plan(builders.build_mel(self.dims.n_mels, n), self._weights)
         )
         self._encoder: PlanCache[int] = PlanCache(
-            _PLANS, lambda n: Plan(builders.build_encoder(self.dims, n), self._weights)
+            _PLANS, lambda n: Plan(builders.build_encoder(self.dims, n, precision), self._weights)
         )
         self._cross: dict[int, CrossCache] = {}
         self._sessions: dict[tuple[int, int], DecoderSession] = {}
@@ -82,7 +81,7 @@ class CrossCache:
 
     def __init__(self, model: Model, n_audio: int) -> None:
         self.n_audio = n_audio
-        graph = builders.build_cross_kv(model.dims, n_audio)
+        graph = builders.build_cross_kv(model.dims, n_audio, model.precision)
         self.states = {t.name: np.empty(t.shape, np.float32) for t in graph.role("state")}
         self._plan = Plan(graph, model._weights, self.states)
         self._source: F32 | None = None
@@ -103,8 +102,9 @@ class DecoderSession:
     def __init__(self, model: Model, cross: CrossCache, group: int) -> None:
         self.n_audio, self.group, self.position = cross.n_audio, group, 0
         self._dims, self._weights, self._cross = model.dims, model._weights, cross
+        self._precision = model.precision
         sequences = self.n_audio * group
-        step = builders.build_step(self._dims, self.n_audio, group)
+        step = builders.build_step(self._dims, self.n_audio, group, self._precision)
         self._caches = {
             t.name: np.empty(t.shape, np.float32)
             for t in step.role("state")
@@ -123,7 +123,7 @@ class DecoderSession:
 
     def _plan_prefill(self, key: tuple[int, int]) -> Plan:
         n_tokens, n_rows = key
-        graph = builders.build_prefill(self._dims, n_tokens, self.n_audio, n_rows)
+        graph = builders.build_prefill(self._dims, n_tokens, self.n_audio, n_rows, self._precision)
         return Plan(graph, self._weights, {**self._first, **self._cross.states})
 
     def _check(self, tokens: ArrayLike, shape: tuple[int, ...]) -> I64:
@@ -181,7 +181,7 @@ class DecoderSession:
         For one audio and one sequence; starts over like ``prefill``.
         """
         n = len(np.atleast_1d(tokens))
-        graph = builders.build_align(self._dims, n, heads)
+        graph = builders.build_align(self._dims, n, heads, self._precision)
         plan = Plan(graph, self._weights, {**self._first, **self._cross.states})
         plan(observe, tokens=self._check(tokens, (n,))[None], position=0)
         by_layer = {

@@ -6,6 +6,7 @@ op in place. Nothing is looked up or allocated in large when that function runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.ops import activation, attention, linear, mel
+from whisper_npu.ops import activation, attention, linear, mel, quant
 
 Step = Callable[[], Any]
 Array = NDArray[Any]
@@ -78,6 +79,29 @@ def _linear(b: Bound) -> Step:
     return lambda: linear.linear(x, w, bias, out)
 
 
+def _im2col(b: Bound) -> Step:
+    stride = b.op.attr("stride")
+    assert isinstance(stride, int)
+
+    def step() -> None:
+        for source, target in zip(b.inputs[0], b.outputs[0], strict=True):
+            linear.im2col(source, stride, target)
+
+    return step
+
+
+def _quantize_rows(b: Bound) -> Step:
+    return lambda: quant.quantize_rows(b.inputs[0], *b.outputs)
+
+
+def _linear_int8(b: Bound) -> Step:
+    x, x_scale, w, w_scale, *rest = b.inputs
+    bias = rest[0] if rest else None
+    x, out = x.reshape(-1, x.shape[-1]), b.outputs[0].reshape(-1, w.shape[0])
+    x_scale = x_scale.reshape(-1)
+    return lambda: quant.linear_int8(x, x_scale, w, w_scale, bias, out, b.scratch)
+
+
 def _attention(b: Bound) -> Step:
     n_head = b.op.attr("n_head")
     assert isinstance(n_head, int)
@@ -95,6 +119,11 @@ def _split_heads(b: Bound) -> Step:
 def _embed(b: Bound) -> Step:
     tokens, table, positions, position = b.inputs
     return lambda: linear.embed(tokens, table, positions, int(position), b.outputs[0])
+
+
+def _embed_int8(b: Bound) -> Step:
+    tokens, table, scale, positions, position = b.inputs
+    return lambda: quant.embed_int8(tokens, table, scale, positions, int(position), b.outputs[0])
 
 
 def _store_cache(b: Bound) -> Step:
@@ -129,9 +158,13 @@ BINDERS: Mapping[str, Callable[[Bound], Step]] = {
     "add": _add,
     "layer_norm": _layer_norm,
     "linear": _linear,
+    "im2col": _im2col,
+    "quantize_rows": _quantize_rows,
+    "linear_int8": _linear_int8,
     "attention": _attention,
     "split_heads": _split_heads,
     "embed": _embed,
+    "embed_int8": _embed_int8,
     "store_cache": _store_cache,
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
@@ -145,6 +178,9 @@ def scratch_shape(op: Op, graph: Graph) -> tuple[int, ...] | None:
     if op.kind == "conv1d":
         _, steps, _ = graph[op.outputs[0]].shape
         return (steps, 3 * shapes[1][1])
+    if op.kind == "linear_int8":
+        *rows, k = shapes[0]
+        return (quant.scratch_size(math.prod(rows), k, shapes[2][0]),)
     if op.kind == "attention":
         t = shapes[0][1]
         return (min(t, attention.QUERY_BLOCK), t)

@@ -1,0 +1,191 @@
+"""INT8 from the file to the logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from whisper_npu.errors import ModelError
+from whisper_npu.model.builders import PHASES, build_encoder, build_phase
+from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
+from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.model.weights import is_quantizable, scale_name
+from whisper_npu.ops.quant import Quantized, quantize_rows, quantize_weight
+from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.plan import Plan
+from whisper_npu.runtime.weights import prepare_weights
+
+from .conftest import SMALL
+
+EMBEDDING = "model.decoder.embed_tokens.weight"
+FC1 = "model.encoder.layers.0.fc1.weight"
+
+
+@pytest.fixture
+def int8_directory(small_directory: Path) -> Path:
+    """The small directory with its matrices stored as int8."""
+    file = small_directory / "model.safetensors"
+    stored: dict[str, np.ndarray] = {}
+    for name, array in load_file(file).items():
+        if is_quantizable(name, array.shape):
+            quantized = quantize_weight(array)
+            stored[name], stored[scale_name(name)] = quantized.values, quantized.scale
+        else:
+            stored[name] = array
+    save_file(stored, file)
+    return small_directory
+
+
+def features() -> np.ndarray:
+    return np.random.RandomState(4).standard_normal((1, 80, 60)).astype(np.float32)
+
+
+def logits(model: Model) -> np.ndarray:
+    session = model.decoder(model.encode(features()))
+    session.prefill([[1, 2, 3]], [2])
+    return session.step([4]).copy()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_int8_graphs_hold_together_and_products_are_int8(phase: str) -> None:
+    graph = build_phase(phase, KNOWN_DIMENSIONS["tiny"], precision="int8")
+    kinds = [op.kind for op in graph.ops]
+    plain = [op.kind for op in build_phase(phase, KNOWN_DIMENSIONS["tiny"]).ops]
+    assert not {"linear", "conv1d", "embed"}.intersection(kinds)
+    assert kinds.count("linear_int8") == plain.count("linear") + plain.count("conv1d")
+    for op in graph.ops:
+        if op.kind == "linear_int8":
+            assert [graph[name].dtype for name in op.inputs[:4]] == ["int8", "float32"] * 2
+
+
+def test_an_activation_is_quantised_once() -> None:
+    graph = build_encoder(KNOWN_DIMENSIONS["tiny"], precision="int8")
+    sources = [op.inputs[0] for op in graph.ops if op.kind == "quantize_rows"]
+    assert len(sources) == len(set(sources))
+    # q, k and v read the same rows.
+    assert sum("encoder.0.attn_ln.int8" in op.inputs for op in graph.ops) == 3
+
+
+def test_every_product_of_the_encoder_is_exact(small_checkpoint: Checkpoint) -> None:
+    graph = build_encoder(SMALL, precision="int8")
+    weights = prepare_weights(small_checkpoint.weights, "int8")
+    weights_of = {op.name: op.inputs for op in graph.ops}
+    seen: dict[str, np.ndarray] = {}
+    plan = Plan(graph, weights)
+    plan(lambda name, array: seen.__setitem__(name, array.copy()), features=features())
+    checked = 0
+    for name, inputs in weights_of.items():
+        if not inputs[0].endswith(".int8"):
+            continue
+        rows, scale = quantize_rows(seen[inputs[0].removesuffix(".int8")])
+        sums = rows.astype(np.int64) @ weights[inputs[2]].astype(np.int64).T
+        expected = sums.astype(np.float32) * scale[..., None] * weights[inputs[3]]
+        if len(inputs) > 4:
+            expected += weights[inputs[4]]
+        assert np.array_equal(seen[name], expected), name
+        checked += 1
+    assert checked == 2 + 6 * SMALL.n_audio_layer
+
+
+def test_an_int8_file_keeps_its_integers(int8_directory: Path) -> None:
+    stored = load_file(int8_directory / "model.safetensors")
+    weights = load_checkpoint(int8_directory).weights
+    fc1 = weights[FC1]
+    assert isinstance(fc1, Quantized)
+    assert np.array_equal(fc1.values, stored[FC1])
+    assert np.array_equal(fc1.scale, stored[scale_name(FC1)])
+    assert scale_name(FC1) not in weights
+
+
+def test_quantised_on_disk_or_at_load_is_the_same(
+    small_checkpoint: Checkpoint, int8_directory: Path
+) -> None:
+    at_load = logits(Model(small_checkpoint, "int8"))
+    on_disk = logits(Model(load_checkpoint(int8_directory), "int8"))
+    assert np.array_equal(at_load, on_disk)
+
+
+def test_int8_weights_are_prepared_as_they_are_quantised(small_checkpoint: Checkpoint) -> None:
+    prepared = prepare_weights(small_checkpoint.weights, "int8")
+    for name, weight in small_checkpoint.weights.items():
+        if is_quantizable(name, weight.shape):
+            quantized = quantize_weight(weight)
+            values = quantized.values
+            matrix = values.transpose(0, 2, 1) if values.ndim == 3 else values
+            assert np.array_equal(prepared[name], matrix.reshape(len(values), -1))
+            assert np.array_equal(prepared[scale_name(name)], quantized.scale)
+        else:
+            assert np.array_equal(prepared[name], weight)
+
+
+def test_float32_from_an_int8_file_uses_the_dequantised_weights(int8_directory: Path) -> None:
+    checkpoint = load_checkpoint(int8_directory)
+    plain = {
+        name: weight.dequantize() if isinstance(weight, Quantized) else weight
+        for name, weight in checkpoint.weights.items()
+    }
+    dequantised = Checkpoint(
+        checkpoint.path, checkpoint.dims, checkpoint.config, checkpoint.generation, plain
+    )
+    assert np.array_equal(logits(Model(checkpoint)), logits(Model(dequantised)))
+
+
+def test_the_two_precisions_differ_by_little(int8_directory: Path) -> None:
+    checkpoint = load_checkpoint(int8_directory)
+    plain, int8 = (logits(Model(checkpoint, precision)) for precision in ("float32", "int8"))
+    assert not np.array_equal(plain, int8)
+    assert np.linalg.norm(plain - int8) < 0.05 * np.linalg.norm(plain)
+
+
+def damage(folder: Path, change: dict[str, np.ndarray | None]) -> None:
+    file = folder / "model.safetensors"
+    tensors = {**load_file(file), **change}
+    save_file({name: array for name, array in tensors.items() if array is not None}, file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({scale_name(FC1): None}, "needs .*fc1.weight_scale"),
+        ({scale_name(FC1): np.ones(3, np.float32)}, "needs .*fc1.weight_scale"),
+        ({scale_name(FC1): np.ones(4 * SMALL.n_audio_state, np.float16)}, "needs .*fc1"),
+        (
+            {scale_name(FC1): np.full(4 * SMALL.n_audio_state, np.nan, np.float32)},
+            "fc1.weight_scale holds a scale",
+        ),
+        (
+            {FC1: np.full((4 * SMALL.n_audio_state, SMALL.n_audio_state), -128, np.int8)},
+            "fc1.weight holds -128",
+        ),
+        (
+            {
+                "model.encoder.layer_norm.weight": np.ones(SMALL.n_audio_state, np.int8),
+            },
+            "layer_norm.weight is int8",
+        ),
+        ({"stray.weight_scale": np.ones(3, np.float32)}, "unexpected: stray.weight_scale"),
+    ],
+)
+def test_damaged_int8_files(
+    int8_directory: Path, change: dict[str, np.ndarray | None], message: str
+) -> None:
+    damage(int8_directory, change)
+    with pytest.raises(ModelError, match=message):
+        load_checkpoint(int8_directory)
+
+
+def test_weights_that_cannot_be_quantised_are_named(small_checkpoint: Checkpoint) -> None:
+    spoiled = np.array(small_checkpoint.weights[EMBEDDING])
+    spoiled[3, 1] = np.nan
+    checkpoint = Checkpoint(
+        small_checkpoint.path,
+        small_checkpoint.dims,
+        small_checkpoint.config,
+        small_checkpoint.generation,
+        {**small_checkpoint.weights, EMBEDDING: spoiled},
+    )
+    with pytest.raises(ModelError, match=f"{EMBEDDING} holds NaN"):
+        Model(checkpoint, "int8")

@@ -1,0 +1,80 @@
+"""Number formats of weight files, and reading a stored tensor in blocks of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_npu.errors import ModelError
+from whisper_npu.model.weights import Shape
+from whisper_npu.ops.arrays import F32
+
+U8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class StoredType:
+    """How the values of a tensor are stored: ``group`` values take ``group_bytes`` bytes.
+
+    ``decode`` makes float32 of whole groups, without loss.
+    """
+
+    name: str
+    group: int
+    group_bytes: int
+    decode: Callable[[U8], F32]
+
+    def size(self, values: int) -> int:
+        """Bytes that ``values`` values take; a multiple of ``group``."""
+        return values // self.group * self.group_bytes
+
+
+def _from_float32(raw: U8) -> F32:
+    return raw.view("<f4").astype(np.float32, copy=False)
+
+
+def _from_float16(raw: U8) -> F32:
+    return raw.view("<f2").astype(np.float32)
+
+
+def _from_bfloat16(raw: U8) -> F32:
+    # bfloat16 is the upper half of a float32.
+    bits = raw.view("<u2").astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
+
+
+def _from_int8(raw: U8) -> F32:
+    return raw.view(np.int8).astype(np.float32)
+
+
+FLOAT32 = StoredType("float32", 1, 4, _from_float32)
+FLOAT16 = StoredType("float16", 1, 2, _from_float16)
+BFLOAT16 = StoredType("bfloat16", 1, 2, _from_bfloat16)
+INT8 = StoredType("int8", 1, 1, _from_int8)
+
+
+def read_rows(
+    file: BufferedReader, start: int, shape: Shape, stored: StoredType, block_bytes: int
+) -> Iterator[F32]:
+    """A tensor that lies at byte ``start``, as blocks of whole rows (of the first axis).
+
+    A block is float32, writable, and takes at most ``block_bytes`` bytes unless a single row takes
+    more. The caller has compared the tensor's size with the file's. Raises ModelError if the file
+    has become shorter since.
+    """
+    row = math.prod(shape[1:])
+    count = max(1, block_bytes // (4 * row))
+    for first in range(0, shape[0], count):
+        rows = min(count, shape[0] - first)
+        # Into an array of our own: a mapped file would count as resident memory.
+        raw = np.empty(stored.size(rows * row), np.uint8)
+        file.seek(start + stored.size(first * row))
+        if file.readinto(raw.data) != raw.size:
+            raise ModelError(f"{file.name}: ends within a tensor")
+        yield stored.decode(raw).reshape(rows, *shape[1:])
