@@ -38,3 +38,11 @@ def seeded_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Reci
         return made[recipe]
 
     return directory
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of models, so that no test sees the user's."""
+    home = tmp_path_factory.mktemp("cache") / "home"
+    monkeypatch.setenv("WHISPER_NPU_HOME", str(home))
+    return home

@@ -1,28 +1,51 @@
-"""Where the built-in model is: inside an installed package, or beside it in a checkout."""
+"""Where a model is: the built-in one, a pulled one by its name, or a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from whisper_npu.errors import ModelError
+from whisper_npu.hub.names import SHORT_NAMES, is_repository
 
 BUILT_IN = "demo"
 
 _PACKAGE = Path(__file__).parent
-# ``weights`` is installed as whisper_npu/weights (pyproject.toml).
+# ``weights`` is installed as whisper_npu/weights (pyproject.toml); in a checkout it is beside it.
 _PLACES = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
 
 
-def model_directory(model: str | Path) -> Path:
-    """The folder of a model: ``demo`` is the built-in one, anything else a path.
-
-    Raises ModelError if the built-in model was not installed.
-    """
-    if str(model) != BUILT_IN:
-        return Path(model)
+def built_in_directory() -> Path:
+    """The folder of the built-in model. Raises ModelError if it was not installed."""
     for place in _PLACES:
         if (place / BUILT_IN / "config.json").is_file():
             return place / BUILT_IN
     raise ModelError(
         f"the built-in model {BUILT_IN!r} is not installed; give a model folder with --model"
     )
+
+
+def model_directory(model: str | Path) -> Path:
+    """The folder of a model: ``demo``, a folder, or a name or repository that was pulled.
+
+    A folder with a config.json comes before a pulled model of the same name; a ``Path`` is always a
+    folder. Raises ModelError if the name is one that could be pulled and was not.
+    """
+    if str(model) == BUILT_IN:
+        return built_in_directory()
+    path = Path(model)
+    if isinstance(model, Path) or (path / "config.json").is_file():
+        return path
+    if model in SHORT_NAMES or (is_repository(model) and not path.exists()):
+        return _pulled_directory(model)
+    return path
+
+
+def _pulled_directory(name: str) -> Path:
+    # Imported here, as most models are named by their folder.
+    from whisper_npu.hub.store import Store
+
+    model = Store().find(name)
+    if model is None:
+        unknown = "" if name in SHORT_NAMES else "is no folder, and as a model "
+        raise ModelError(f"{name}: {unknown}was not pulled yet; run: whisper-npu pull {name}")
+    return model.path

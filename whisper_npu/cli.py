@@ -1,21 +1,52 @@
-"""The command line: one function per subcommand; exit codes are those of ``whisper_npu.errors``."""
+"""The command line; exit codes are those of ``whisper_npu.errors``."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 
 from whisper_npu.errors import WhisperNpuError
 
 INTERRUPTED = 130
 
+# Each is a module of whisper_npu.commands with ``add_arguments(parser)`` and, unless all it has are
+# commands of its own, ``run(args)``: name -> what the help says in a list, and by itself.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "transcribe": (
+        "transcribe audio files",
+        "Transcribe audio files. Options are openai-whisper's, with underscores or dashes.",
+    ),
+    "pull": (
+        "download a model",
+        "Download a Whisper model from the Hugging Face hub, convert it and keep it in the cache "
+        "(WHISPER_NPU_HOME). HF_ENDPOINT, HF_TOKEN and proxies are honoured.",
+    ),
+    "models": ("list or remove pulled models", "List the models that are there."),
+    "convert": (
+        "convert a model",
+        "Convert a Whisper checkpoint to a model folder, quantised to INT8 unless told otherwise.",
+    ),
+    "graph": ("print the op graph", "Print the op graph of a model."),
+    "plan": (
+        "print where every op would run, and why",
+        "Print where every op of a model would run, why, and the predicted cost.",
+    ),
+    "kernels": ("NPU kernels and their files", "NPU kernels and their files."),
+    "doctor": (
+        "look for an NPU, and for what it lacks",
+        "Look for an NPU and for all that it needs, and say how to put right what is missing. "
+        "Exit code 0: it is usable, 5: it is not.",
+    ),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
-    args = _parser().parse_args(list(_with_underscores(arguments)))
+    arguments = list(_with_underscores(sys.argv[1:] if argv is None else argv))
+    args = _parser(arguments[:1]).parse_args(arguments)
     try:
         return int(args.command(args))
     except WhisperNpuError as error:
@@ -26,38 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def transcribe(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """``whisper-npu transcribe``: audio files to transcripts."""
-    from whisper_npu.commands import transcribe as command
-    from whisper_npu.commands.transcribe_options import add_arguments
+def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; only the chosen command is imported, and knows its options.
 
-    parser = subparsers.add_parser(
-        "transcribe",
-        help="transcribe audio files",
-        description="Transcribe audio files. Options are openai-whisper's, with underscores or "
-        "dashes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_arguments(parser)
-    parser.set_defaults(command=command.run)
-
-
-def graph(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """``whisper-npu graph``: print the op graph of a model."""
-    from whisper_npu.commands import graph as command
-
-    parser = subparsers.add_parser(
-        "graph", help="print the op graph", description="Print the op graph of a model."
-    )
-    command.add_arguments(parser)
-    parser.set_defaults(command=command.run)
-
-
-def _parser() -> argparse.ArgumentParser:
+    ``transcribe`` has to start quickly, and before anything imports NumPy, which reads the number
+    of threads only then.
+    """
     parser = argparse.ArgumentParser(prog="whisper-npu", description="Speech in, text out.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    transcribe(subparsers)
-    graph(subparsers)
+    for name, (short, long) in COMMANDS.items():
+        command = subparsers.add_parser(name, help=short, description=long)
+        if name in chosen:
+            module = import_module(f"whisper_npu.commands.{name}")
+            if hasattr(module, "run"):
+                command.set_defaults(command=module.run)
+            module.add_arguments(command)
     return parser
 
 

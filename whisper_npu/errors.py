@@ -7,6 +7,7 @@
 | 2 | usage: an unknown option, or a value that an option does not take |
 | 3 | the model could not be loaded |
 | 4 | an output could not be written |
+| 5 | an NPU kernel, or a file of one, that is damaged, unfit or fails |
 | 130 | interrupted (Ctrl-C) |
 """
 
@@ -39,3 +40,13 @@ class OutputError(WhisperNpuError):
     """An output file or folder that cannot be written."""
 
     exit_code = 4
+
+
+class KernelError(WhisperNpuError):
+    """An NPU kernel, or a file of one, that is missing, damaged, unfit or fails.
+
+    ``reason`` is a short word for reports.
+    """
+
+    exit_code = 5
+    reason = "kernel"

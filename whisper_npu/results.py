@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,18 +50,62 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Fallback:
+    """An op that was to run on a kernel and ran on NumPy: since when and why."""
+
+    phase: str
+    op: str
+    kernel: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the ops of one transcription ran.
+
+    ``ops`` counts executed ops by kind and backend (``numpy`` or the kernel's name), ``seconds``
+    is the wall time of each phase. ``fallbacks`` are those of the model since it was loaded.
+    """
+
+    device: str | None
+    precision: str
+    ops: Mapping[str, Mapping[str, int]]
+    launches: int
+    bytes_to_device: int
+    bytes_from_device: int
+    resident_bytes: int
+    checks: int
+    fallbacks: tuple[Fallback, ...]
+    seconds: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Transcription:
-    """A whole transcription. ``duration`` is the length of the audio in seconds."""
+    """A whole transcription.
+
+    ``duration`` is the length of the audio in seconds; ``placement`` says where it was
+    computed, and does not count when transcriptions are compared.
+    """
 
     text: str
     segments: tuple[Segment, ...]
     language: str
     duration: float = field(default=0.0)
+    placement: Placement | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """openai-whisper's result dictionary: ``text``, ``segments`` and ``language``."""
-        return {
+        """openai-whisper's result dictionary (``text``, ``segments``, ``language``), and
+        ``placement``."""
+        result: dict[str, Any] = {
             "text": self.text,
             "segments": [segment.to_dict() for segment in self.segments],
             "language": self.language,
         }
+        if self.placement is not None:
+            result["placement"] = self.placement.to_dict()
+        return result

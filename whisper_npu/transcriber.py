@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whisper_npu.audio import AudioSource, stream_audio
 from whisper_npu.builtin import BUILT_IN, model_directory
@@ -15,32 +17,62 @@ from whisper_npu.errors import OptionError
 from whisper_npu.features import LogMel, compute_log_mel
 from whisper_npu.model.builders import PRECISIONS, Precision
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.results import Segment, Transcription
+from whisper_npu.results import Placement, Segment, Transcription
+from whisper_npu.runtime.machine import choose_precision, make_machine, open_device
 from whisper_npu.runtime.model import Model
 from whisper_npu.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from whisper_npu.npu.device import Device
 
 
 class Transcriber:
     """A Whisper model, loaded.
 
-    ``model`` is a folder in Hugging Face's layout or ``"demo"``, the built-in model. Raises
-    ModelError if it cannot be loaded. One transcriber does one transcription at a time; threads
-    need one each.
+    ``model`` is a folder in Hugging Face's layout, the name of a model that was pulled, or
+    ``"demo"``, the built-in one. Raises ModelError if it cannot be loaded. One transcriber does
+    one transcription at a time; threads need one each.
 
-    ``precision`` is that of products with weights: ``"float32"``, for which int8 weights are
-    dequantised once, or ``"int8"``, the integer arithmetic of the NPU carried out exactly by
-    NumPy. Raises OptionError for another.
+    ``device`` is ``"cpu"``, ``"npu"``, ``"auto"`` (the NPU where there is one and it is predicted
+    to be faster), or an open ``whisper_npu.npu.device.Device``. ``precision`` is that of products
+    with weights: ``"float32"``, for which int8 weights are dequantised once, or ``"int8"``, the
+    integer arithmetic of the NPU, which NumPy carries out exactly where no kernel does; by default
+    int8 on a device and float32 without one. ``kernels`` are folders with kernels of your own.
+    Raises KernelError if ops that were asked to be on the NPU cannot be, unless
+    ``allow_fallback``. ``check_rate`` is the share of launches that are recomputed and compared.
+    Raises OptionError for values that an option does not take.
     """
 
-    def __init__(self, model: str | Path = BUILT_IN, *, precision: str = "float32") -> None:
-        chosen = _precision(precision)
+    def __init__(
+        self,
+        model: str | Path = BUILT_IN,
+        *,
+        device: str | Device = "cpu",
+        precision: str | None = None,
+        kernels: Sequence[str | PathLike[str]] = (),
+        allow_fallback: bool = False,
+        check_rate: float = 1e-3,
+    ) -> None:
+        if precision is not None:
+            _precision(precision)
+        opened = open_device(device) if isinstance(device, str) else device
+        chosen = _precision(choose_precision(precision, opened))
         checkpoint = load_checkpoint(model_directory(model))
         self.dims = checkpoint.dims
         self._tokenizer = Tokenizer.from_dir(
             checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
         )
         self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
-        self._model = Model(checkpoint, chosen)
+        machine = make_machine(
+            opened,
+            checkpoint.dims,
+            chosen,
+            kernels=kernels,
+            auto=device == "auto",
+            allow_fallback=allow_fallback,
+            check_rate=check_rate,
+        )
+        self._model = Model(checkpoint, chosen, machine)
 
     def transcribe(
         self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
@@ -62,6 +94,8 @@ class Transcriber:
     ) -> SegmentStream:
         """As ``transcribe``, but an iterator that gives each segment as soon as it is decoded."""
         checked = TranscribeOptions.from_keywords(**options)
+        usage = self._model.machine.usage
+        before = usage.snapshot()
         features = compute_log_mel(
             stream_audio(audio, sampling_rate=sampling_rate),
             self.dims.n_mels,
@@ -74,7 +108,7 @@ class Transcriber:
         except BaseException:
             features.close()
             raise
-        return SegmentStream(transcript, features)
+        return SegmentStream(transcript, features, partial(usage.since, before))
 
 
 def _precision(name: str) -> Precision:
@@ -90,8 +124,10 @@ class SegmentStream(Iterator[Segment]):
     The transcriber must not begin another recording before this one is finished.
     """
 
-    def __init__(self, transcript: Transcript, features: LogMel) -> None:
-        self._transcript, self._features = transcript, features
+    def __init__(
+        self, transcript: Transcript, features: LogMel, placement: Callable[[], Placement]
+    ) -> None:
+        self._transcript, self._features, self._placement = transcript, features, placement
         self._segments: list[Segment] = []
 
     @property
@@ -135,4 +171,6 @@ class SegmentStream(Iterator[Segment]):
 
     def result(self) -> Transcription:
         """The transcription as far as it has been decoded: the whole of it at the end."""
-        return Transcription(self.text, tuple(self._segments), self.language, self.duration)
+        return Transcription(
+            self.text, tuple(self._segments), self.language, self.duration, self._placement()
+        )

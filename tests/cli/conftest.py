@@ -14,5 +14,5 @@ from whisper_npu.commands import transcribe
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTranscriber:
     monkeypatch.chdir(tmp_path)
     transcriber = FakeTranscriber()
-    monkeypatch.setattr(transcribe, "load", lambda model, precision: transcriber)
+    monkeypatch.setattr(transcribe, "load", lambda model, machine: transcriber)
     return transcriber

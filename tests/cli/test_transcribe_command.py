@@ -91,7 +91,7 @@ class TestFailures:
     def test_the_model(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
-        def load(model: str) -> None:
+        def load(model: str, machine: object) -> None:
             raise ModelError(f"{model}: no such folder")
 
         monkeypatch.setattr(transcribe, "load", load)
@@ -208,7 +208,7 @@ class TestDisplay:
             "from tests.cli.fake import FakeTranscriber\n"
             "from whisper_npu.cli import main\n"
             "from whisper_npu.commands import transcribe\n"
-            "transcribe.load = lambda model, precision: FakeTranscriber()\n"
+            "transcribe.load = lambda model, machine: FakeTranscriber()\n"
             "sys.exit(main(sys.argv[1:]))\n"
         )
         read, write = os.pipe()

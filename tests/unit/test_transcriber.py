@@ -58,9 +58,9 @@ def test_sampling_depends_on_the_seed_and_not_on_what_came_before(
     assert fresh.transcribe(AUDIO, **options, seed=3) == first
 
 
-def test_result_is_openai_whispers_dictionary(transcriber: Transcriber) -> None:
+def test_result_is_openai_whispers_dictionary_and_the_placement(transcriber: Transcriber) -> None:
     result = transcriber.transcribe(AUDIO, **GREEDY).to_dict()
-    assert list(result) == ["text", "segments", "language"]
+    assert list(result) == ["text", "segments", "language", "placement"]
     assert list(result["segments"][0]) == [
         "id",
         "seek",

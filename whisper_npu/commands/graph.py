@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from whisper_npu.errors import ModelError
+from whisper_npu.commands.dimensions import dimensions_of
 from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
-from whisper_npu.model.dims import KNOWN_DIMENSIONS, ModelDimensions, dimensions_from_config
-from whisper_npu.model.json_file import read_json
+from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.model.report import FORMATS, render
 
 
@@ -29,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the graphs on stdout."""
-    dims = _dimensions(args.model)
+    dims = dimensions_of(args.model)
     phases = [args.phase] if args.phase else list(PHASES)
     print(
         render(
@@ -37,16 +35,3 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     return 0
-
-
-def _dimensions(model: str) -> ModelDimensions:
-    folder = Path(model)
-    if folder.is_dir():
-        file = folder / "config.json"
-        return dimensions_from_config(read_json(file), str(file))
-    known = KNOWN_DIMENSIONS.get(model)
-    if known is None:
-        raise ModelError(
-            f"{model}: neither a model folder nor one of {', '.join(KNOWN_DIMENSIONS)}"
-        )
-    return known

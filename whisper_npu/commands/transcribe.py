@@ -12,7 +12,9 @@ from typing import Any, Protocol
 
 from whisper_npu.builtin import BUILT_IN
 from whisper_npu.commands import transcribe_options
+from whisper_npu.commands.transcribe_options import add_arguments as add_arguments
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
+from whisper_npu.hub.store import Store
 from whisper_npu.languages import LANGUAGES
 from whisper_npu.results import Segment, Transcription
 from whisper_npu.writers import LineOptions, format_timestamp, prepare_output_dir, write_result
@@ -62,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe every file; return the highest exit code of those that failed, or 0."""
     options = transcribe_options.transcribe_options(args)
     lines = transcribe_options.line_options(args)
+    machine = transcribe_options.machine_options(args)
     stems = transcribe_options.output_stems(args.audio)
-    _check_device(args.device)
     prepare_output_dir(args.output_dir)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if args.quiet else "always", UserWarning)
@@ -72,23 +74,38 @@ def run(args: argparse.Namespace) -> int:
             warnings.warn(notice, stacklevel=1)
         if args.threads:
             _set_threads(args.threads)
-        transcriber = load(args.model or BUILT_IN, args.precision)
+        transcriber = load(args.model or _unnamed_model(args.quiet), machine)
         return max(
             _transcribe_file(transcriber, args, path, stem, options, lines)
             for path, stem in zip(args.audio, stems, strict=True)
         )
 
 
-def load(model: str, precision: str) -> Transcribes:
-    """Load the model. Raises ModelError and OptionError."""
+def load(model: str, machine: Mapping[str, Any]) -> Transcribes:
+    """Load the model. Raises ModelError, OptionError and KernelError."""
     # Imported here, so that errors in options are reported at once, and because NumPy reads the
     # number of threads when it is imported.
     from whisper_npu.transcriber import Transcriber
 
     try:
-        return Transcriber(model, precision=precision)
+        return Transcriber(model, **machine)
     except OptionError as error:
         raise OptionError(f"--{error}") from None
+
+
+def _unnamed_model(quiet: bool) -> str:
+    """The model pulled last, or else the built-in one; says on stderr which it is."""
+    pulled = Store().latest()
+    if pulled is None:
+        warnings.warn(transcribe_options.BUILT_IN_NOTICE, stacklevel=1)
+        return BUILT_IN
+    if not quiet:
+        print(
+            f"whisper-npu: using {pulled.name} ({pulled.dtype}), the model pulled last; "
+            "--model names another",
+            file=sys.stderr,
+        )
+    return str(pulled.path)
 
 
 def _set_threads(threads: int) -> None:
@@ -96,13 +113,6 @@ def _set_threads(threads: int) -> None:
         warnings.warn("--threads has no effect: NumPy is loaded already", stacklevel=1)
     for name in _THREAD_VARIABLES:
         os.environ[name] = str(threads)
-
-
-def _check_device(device: str) -> None:
-    if device == "npu":
-        raise OptionError("--device: npu is not available in this version; use cpu")
-    if device != "cpu":
-        raise OptionError(f"--device: must be cpu, not {device!r}")
 
 
 def _transcribe_file(

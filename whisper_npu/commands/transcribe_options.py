@@ -82,12 +82,37 @@ _WORDS: Sequence[_Option] = (
     ("max_words_per_line", _optional_count, None, "words in a cue; not with --max_line_width"),
 )
 _GENERAL: Sequence[_Option] = (
-    ("model", str, None, f"folder of a model; the built-in one, {BUILT_IN!r}, if not given"),
-    ("device", str, "cpu", "where to compute; this version knows the CPU only"),
-    ("precision", str, "float32", "of products with weights: float32, or int8 as the NPU has it"),
+    (
+        "model",
+        str,
+        None,
+        f"folder, name of a pulled model, or {BUILT_IN}; if not given, the model pulled last, "
+        f"else {BUILT_IN}; nothing is ever downloaded here",
+    ),
     ("threads", _count, 0, "threads of matrix products; 0 leaves it to the library"),
     ("fp16", _flag, None, "accepted, but without effect: everything is computed in float32"),
     ("verbose", _flag, True, "True prints segments as they are found, False a progress bar"),
+)
+
+_MACHINE: Sequence[_Option] = (
+    ("device", str, "cpu", "cpu, npu, or auto: the NPU where there is one and it is faster"),
+    (
+        "precision",
+        str,
+        None,
+        "of products with weights: float32, or int8, which is what the NPU computes; if not given, "
+        "int8 on the NPU and float32 on the CPU",
+    ),
+    ("allow_fallback", _flag, False, "let NumPy run what the NPU cannot, instead of an error"),
+    ("check_rate", float, 1e-3, "share of the NPU's launches that NumPy recomputes and compares"),
+)
+
+# The last is made of the kernels' NumPy models, to try everything above a device.
+DEVICES = ("cpu", "npu", "auto", "software")
+
+BUILT_IN_NOTICE = (
+    "no --model was given and none was pulled: using the small built-in model, which is half "
+    "trained and knows only synthetic English voices; for real use run: whisper-npu pull tiny"
 )
 
 # These become ``LineOptions``; others of the groups above go to the transcriber as they are.
@@ -96,6 +121,7 @@ _LINE_OPTIONS = ("highlight_words", "max_line_count", "max_line_width", "max_wor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("audio", nargs="+", help="files; - is standard input, written as stdin.*")
     general = parser.add_argument_group("model and output")
     general.add_argument("--output_dir", "-o", default=".", help="folder for the transcripts")
@@ -104,6 +130,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     general.add_argument("--quiet", action="store_true", help="print errors only")
     _add(general, _GENERAL)
+    machine = parser.add_argument_group("machine")
+    _add(machine, _MACHINE)
+    machine.add_argument(
+        "--kernels",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with kernels of your own (registry.json); may be given several times",
+    )
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument(
         "--task", default="transcribe", choices=TASKS, help="translate: into English"
@@ -133,6 +168,16 @@ def transcribe_options(args: argparse.Namespace) -> dict[str, Any]:
     return {"task": args.task, **options}
 
 
+def machine_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords for the transcriber that say what it computes on. Raises OptionError."""
+    if args.device not in DEVICES:
+        listed = ", ".join(DEVICES[:-1])
+        raise OptionError(f"--device must be one of {listed}, not {args.device!r}")
+    if not 0 <= args.check_rate <= 1:
+        raise OptionError(f"--check_rate must be between 0 and 1, not {args.check_rate}")
+    return {name: getattr(args, name) for name in (*(name for name, *_ in _MACHINE), "kernels")}
+
+
 def line_options(args: argparse.Namespace) -> LineOptions:
     """How cues are cut. Raises OptionError if that needs word timestamps and they are off."""
     values: Mapping[str, Any] = {name: getattr(args, name) for name in _LINE_OPTIONS}
@@ -143,14 +188,8 @@ def line_options(args: argparse.Namespace) -> LineOptions:
 
 
 def notices(args: argparse.Namespace) -> list[str]:
-    """What the user should know: the model that stands in for one, options without effect."""
+    """What the user should know: options without effect."""
     found = []
-    if args.model is None:
-        found.append(
-            "no --model was given: using the small built-in model, which is half trained and "
-            "knows only synthetic English voices; for real use download a Whisper model in "
-            "Hugging Face's layout, such as openai/whisper-tiny, and give its folder"
-        )
     if args.fp16 is not None:
         found.append("--fp16 has no effect: everything is computed in float32")
     if args.max_line_count and not args.max_line_width:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from whisper_npu.errors import ModelError
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, StoredType
 from whisper_npu.model.weights import Shape
-from whisper_npu.ops.arrays import F32
 
 FLOAT_TYPES: Mapping[str, StoredType] = {"F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16}
 

@@ -87,12 +87,18 @@ def linear_int8(
         scratch = np.empty(scratch_size(m, k, n), np.float32)
     rows = scratch[: m * k].reshape(m, k)
     np.copyto(rows, x)
-    out = integer_product(rows, w, out, scratch[m * k :])
-    out *= x_scale[:, None]
-    out *= w_scale
+    return scale_product(integer_product(rows, w, out, scratch[m * k :]), x_scale, w_scale, b)
+
+
+def scale_product(
+    product: F32, x_scale: F32, w_scale: F32, b: F32 | None
+) -> F32:  # [m, n], [m], [n], [n] -> [m, n]
+    """Scale sums, rounded to float32, in place: the last step wherever they were computed."""
+    product *= x_scale[:, None]
+    product *= w_scale
     if b is not None:
-        out += b
-    return out
+        product += b
+    return product
 
 
 def scratch_size(m: int, k: int, n: int) -> int:

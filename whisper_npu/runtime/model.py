@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike
 from whisper_npu.model import builders
 from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.model.graph import Graph
 from whisper_npu.ops.arrays import F32, I64
 from whisper_npu.ops.mel import mel_filters
-from whisper_npu.runtime.plan import Observer, Plan
+from whisper_npu.runtime.numpy_ops import Array
+from whisper_npu.runtime.plan import Machine, Observer, Plan
 from whisper_npu.runtime.plan_cache import PlanCache
 from whisper_npu.runtime.weights import prepare_weights
 
@@ -26,19 +28,29 @@ class Model:
     Weights are held once, whatever the number of plans.
     """
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        precision: Precision = "float32",
+        machine: Machine | None = None,
+    ) -> None:
         self.dims = checkpoint.dims
         self.precision = precision
+        self.machine = machine or Machine()
+        self.machine.usage.precision = precision
         self._weights = prepare_weights(checkpoint.weights, precision)
         self._weights[builders.MEL_FILTERS] = mel_filters(self.dims.n_mels)
         self._mel: PlanCache[int] = PlanCache(
-            _PLANS, lambda n: Plan(builders.build_mel(self.dims.n_mels, n), self._weights)
+            _PLANS, lambda n: self._plan(builders.build_mel(self.dims.n_mels, n))
         )
         self._encoder: PlanCache[int] = PlanCache(
-            _PLANS, lambda n: Plan(builders.build_encoder(self.dims, n, precision), self._weights)
+            _PLANS, lambda n: self._plan(builders.build_encoder(self.dims, n, precision))
         )
         self._cross: dict[int, CrossCache] = {}
         self._sessions: dict[tuple[int, int], DecoderSession] = {}
+
+    def _plan(self, graph: Graph, states: Mapping[str, Array] | None = None) -> Plan:
+        return Plan(graph, self._weights, states, self.machine)
 
     def log_mel(self, samples: F32) -> F32:  # [160 (t - 1) + 400] -> [n_mels, t]
         """log10 of the mel spectrum, neither clamped nor normalised."""
@@ -83,7 +95,7 @@ class CrossCache:
         self.n_audio = n_audio
         graph = builders.build_cross_kv(model.dims, n_audio, model.precision)
         self.states = {t.name: np.empty(t.shape, np.float32) for t in graph.role("state")}
-        self._plan = Plan(graph, model._weights, self.states)
+        self._plan = model._plan(graph, self.states)
         self._source: F32 | None = None
 
     def fill(self, states: F32, observe: Observer | None = None) -> None:
@@ -101,8 +113,8 @@ class DecoderSession:
 
     def __init__(self, model: Model, cross: CrossCache, group: int) -> None:
         self.n_audio, self.group, self.position = cross.n_audio, group, 0
-        self._dims, self._weights, self._cross = model.dims, model._weights, cross
-        self._precision = model.precision
+        self._dims, self._cross = model.dims, cross
+        self._precision, self._plan = model.precision, model._plan
         sequences = self.n_audio * group
         step = builders.build_step(self._dims, self.n_audio, group, self._precision)
         self._caches = {
@@ -110,7 +122,7 @@ class DecoderSession:
             for t in step.role("state")
             if t.name not in cross.states
         }
-        self._step = Plan(step, self._weights, {**self._caches, **cross.states})
+        self._step = self._plan(step, {**self._caches, **cross.states})
         # The prompt is the same for the sequences of an audio: it is run for the first of each.
         shared = {
             name: cache.reshape(self.n_audio, group, *cache.shape[1:])
@@ -124,7 +136,7 @@ class DecoderSession:
     def _plan_prefill(self, key: tuple[int, int]) -> Plan:
         n_tokens, n_rows = key
         graph = builders.build_prefill(self._dims, n_tokens, self.n_audio, n_rows, self._precision)
-        return Plan(graph, self._weights, {**self._first, **self._cross.states})
+        return self._plan(graph, {**self._first, **self._cross.states})
 
     def _check(self, tokens: ArrayLike, shape: tuple[int, ...]) -> I64:
         array = np.asarray(tokens, np.int64)
@@ -182,7 +194,7 @@ class DecoderSession:
         """
         n = len(np.atleast_1d(tokens))
         graph = builders.build_align(self._dims, n, heads, self._precision)
-        plan = Plan(graph, self._weights, {**self._first, **self._cross.states})
+        plan = self._plan(graph, {**self._first, **self._cross.states})
         plan(observe, tokens=self._check(tokens, (n,))[None], position=0)
         by_layer = {
             layer: iter(plan.outputs[f"alignment.{layer}"])

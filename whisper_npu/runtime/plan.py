@@ -7,16 +7,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whisper_npu.model.graph import ITEM_SIZE, Graph, Tensor
 from whisper_npu.runtime.arena import Block, lay_out
 from whisper_npu.runtime.numpy_ops import BINDERS, Array, Bound, scratch_shape
+from whisper_npu.runtime.usage import Usage
+
+if TYPE_CHECKING:
+    from whisper_npu.runtime.accelerator import Accelerator
 
 Observer = Callable[[str, Array], None]
 _SCRATCH = "scratch of "
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the plans of a model share: kernels, if there are any, and the count of what ran."""
+
+    usage: Usage = field(default_factory=Usage)
+    accelerator: Accelerator | None = None
 
 
 class Plan:
@@ -25,13 +39,20 @@ class Plan:
     ``weights`` and ``states`` map tensor names to arrays of the graph's shapes (a state may be a
     view; a convolution's weights are given as the matrix of ``ops.linear.conv_matrix``). Inputs
     are written into ``inputs[name]`` before ``run``; outputs are read from ``outputs[name]``
-    after it and hold until the next run.
+    after it and hold until the next run. ``machine`` is what the ops run on: NumPy alone, if not
+    given.
     """
 
     def __init__(
-        self, graph: Graph, weights: Mapping[str, Array], states: Mapping[str, Array] | None = None
+        self,
+        graph: Graph,
+        weights: Mapping[str, Array],
+        states: Mapping[str, Array] | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self.graph = graph
+        self._usage = Usage() if machine is None else machine.usage
+        self._usage.know(graph)
         blocks = self._blocks()
         layout = lay_out(blocks)
         self.arena_bytes = layout.nbytes
@@ -63,7 +84,10 @@ class Plan:
                 tuple(arrays[name] for name in op.outputs),
                 None if shape is None else place(_SCRATCH + op.name, shape, "float32"),
             )
-            self._steps.append(BINDERS[op.kind](bound))
+            step = BINDERS[op.kind](bound)
+            if machine is not None and machine.accelerator is not None:
+                step = machine.accelerator.bind(graph, bound, step)
+            self._steps.append(step)
         self._arrays = arrays
 
     def _blocks(self) -> dict[str, Block]:
@@ -86,13 +110,15 @@ class Plan:
 
     def run(self, observe: Observer | None = None) -> None:
         """Run all ops. ``observe(op name, first output)`` is called after each if given."""
+        began = perf_counter()
         if observe is None:
             for step in self._steps:
                 step()
-            return
-        for op, step in zip(self.graph.ops, self._steps, strict=True):
-            step()
-            observe(op.name, self._arrays[op.outputs[0]])
+        else:
+            for op, step in zip(self.graph.ops, self._steps, strict=True):
+                step()
+                observe(op.name, self._arrays[op.outputs[0]])
+        self._usage.ran(self.graph.name, perf_counter() - began)
 
     def __call__(self, observe: Observer | None = None, **inputs: Any) -> None:
         """Write the inputs, then run."""

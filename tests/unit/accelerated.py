@@ -1,0 +1,114 @@
+"""A micro model on the software device, two windows of it, and faults for one op at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.unit.conftest import random_weights
+from tests.unit.npu.gemm_kernels import gemm_entry
+from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.graph import Graph, Op
+from whisper_npu.npu.device import DeviceError
+from whisper_npu.npu.registry import Entry
+from whisper_npu.npu.software import SoftwareDevice
+from whisper_npu.runtime.accelerator import Accelerator, Chooser
+from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.plan import Machine
+from whisper_npu.runtime.usage import Usage
+
+DIMS = ModelDimensions(
+    n_mels=80,
+    n_audio_ctx=10,
+    n_audio_state=24,
+    n_audio_head=3,
+    n_audio_layer=1,
+    n_vocab=50,
+    n_text_ctx=16,
+    n_text_state=24,
+    n_text_head=2,
+    n_text_layer=1,
+)
+CHECKPOINT = Checkpoint(Path("micro"), DIMS, {}, {}, random_weights(DIMS))
+FEATURES = np.random.RandomState(5).standard_normal((2, 80, 20)).astype(np.float32)
+# What ``run_windows`` runs, in order.
+RUNS = 2 * ("encoder", "cross_kv", "prefill", "step", "step")
+
+LARGE, SMALL = gemm_entry(64), gemm_entry(16)
+
+
+def numpy_model() -> Model:
+    return Model(CHECKPOINT, "int8")
+
+
+def accelerated(
+    choose: Chooser, device: SoftwareDevice | None = None, check_rate: float = 0.0, seed: int = 0
+) -> Model:
+    """The micro model with ops on a device as ``choose`` says."""
+    usage = Usage(device="software")
+    accelerator = Accelerator(device or SoftwareDevice(), choose, usage, check_rate, seed)
+    return Model(CHECKPOINT, "int8", Machine(usage, accelerator))
+
+
+def run_windows(model: Model) -> list[np.ndarray]:
+    """Encoder states and all logits of two windows."""
+    results = []
+    for window in FEATURES:
+        states = model.encode(window[None])
+        session = model.decoder(states)
+        results += [states, session.prefill([[1, 2, 3]], [0, 2]).copy()]
+        results += [session.step([token]).copy() for token in (4, 5)]
+    return results
+
+
+def same(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> bool:
+    """Whether all arrays are equal to the bit."""
+    pairs = zip(found, expected, strict=True)
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
+
+
+def everywhere(entry: Entry) -> Chooser:
+    return lambda graph, op: entry
+
+
+@dataclass
+class Alternating:
+    """Every second op that is asked for, beginning with the first or the second."""
+
+    entries: Sequence[Entry]
+    first: int = 0
+    asked: int = 0
+
+    def __call__(self, graph: Graph, op: Op) -> Entry | None:
+        self.asked += 1
+        if (self.asked + self.first) % 2:
+            return self.entries[self.asked // 2 % len(self.entries)]
+        return None
+
+
+def all_but(phase: str, name: str) -> Chooser:
+    """One op has the small kernel for itself, all others are on the large one."""
+    return lambda graph, op: SMALL if (graph.name, op.name) == (phase, name) else LARGE
+
+
+@dataclass
+class Fault:
+    """Fails the small kernel's ``nth`` action of a kind, once."""
+
+    action: str
+    nth: int
+    error: type[DeviceError]
+    seen: int = 0
+
+    def __call__(self, action: str, kernel: str, count: int) -> DeviceError | None:
+        if (action, kernel) != (self.action, SMALL.contract.name):
+            return None
+        self.seen += 1
+        return self.error(f"{kernel}: {action} failed") if self.seen == self.nth else None
+
+
+

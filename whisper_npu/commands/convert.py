@@ -1,0 +1,72 @@
+"""``whisper-npu convert``: a checkpoint of another format to a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+# What the help shows; the same as whisper_npu.convert.DTYPES, which takes NumPy to import.
+DTYPES = ("int8", "float16", "float32")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="a Hugging Face folder, an openai-whisper .pt file, a whisper.cpp ggml file "
+        "(f32, f16, q8_0) or a CTranslate2 folder",
+    )
+    parser.add_argument("dest", type=Path, help="the folder to make")
+    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="default: %(default)s")
+    parser.add_argument("--force", action="store_true", help="replace dest if it is there")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        help="tokenizer.json or .tiktoken file (or its folder) for a source without a vocabulary",
+    )
+    parser.add_argument(
+        "--smooth",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="AUDIO",
+        help="recordings of speech: smooth the activations that measurably gain from it (int8)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no table of errors, no progress bar")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="default: %(default)s"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, then print the errors of each tensor and what was made."""
+    from whisper_npu.convert import convert
+    from whisper_npu.convert.errors_table import table
+
+    began = time.perf_counter()
+    report = convert(
+        args.source,
+        args.dest,
+        dtype=args.dtype,
+        force=args.force,
+        tokenizer=args.tokenizer,
+        smooth=args.smooth,
+        progress=not args.quiet,
+    )
+    if args.format == "json":
+        print(json.dumps(asdict(report), indent=2, default=str))
+        return 0
+    if not args.quiet:
+        print("\n".join(table(report.tensors)))
+    if args.smooth:
+        print(f"smoothed: {', '.join(report.smoothed) or 'nothing, for nothing gained from it'}")
+    print(
+        f"{report.dest}: {len(report.tensors)} tensors of {report.source} ({report.kind}) as "
+        f"{report.dtype}, {report.nbytes / 1e6:.1f} MB in {time.perf_counter() - began:.1f} s, "
+        f"sha256 {report.sha256}"
+    )
+    return 0

@@ -1,0 +1,25 @@
+"""The dimensions of a model that is named on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from whisper_npu.builtin import BUILT_IN, built_in_directory
+from whisper_npu.errors import ModelError
+from whisper_npu.model.dims import KNOWN_DIMENSIONS, ModelDimensions, dimensions_from_config
+from whisper_npu.model.json_file import read_json
+
+
+def dimensions_of(model: str) -> ModelDimensions:
+    """Dimensions of a model folder (only its config.json is read), of the built-in model, or of a
+    published size. Raises ModelError."""
+    folder = built_in_directory() if model == BUILT_IN else Path(model)
+    if folder.is_dir():
+        file = folder / "config.json"
+        return dimensions_from_config(read_json(file), str(file))
+    known = KNOWN_DIMENSIONS.get(model)
+    if known is None:
+        raise ModelError(
+            f"{model}: neither a model folder nor one of {', '.join(KNOWN_DIMENSIONS)}"
+        )
+    return known

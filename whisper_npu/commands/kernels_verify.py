@@ -1,0 +1,80 @@
+"""``whisper-npu kernels verify`` and ``status``: evidence, made and shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from whisper_npu.errors import KernelError
+
+DEVICES = ("npu", "software")
+
+
+def verify(names: Sequence[str], device: str, kernels: Sequence[str], export: Path | None) -> int:
+    """Verify kernels on a device, print a line for each; 5 if one failed or could not be tried.
+
+    Without names those are verified whose files are there (on the software device, those that have
+    a model): the others are listed as what they are.
+    """
+    from whisper_npu.npu.evidence import Evidence, EvidenceStore
+    from whisper_npu.npu.manager import KernelManager
+    from whisper_npu.runtime.machine import open_device
+
+    manager = KernelManager(open_device(device), kernels)
+    failed = False
+    made: list[Evidence] = []
+    for name in names or [status.name for status in manager.list()]:
+        try:
+            found = manager.verify(name)[name]
+        except KernelError as error:
+            found = error
+        if isinstance(found, Evidence):
+            made.append(found)
+            print(f"{name}: {_outcome(found)}")
+            failed = failed or not found.passed
+        else:
+            print(f"{name}: not tried: {found}", file=sys.stderr if names else sys.stdout)
+            failed = failed or bool(names)
+    if export is not None:
+        EvidenceStore().export(export, made)
+    return KernelError.exit_code if failed else 0
+
+
+def _outcome(evidence: Any) -> str:
+    if not evidence.passed:
+        return f"FAILED: {evidence.failure}"
+    rate = f", {evidence.rate / 1e9:.1f} GOPS" if evidence.rate else ""
+    return (
+        f"verified: {evidence.cases} cases, {evidence.launches} launches, all outputs equal; "
+        f"{evidence.launch_seconds * 1e6:.0f} us a launch{rate}"
+    )
+
+
+def status(names: Sequence[str], device: str, kernels: Sequence[str], form: str) -> int:
+    """Print what the evidence of this machine says of each kernel."""
+    from whisper_npu.npu.manager import KernelManager
+    from whisper_npu.runtime.machine import open_device
+
+    manager = KernelManager(open_device(device), kernels)
+    found = [manager.status(name) for name in names] if names else manager.list()
+    if form == "json":
+        records = [
+            {
+                "kernel": kernel.name,
+                "state": kernel.state,
+                "files": kernel.files,
+                "evidence": asdict(kernel.evidence) if kernel.evidence else None,
+            }
+            for kernel in found
+        ]
+        print(json.dumps(records, indent=2))
+        return 0
+    for kernel in found:
+        files = ", ".join(f"{what} {state}" for what, state in kernel.files.items())
+        when = f" on {kernel.evidence.date}" if kernel.evidence else ""
+        print(f"{kernel.name:<28} {kernel.state}{when} ({files or 'no files needed'})")
+    return 0

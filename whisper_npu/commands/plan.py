@@ -1,0 +1,107 @@
+"""``whisper-npu plan``: where every op of a model would run, why, and what that would cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from whisper_npu.commands.dimensions import dimensions_of
+from whisper_npu.model.builders import PHASES, Precision, build_phase
+
+if TYPE_CHECKING:
+    from whisper_npu.runtime.planner import PlannedOp
+
+DEVICES = ("cpu", "npu", "phoenix", "software")
+_COLUMNS = "{:<10} {:<24} {:<16} {:<20} {:>3} {:>11} {:>11} {:>12} {:>9}  {}"
+# Phases that run once for each window, and the one that runs for each token.
+_WINDOW = ("mel", "encoder", "cross_kv", "prefill")
+_TOKEN = ("step",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "--model", required=True, help="a model folder, or the name of a published size"
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="cpu, the npu of this machine, or phoenix: one as described by published figures, "
+        "all of whose kernels are taken to be verified (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--policy",
+        choices=("auto", "npu"),
+        default="auto",
+        help="a kernel where it is faster, or wherever there is one (default: %(default)s)",
+    )
+    parser.add_argument("--kernels", action="append", default=[], metavar="DIR")
+    parser.add_argument("--phase", choices=PHASES, help="one phase only (default: all)")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan on stdout."""
+    from whisper_npu.runtime.cost import physical_limits
+    from whisper_npu.runtime.machine import plan_device
+
+    dims = dimensions_of(args.model)
+    planner, rates = plan_device(args.device, args.policy, args.kernels)
+    precision: Precision = "float32" if args.device == "cpu" else "int8"
+    phases = [args.phase] if args.phase else list(PHASES)
+    placed = [
+        op for phase in phases for op in planner.plan(build_phase(phase, dims, precision=precision))
+    ]
+    report = {
+        "model": args.model,
+        "device": args.device,
+        "policy": args.policy,
+        "precision": precision,
+        "rates": rates,
+        "ops": [asdict(op) for op in placed],
+        "totals": {
+            "window": _totals(op for op in placed if op.phase in _WINDOW),
+            "token": _totals(op for op in placed if op.phase in _TOKEN),
+        },
+        "resident_bytes": sum({op.weight: op.resident_bytes for op in placed}.values()),
+        "limits": physical_limits(dims),
+    }
+    if args.format == "json":
+        print(json.dumps(report, indent=2))
+    else:
+        print("\n".join(_text(placed, report)))
+    return 0
+
+
+def _totals(ops: Iterable[PlannedOp]) -> dict[str, float]:
+    listed = list(ops)
+    totals: dict[str, float] = {
+        name: sum(getattr(op, name) for op in listed)
+        for name in ("launches", "bytes_in", "bytes_out", "seconds")
+    }
+    return {"ops": len(listed), **totals}
+
+
+def _text(placed: Iterable[PlannedOp], report: Mapping[str, Any]) -> Iterator[str]:
+    yield _COLUMNS.format(
+        "phase", "op", "kind", "placement", "n", "bytes in", "bytes out", "resident", "ms", "reason"
+    )
+    for op in placed:
+        yield _COLUMNS.format(
+            op.phase, op.op, op.kind, op.backend, op.launches, f"{op.bytes_in:,}",
+            f"{op.bytes_out:,}", f"{op.resident_bytes:,}", f"{op.seconds * 1e3:.3f}", op.reason,
+        )  # fmt: skip
+    for what, totals in report["totals"].items():
+        yield (
+            f"per {what}: {totals['ops']} ops, {totals['launches']} launches, "
+            f"{totals['bytes_in']:,} bytes in, {totals['bytes_out']:,} bytes out, "
+            f"predicted {totals['seconds'] * 1e3:.1f} ms"
+        )
+    yield f"resident weights: {report['resident_bytes']:,} bytes"
+    yield from report["rates"]
+    for name, seconds in report["limits"].items():
+        yield f"limit, {name}: {seconds * 1e3:.1f} ms"

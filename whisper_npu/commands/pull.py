@@ -1,0 +1,61 @@
+"""``whisper-npu pull``: a model from the Hugging Face hub into the cache."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from whisper_npu.errors import OptionError
+from whisper_npu.hub.names import SHORT_NAMES, repository_of
+from whisper_npu.hub.store import Store, readable_size
+
+# As whisper_npu.convert has them, which would import NumPy.
+_DTYPES = ("int8", "float16", "float32")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "name", help=f"{', '.join(SHORT_NAMES)}; or a repository of the hub, owner/name"
+    )
+    parser.add_argument("--revision", default="main", help="branch, tag or commit (%(default)s)")
+    parser.add_argument("--dtype", default="int8", choices=_DTYPES, help="default: %(default)s")
+    parser.add_argument("--force", action="store_true", help="pull again what is there")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the download, as for another --dtype"
+    )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="only see that the model is there (as with HF_HUB_OFFLINE=1)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Pull the model and say on stdout where it is."""
+    # Imported here: --help needs no HTTP.
+    from whisper_npu.hub.pull import pull
+
+    if not args.revision:
+        raise OptionError("--revision: must not be empty")
+    model, was_there = pull(
+        Store(),
+        repository_of(args.name),
+        revision=args.revision,
+        dtype=args.dtype,
+        force=args.force,
+        keep=args.keep,
+        offline=args.offline or _offline_by_environment(),
+        progress=True,
+    )
+    already = "already " if was_there else ""
+    print(
+        f"{model.repository} ({model.dtype}, {readable_size(model.size)}) is {already}in "
+        f"{model.path}\nUse it with: whisper-npu transcribe --model {model.name}"
+    )
+    return 0
+
+
+def _offline_by_environment() -> bool:
+    # What huggingface_hub takes for true.
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

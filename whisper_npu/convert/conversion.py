@@ -1,0 +1,221 @@
+"""Converting a checkpoint of any known format to a model folder, quantised to INT8 or not.
+
+Tensors are read, quantised, measured and written in blocks of rows: the memory this takes does not
+grow with the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_npu import __version__
+from whisper_npu.convert.destination import check_destination, replacing
+from whisper_npu.convert.errors_table import ErrorMeter, TensorError
+from whisper_npu.convert.safetensors_writer import (
+    CHUNK,
+    OutputTensor,
+    SafetensorsWriter,
+    file_sha256,
+)
+from whisper_npu.convert.smoothing import find_factors, smoothed
+from whisper_npu.convert.source import Source, open_source
+from whisper_npu.errors import ModelError, OptionError, OutputError
+from whisper_npu.model.safetensors_file import SafetensorsFile
+from whisper_npu.model.weights import Shape, is_quantizable, scale_name
+from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.quant import quantize_weight
+from whisper_npu.tokenizer import Tokenizer
+
+DTYPES = ("int8", "float16", "float32")
+SCHEME = "int8 symmetric: weight = int8 * scale, one float32 scale per row, integers in [-127, 127]"
+WEIGHTS = "model.safetensors"
+FILES = (WEIGHTS, "config.json", "generation_config.json", "tokenizer.json")
+_FLOAT_NAMES = {"float32": "F32", "float16": "F16"}
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was made of what, and how far the stored weights are from the source's.
+
+    ``sha256`` and ``nbytes`` are those of model.safetensors; ``source_sha256`` maps the names of
+    the source's files to theirs; ``smoothed`` names the layer norms that were smoothed.
+    """
+
+    source: Path
+    kind: str
+    source_sha256: Mapping[str, str]
+    dest: Path
+    dtype: str
+    sha256: str
+    nbytes: int
+    smoothed: tuple[str, ...]
+    tensors: tuple[TensorError, ...]
+
+
+def convert(
+    source: Path,
+    dest: Path,
+    *,
+    dtype: str = "int8",
+    force: bool = False,
+    tokenizer: Path | None = None,
+    smooth: Sequence[Path] = (),
+    origin: str | None = None,
+    progress: bool = False,
+) -> ConversionReport:
+    """Convert ``source``, in any format that ``open_source`` knows, to the model folder ``dest``.
+
+    ``dtype`` is one of ``DTYPES``: int8 quantises matrices, convolutions and the embedding and
+    leaves the rest float32; the others store everything so. ``smooth`` are recordings of speech to
+    find out which activations gain from smoothing (int8 only). ``origin`` names the source in the
+    metadata (its file name, if not given). What was written is read back and compared before
+    ``dest`` appears, whole or not at all. Raises ModelError, OptionError, OutputError and, for
+    ``smooth``, AudioError.
+    """
+    if dtype not in DTYPES:
+        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if smooth and dtype != "int8":
+        raise OptionError(f"smooth is for int8 only, not for dtype {dtype}")
+    opened = open_source(source, tokenizer)
+    if opened.tokenizer is None:
+        raise ModelError(
+            f"{source}: holds no vocabulary; name a tokenizer.json or a .tiktoken file with "
+            "--tokenizer"
+        )
+    check_destination(dest, source, FILES, force)
+    hashes = {file.name: file_sha256(file) for file in opened.files}
+    metadata = {
+        "format": "pt",
+        "producer": f"whisper-npu {__version__}",
+        "scheme": SCHEME if dtype == "int8" else dtype,
+        "source": origin or source.name,
+        "source_format": opened.kind,
+        "source_sha256": json.dumps(hashes),
+    }
+    factors: Mapping[str, F32] = {}
+    try:
+        with replacing(dest) as folder:
+            _write_companions(opened, folder, dtype)
+            if smooth:
+                factors = _smoothing_factors(opened, folder, smooth)
+                metadata["smoothed"] = json.dumps(sorted(factors))
+            weights = smoothed(opened, factors)
+            errors = _write_weights(weights, folder / WEIGHTS, dtype, metadata, progress)
+            digest, size = file_sha256(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
+    except OSError as error:
+        raise OutputError(f"{dest}: cannot be written: {error.strerror or error}") from error
+    return ConversionReport(
+        source, opened.kind, hashes, dest, dtype, digest, size, tuple(factors), tuple(errors)
+    )
+
+
+def _write_companions(source: Source, folder: Path, dtype: str) -> None:
+    """The files beside the weights. Raises ModelError if they do not fit each other."""
+    _write_json(folder / "config.json", _config(source.config, dtype))
+    _write_json(folder / "generation_config.json", source.generation)
+    (folder / "tokenizer.json").write_text(source.tokenizer or "", encoding="utf-8")
+    Tokenizer.from_dir(folder, source.dims.n_vocab, source.generation)
+
+
+def _smoothing_factors(source: Source, folder: Path, recordings: Sequence[Path]) -> dict[str, F32]:
+    """Factors measured with the source's weights in float32, which ``folder`` holds meanwhile."""
+    _write_weights(source, folder / WEIGHTS, "float32", {}, False)
+    return find_factors(folder, recordings)
+
+
+def _config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+    return kept if dtype == "int8" else {**kept, "torch_dtype": dtype}
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _layout(name: str, shape: Shape, dtype: str) -> list[OutputTensor]:
+    """What a tensor of the source becomes."""
+    if dtype != "int8":
+        return [OutputTensor(name, _FLOAT_NAMES[dtype], shape)]
+    if not is_quantizable(name, shape):
+        return [OutputTensor(name, "F32", shape)]
+    return [OutputTensor(name, "I8", shape), OutputTensor(scale_name(name), "F32", shape[:1])]
+
+
+def _encode(
+    block: F32, names: Sequence[OutputTensor]
+) -> tuple[list[NDArray[Any]], F32, F32 | None]:
+    """Rows as they are stored (one array for each of ``names``), as they will be read, and their
+    scales. Raises ValueError for values that the type does not hold."""
+    if not np.isfinite(block).all():
+        raise ValueError("holds NaN or infinity")
+    if names[0].dtype == "I8":
+        quantized = quantize_weight(block)
+        return [quantized.values, quantized.scale], quantized.dequantize(), quantized.scale
+    if names[0].dtype == "F16":
+        with np.errstate(over="ignore"):
+            half = block.astype(np.float16)
+        if np.isinf(half).any():
+            raise ValueError("holds values beyond float16; use --dtype float32")
+        return [half], half.astype(np.float32), None
+    return [block], block, None
+
+
+def _write_weights(
+    source: Source, path: Path, dtype: str, metadata: Mapping[str, str], progress: bool
+) -> list[TensorError]:
+    layouts = {name: _layout(name, shape, dtype) for name, shape in source.shapes.items()}
+    outputs = [output for layout in layouts.values() for output in layout]
+    digests = {output.name: hashlib.sha256() for output in outputs}
+    errors = []
+    with SafetensorsWriter(path, outputs, metadata) as writer, _bar(source, progress) as bar:
+        for name, layout in layouts.items():
+            meter = ErrorMeter(name, source.shapes[name], layout[0].dtype)
+            for block in source.blocks(name):
+                try:
+                    stored, restored, scale = _encode(block, layout)
+                except ValueError as error:
+                    raise ModelError(f"{source.path}: tensor {name} {error}") from None
+                for output, rows in zip(layout, stored, strict=True):
+                    writer.write(output.name, rows)
+                    digests[output.name].update(np.ascontiguousarray(rows).data)
+                meter.add(block, restored, scale)
+                bar.update(block.nbytes)
+            errors.append(meter.result())
+    _read_back(path, {name: digest.hexdigest() for name, digest in digests.items()})
+    return errors
+
+
+def _bar(source: Source, progress: bool) -> Any:
+    from tqdm import tqdm
+
+    total = sum(4 * math.prod(shape) for shape in source.shapes.values())
+    shown = progress and sys.stderr.isatty()
+    return tqdm(total=total, unit="B", unit_scale=True, desc=source.path.name, disable=not shown)
+
+
+def _read_back(path: Path, digests: Mapping[str, str]) -> None:
+    """Compare the file with what was meant to be in it. Raises OutputError."""
+    written = SafetensorsFile(path)
+    with path.open("rb") as file:
+        for name, expected in digests.items():
+            entry = written.entries[name]
+            file.seek(written.data_start + entry.start)
+            digest, left = hashlib.sha256(), entry.stop - entry.start
+            while left and (chunk := file.read(min(left, CHUNK))):
+                digest.update(chunk)
+                left -= len(chunk)
+            if digest.hexdigest() != expected:
+                raise OutputError(
+                    f"{path}: tensor {name} reads back different from what was "
+                    "written; check the disk"
+                )

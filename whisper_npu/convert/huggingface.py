@@ -1,0 +1,84 @@
+"""Reading Hugging Face directories, and model folders that this program wrote as INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from whisper_npu.convert.configs import load_tokenizer
+from whisper_npu.convert.tensors import (
+    Rows,
+    RowScale,
+    Source,
+    StoredTensor,
+    check_name,
+    checked_weights,
+)
+from whisper_npu.convert.vocabulary import read_tokenizer
+from whisper_npu.errors import ModelError
+from whisper_npu.model.dims import dimensions_from_config
+from whisper_npu.model.json_file import read_json
+from whisper_npu.model.safetensors_file import Entry, SafetensorsFile, weight_files
+from whisper_npu.model.stored import INT8
+from whisper_npu.model.weights import scale_name
+
+
+def read_huggingface(folder: Path, tokenizer: Path | None) -> Source:
+    """A directory with config.json and model.safetensors or its shards. Raises ModelError."""
+    config_file = folder / "config.json"
+    generation_file = folder / "generation_config.json"
+    config = read_json(config_file)
+    dims = dimensions_from_config(config, str(config_file))
+    generation = read_json(generation_file) if generation_file.exists() else {}
+    weights_files = weight_files(folder)
+    weights, dtype = checked_weights(_tensors(weights_files), dims, folder)
+
+    index = folder / "model.safetensors.index.json"
+    optional = [file for file in (generation_file, index) if file.exists()]
+    files = [config_file, *optional, *weights_files]
+    text = None
+    if tokenizer is not None or (folder / "tokenizer.json").exists():
+        text, file = read_tokenizer(tokenizer or folder, dims.n_vocab)
+        load_tokenizer(text, dims.n_vocab, generation, file)
+        files.append(file)
+    return Source(
+        "huggingface", folder, tuple(files), dtype, dims, weights, config, generation, text
+    )
+
+
+def _tensors(paths: list[Path]) -> dict[str, StoredTensor]:
+    """All tensors of the files; an INT8 weight and its scales are one."""
+    found: dict[str, tuple[SafetensorsFile, Entry]] = {}
+    for path in paths:
+        file = SafetensorsFile(path)
+        for name, entry in file.entries.items():
+            if check_name(name, path) in found:
+                raise ModelError(f"{path}: tensor {name} is also in another shard")
+            found[name] = (file, entry)
+    scales = {scale_name(name) for name, (_, entry) in found.items() if entry.dtype == "I8"}
+    return {
+        name: _quantized(file, name, found) if entry.dtype == "I8" else _floats(file, name)
+        for name, (file, entry) in found.items()
+        if name not in scales
+    }
+
+
+def _floats(file: SafetensorsFile, name: str) -> Rows:
+    entry = file.entries[name]
+    return Rows(file.path, file.data_start + entry.start, entry.shape, file.float_type(name))
+
+
+def _quantized(
+    file: SafetensorsFile, name: str, found: Mapping[str, tuple[SafetensorsFile, Entry]]
+) -> Rows:
+    values = file.entries[name]
+    scale_file, scale = found.get(scale_name(name), (None, None))
+    if scale_file is not file or scale is None:
+        raise ModelError(f"{file.path}: tensor {name} is I8 and has no {scale_name(name)} with it")
+    if scale.dtype != "F32" or scale.shape != values.shape[:1]:
+        raise ModelError(
+            f"{file.path}: tensor {scale_name(name)} is {scale.dtype} {list(scale.shape)}, "
+            f"not F32 {list(values.shape[:1])}"
+        )
+    rows = RowScale(file.data_start + scale.start, divides=False)
+    return Rows(file.path, file.data_start + values.start, values.shape, INT8, rows)

@@ -1,0 +1,177 @@
+"""What every reader of a source format gives: a model whose tensors are read in blocks of rows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from whisper_npu.errors import ModelError
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.stored import FLOAT32, StoredType, read_rows
+from whisper_npu.model.weights import (
+    TIED_OUTPUT,
+    TOKEN_EMBEDDING,
+    Shape,
+    check_weights,
+    weight_specification,
+)
+from whisper_npu.ops.arrays import F32
+
+BLOCK_BYTES = 8 << 20
+
+# No Whisper has more than 1,300 tensors; a file can claim any number.
+LARGEST_TENSOR_COUNT = 1 << 16
+# Longer than any name that a format's own writer gives a tensor.
+_LONGEST_NAME = 200
+
+
+class StoredTensor(Protocol):
+    """A tensor in a file. ``n_bytes`` is what it takes there."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def stored(self) -> StoredType: ...
+
+    @property
+    def n_bytes(self) -> int: ...
+
+    def blocks(self, block_bytes: int) -> Iterator[F32]:
+        """Consecutive rows as float32, at most ``block_bytes`` (or one row) at a time."""
+
+
+@dataclass(frozen=True)
+class RowScale:
+    """float32 [rows] at byte ``start`` of the tensor's file: a row is its integers times its scale,
+    or divided by it (``divides``)."""
+
+    start: int
+    divides: bool
+
+    def apply(self, file: BufferedReader, first: int, block: F32) -> None:
+        """Scale in place the rows from ``first`` on, which are ``block``."""
+        shape = (len(block),)
+        at = self.start + FLOAT32.size(first)
+        (scale,) = read_rows(file, at, shape, FLOAT32, FLOAT32.size(len(block)))
+        scale = scale.reshape(-1, *[1] * (block.ndim - 1))
+        # The file may hold any scale; what comes out is looked at where it is quantised.
+        with np.errstate(all="ignore"):
+            (np.divide if self.divides else np.multiply)(block, scale, out=block)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A tensor whose rows follow each other from byte ``start`` of a file."""
+
+    path: Path
+    start: int
+    shape: Shape
+    stored: StoredType
+    scale: RowScale | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        return self.stored.size(math.prod(self.shape))
+
+    def blocks(self, block_bytes: int) -> Iterator[F32]:
+        first = 0
+        with self.path.open("rb") as file:
+            for block in read_rows(file, self.start, self.shape, self.stored, block_bytes):
+                if self.scale is not None:
+                    self.scale.apply(file, first, block)
+                first += len(block)
+                yield block
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model in one of the formats that are read.
+
+    ``kind`` is the format: huggingface, openai, ggml or ctranslate2. ``files`` are all that were
+    read, ``dtype`` is how most bytes of the weights are stored. ``shapes`` are the weights of
+    the specification, by Hugging Face names. ``config`` and ``generation`` are the contents of
+    config.json and generation_config.json, made from the dimensions and the vocabulary where the
+    format has none; ``tokenizer`` is the text of tokenizer.json, None if there is no vocabulary.
+    """
+
+    kind: str
+    path: Path
+    files: tuple[Path, ...]
+    dtype: str
+    dims: ModelDimensions
+    tensors: Mapping[str, StoredTensor]
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    tokenizer: str | None
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    def blocks(self, name: str) -> Iterator[F32]:
+        """The rows (first axis) of a tensor in consecutive blocks of at most ``BLOCK_BYTES``, or
+        one row: float32, contiguous. Raises ModelError if the file changed meanwhile."""
+        try:
+            yield from self.tensors[name].blocks(BLOCK_BYTES)
+        except OSError as error:
+            raise ModelError(f"{self.path}: tensor {name}: {error}") from error
+
+
+def check_name(name: str, path: Path) -> str:
+    """The name of a tensor, as it may stand in a message. Raises ModelError."""
+    if not name.isascii() or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise ModelError(f"{path}: a tensor has the name {name[:_LONGEST_NAME]!r}")
+    return name
+
+
+def check_layers(dims: ModelDimensions, n_tensors: int, source: Path) -> None:
+    """Compare the number of layers with the number of tensors.
+
+    A file can claim a million layers, whose specification would fill the memory. Raises ModelError.
+    """
+    layers = dims.n_audio_layer + dims.n_text_layer
+    if layers > n_tensors:
+        raise ModelError(f"{source}: has {n_tensors} tensors, too few for {layers} layers")
+
+
+def checked_weights(
+    found: Mapping[str, StoredTensor], dims: ModelDimensions, source: Path
+) -> tuple[dict[str, StoredTensor], str]:
+    """The weights of the specification, in its order, and how most of their bytes are stored.
+
+    ``found`` has all tensors of a source by Hugging Face names. Raises ModelError if they are not
+    exactly a Whisper's of these dimensions, or if an output layer of its own differs from the
+    token embedding.
+    """
+    check_layers(dims, len(found), source)
+    check_weights({name: tensor.shape for name, tensor in found.items()}, dims, str(source))
+    weights = {name: found[name] for name in weight_specification(dims)}
+    if TIED_OUTPUT in found and not _equal(found[TIED_OUTPUT], found[TOKEN_EMBEDDING]):
+        raise ModelError(
+            f"{source}: {TIED_OUTPUT} differs from {TOKEN_EMBEDDING}; Whisper shares the two"
+        )
+    stored: Counter[str] = Counter()
+    for tensor in weights.values():
+        stored[tensor.stored.name] += tensor.n_bytes
+    return weights, stored.most_common(1)[0][0]
+
+
+def check_sharing(tensors: Mapping[str, StoredTensor], file_bytes: int, source: Path) -> None:
+    """Refuse a small file whose tensors are the same bytes over and over. Raises ModelError."""
+    if sum(tensor.n_bytes for tensor in tensors.values()) > 2 * file_bytes:
+        raise ModelError(f"{source}: its tensors share their bytes; it is not a Whisper model")
+
+
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    if a == b:
+        return True
+    pairs = zip(a.blocks(BLOCK_BYTES), b.blocks(BLOCK_BYTES), strict=True)
+    return all(np.array_equal(one, other) for one, other in pairs)

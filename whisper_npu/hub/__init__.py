@@ -1,0 +1,1 @@
+"""Models from the Hugging Face hub: their names, their download, and the cache they are kept in."""
