@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-reference lint clean
+.PHONY: demo test test-reference test-npu lint clean
 
 # Stamps: an environment is made again when pyproject.toml changes.
 $(VENV)/run.stamp: pyproject.toml
@@ -26,11 +26,16 @@ demo: $(VENV)/run.stamp
 	$(BIN)/whisper-npu transcribe samples/*.flac --output_dir .demo --language en
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not npu"
 
 # The same tests with openai-whisper and transformers there to compare with.
 test-reference: $(VENV)/reference.stamp
 	$(BIN)/python -m pytest -m reference
+
+# The NPU path on AMD's real user space over an emulated driver; sets both up, without root.
+test-npu: $(VENV)/test.stamp
+	PYTHON=$(CURDIR)/$(BIN)/python tools/npu_emulator/setup
+	$(BIN)/python -m pytest -m npu
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

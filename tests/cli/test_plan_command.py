@@ -1,4 +1,4 @@
-"""``whisper-npu plan``: a table and JSON for the CPU, a described device and the software device."""
+"""``whisper-npu plan``: text and JSON for the CPU, a described device and the software device."""
 
 from __future__ import annotations
 

@@ -166,4 +166,6 @@ def test_whisper_cpp_loads_our_ggml(
     assert binding.whisper_model_ftype(context) == file_type
     assert binding.whisper_n_vocab(context) == model.dims.n_vocab
     for token, content in enumerate(model.text_tokens):
-        assert binding.whisper_token_to_bytes(context, token) == content
+        # A string of C: the token of the byte 0 is empty.
+        read = binding.whisper_token_to_bytes(context, token)
+        assert read == content.partition(b"\0")[0]

@@ -13,7 +13,6 @@ from tests.unit.npu.gemm_kernels import gemm_entry
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.npu.device import DeviceError
 from whisper_npu.npu.registry import Entry
 from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.accelerator import Accelerator, Chooser
@@ -93,22 +92,3 @@ class Alternating:
 def all_but(phase: str, name: str) -> Chooser:
     """One op has the small kernel for itself, all others are on the large one."""
     return lambda graph, op: SMALL if (graph.name, op.name) == (phase, name) else LARGE
-
-
-@dataclass
-class Fault:
-    """Fails the small kernel's ``nth`` action of a kind, once."""
-
-    action: str
-    nth: int
-    error: type[DeviceError]
-    seen: int = 0
-
-    def __call__(self, action: str, kernel: str, count: int) -> DeviceError | None:
-        if (action, kernel) != (self.action, SMALL.contract.name):
-            return None
-        self.seen += 1
-        return self.error(f"{kernel}: {action} failed") if self.seen == self.nth else None
-
-
-

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fallback_sweep import WAYS, Fault, Way
 from make_checkpoint import Recipe
 
 from tests.unit.accelerated import (
@@ -18,7 +19,6 @@ from tests.unit.accelerated import (
     RUNS,
     SMALL,
     Alternating,
-    Fault,
     accelerated,
     all_but,
     everywhere,
@@ -31,7 +31,7 @@ from tests.unit.signals import noise
 from whisper_npu import Transcriber, Transcription
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.npu import device as devices
-from whisper_npu.npu.device import BufferRefused, DeviceError, DeviceLost, LaunchFailed, NoContext
+from whisper_npu.npu.device import BufferRefused, DeviceError, DeviceLost, LaunchFailed
 from whisper_npu.npu.evidence import EvidenceStore
 from whisper_npu.npu.gemm import gemm_shape
 from whisper_npu.npu.packing import GemmTile
@@ -39,22 +39,6 @@ from whisper_npu.npu.registry import Entry, read_folder
 from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.accelerator import product_shape
 from whisper_npu.runtime.model import Model
-
-WAYS = [
-    ("launch", 1, LaunchFailed),
-    ("launch", 2, LaunchFailed),
-    ("launch", 1, devices.LaunchTimedOut),
-    ("launch", 2, devices.LaunchTimedOut),
-    ("launch", 1, DeviceLost),
-    ("launch", 2, DeviceLost),
-    ("launch", 2, NoContext),
-    ("open", 1, NoContext),
-    ("open", 1, DeviceLost),
-    ("program", 1, BufferRefused),
-    ("buffer", 1, BufferRefused),
-    ("buffer", 2, BufferRefused),
-    ("buffer", 3, BufferRefused),
-]
 
 PRODUCTS = {
     phase: [op.name for op in build_phase(phase, DIMS, 3, "int8").ops if op.kind == "linear_int8"]
@@ -99,29 +83,29 @@ def test_half_of_the_products_on_kernels(
     assert usage.fallbacks == []
 
 
-@pytest.mark.parametrize(("action", "nth", "error"), WAYS)
-def test_each_product_alone_fails(
-    expected: list[np.ndarray], action: str, nth: int, error: type[DeviceError]
-) -> None:
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_each_product_alone_fails(expected: list[np.ndarray], way: Way) -> None:
     for phase, op in OPS:
-        fault = Fault(action, nth, error)
+        fault = Fault(SMALL.contract.name, way)
         model = accelerated(all_but(phase, op), SoftwareDevice(fault))
         assert same(run_windows(model), expected), (phase, op)
-        assert fault.seen >= nth, (phase, op)
+        assert fault.seen >= way.nth, (phase, op)
         failed = {(phase, op)}
-        if error is DeviceLost:
+        if way.error is DeviceLost:
             at = [i for i, ran in enumerate(TIMELINE) if ran == (phase, op)]
-            failed = set(TIMELINE[at[nth - 1] :])
+            failed = set(TIMELINE[at[way.nth - 1] :])
         named = [
-            (*name, (SMALL if name == (phase, op) else LARGE).contract.name, error.reason)
+            (*name, (SMALL if name == (phase, op) else LARGE).contract.name, way.error.reason)
             for name in failed
         ]
         assert sorted(fallbacks(model)) == sorted(named)
+        assert (fault.after > 0) == (way.error is not DeviceLost)
 
 
 def test_a_fallback_is_logged_with_its_detail(caplog: pytest.LogCaptureFixture) -> None:
     model = accelerated(
-        all_but("step", "logits"), SoftwareDevice(Fault("launch", 2, LaunchFailed))
+        all_but("step", "logits"),
+        SoftwareDevice(Fault(SMALL.contract.name, Way("launch", 2, LaunchFailed))),
     )
     with caplog.at_level(logging.WARNING, "whisper_npu"):
         run_windows(model)
@@ -133,7 +117,7 @@ def test_a_fallback_is_logged_with_its_detail(caplog: pytest.LogCaptureFixture) 
 
 def test_a_failed_launch_is_not_tried_again() -> None:
     """Not in the plan of another prompt either."""
-    fault = Fault("launch", 1, LaunchFailed)
+    fault = Fault(SMALL.contract.name, Way("launch", 1, LaunchFailed))
     model = accelerated(all_but("prefill", "logits"), SoftwareDevice(fault))
     session = model.decoder(model.encode(FEATURES[:1]))
     reference = numpy_model()
@@ -344,7 +328,7 @@ def test_no_buffer_is_made_while_running() -> None:
 def test_a_refused_buffer_leaves_the_resident_bytes_true() -> None:
     """The weight got there, the buffer of rows did not."""
     device = Watched()
-    device.fault = Fault("buffer", 2, BufferRefused)
+    device.fault = Fault(SMALL.contract.name, Way("buffer", 2, BufferRefused))
     model = accelerated(all_but("encoder", "encoder.0.fc1"), device)
     run_windows(model)
     resident = sum(buffer.array.nbytes for buffer in device.weights())

@@ -61,7 +61,7 @@ def test_the_npu_where_there_is_one(nodes: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_no_npu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyxrt", None)
-    with pytest.raises(NoDevice, match="pyxrt cannot be imported .*; run: whisper-npu doctor"):
+    with pytest.raises(NoDevice, match=r"pyxrt cannot be imported .*; run: whisper-npu doctor"):
         open_device("npu")
 
 

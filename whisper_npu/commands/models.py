@@ -22,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="default: %(default)s"
     )
-    parser.set_defaults(command=run)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND")
     remover = actions.add_parser(
         "remove",

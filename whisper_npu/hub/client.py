@@ -16,7 +16,6 @@ from urllib.parse import quote, urlsplit
 
 import requests
 from requests import PreparedRequest, Response
-from requests.auth import AuthBase
 from requests.exceptions import (
     InvalidHeader,
     InvalidSchema,
@@ -113,7 +112,7 @@ class Hub:
         token = os.environ.get("HF_TOKEN", "").strip()
         if not token.isascii() or not token.isprintable():
             raise OptionError("HF_TOKEN: holds characters that no token has")
-        self._auth = _Bearer(token) if token else None
+        self._auth = _bearer(token) if token else None
         self._session = requests.Session()
         # Compressed answers would have other lengths and no ranges.
         self._session.headers.update(
@@ -260,15 +259,14 @@ def persevere(attempt: Callable[[], _T]) -> _T:
 Blocks = Iterator[bytes]
 
 
-class _Bearer(AuthBase):
-    """requests takes it away when it follows a redirect to another host or port."""
+def _bearer(token: str) -> Callable[[PreparedRequest], PreparedRequest]:
+    """requests takes the header away when it follows a redirect to another host or port."""
 
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+    def authorize(request: PreparedRequest) -> PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {token}"
         return request
+
+    return authorize
 
 
 class _Refused(Exception):
@@ -288,7 +286,7 @@ def _blocks(response: Response) -> Blocks:
 
 
 def _host(response: Response) -> str:
-    return urlsplit(response.url).netloc
+    return str(urlsplit(response.url).netloc)
 
 
 def _retry_after(response: Response) -> float:

@@ -170,7 +170,8 @@ class Store:
         repository = repository_of(name)
         place, downloads = self._models / _key(repository), self.downloads(repository)
         if not place.exists() and not downloads.exists():
-            there = ", ".join(sorted(short_name(_repository(key)) for key in self._keys())) or "none is"
+            names = sorted(short_name(_repository(key)) for key in self._keys())
+            there = ", ".join(names) or "none is"
             raise ModelError(f"{name}: was not pulled; of the models, these are there: {there}")
         with self.changing(repository, wait=False), _writing(self.home):
             if place.exists():

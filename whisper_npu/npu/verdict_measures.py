@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from whisper_npu.errors import KernelError
 from whisper_npu.npu import speech_like
 from whisper_npu.npu.contract import KernelContract
+from whisper_npu.npu.gemm import GEMM_FAMILY
 from whisper_npu.npu.models import run_model
 from whisper_npu.npu.models.attention import SCORE_UNITS
+from whisper_npu.npu.packing import GemmTile, pack_gemm_weights
 from whisper_npu.ops.activation import gelu
 from whisper_npu.ops.arrays import F32, I8, I64
 from whisper_npu.ops.attention import attention
@@ -136,10 +138,16 @@ def _tiled_product(
     if 64 % m or 256 % k or 64 % n:
         raise KernelError(f"tiles of {m} x {k} x {n} do not divide what is measured")
     a = x.reshape(-1, m, x.shape[1] // k, k).transpose(0, 2, 1, 3)
-    b = w.T.reshape(w.shape[1] // k, k, -1, n).transpose(2, 0, 1, 3)
-    tiles_a, tiles_b = np.broadcast_arrays(a[:, None], b[None])
-    lead = (*tiles_a.shape[:3], -1)
-    pair = (tiles_a.reshape(lead), tiles_b.reshape(lead))
+    if contract.family == GEMM_FAMILY:
+        b = pack_gemm_weights(w, GemmTile(m, k, n))
+    else:
+        b = w.T.reshape(w.shape[1] // k, k, -1, n).transpose(2, 0, 1, 3)
+    rows, columns, depth = len(a), len(b), a.shape[1]
+    lead = (rows, columns, depth, -1)
+    pair = (
+        np.broadcast_to(a.reshape(rows, 1, depth, -1), (rows, columns, depth, m * k)),
+        np.broadcast_to(b.reshape(1, columns, depth, -1), (rows, columns, depth, k * n)),
+    )
     inputs = pair if len(contract.inputs) == 2 else (np.concatenate(pair, axis=-1),)
     (partial,) = run_model(contract, *inputs)
     wide = partial.astype(np.int64)
@@ -373,6 +381,7 @@ def _line_error(x: Floats, y: Floats) -> float:
 
 
 JUDGES: Mapping[str, Callable[[KernelContract], Judgement]] = {
+    GEMM_FAMILY: judge_matmul,
     "matmul": judge_matmul,
     "gelu": judge_gelu,
     "layer_norm": judge_layer_norm,

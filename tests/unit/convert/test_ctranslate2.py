@@ -38,7 +38,11 @@ def header(*shape: int, type_number: int = 0, n_bytes: int | None = None) -> byt
         (b"\x0c\0Whi", b"\0\0Whi", "no name stands where one is due"),
         (b"WhisperSpec\0\3\0\0\0", b"WhisperSpec\0\3\0\0\0\xff\xff\xff\xff", "claims 4294967295"),
         (CONV, b"encoder/conv9/weight\0", "has no variable encoder/conv1/weight"),
-        (CONV + header(2, 3, 3), CONV + header(2, 3, 4, n_bytes=72), r"cannot be \[2, 3, 4\] in 72 bytes"),
+        (
+            CONV + header(2, 3, 3),
+            CONV + header(2, 3, 4, n_bytes=72),
+            r"cannot be \[2, 3, 4\] in 72 bytes",
+        ),
         (
             CONV + header(2, 3, 3),
             CONV + header(2, 3, 3, n_bytes=1 << 31),

@@ -80,6 +80,6 @@ def test_what_the_mutations_do() -> None:
     assert changed == [mutate(content, random.Random(number)) for number in range(300)]
     assert any(len(one) < len(content) for one in changed)
     assert any(len(one) > len(content) for one in changed)
-    assert sum(len(one) == len(content) and one != content for one in changed) > 100
+    assert sum(len(one) == len(content) and one != content for one in changed) > 50
     assert any(str((1 << 63) - 1).encode() in one for one in changed)
     assert mutate(b"", random.Random(1)) != b""

@@ -22,7 +22,10 @@ tiles = st.builds(
 )
 
 
-def gemm(tile: GemmTile = GemmTile(16, 64, 64), fault: FaultHook = no_fault) -> Gemm:
+TILE = GemmTile(16, 64, 64)
+
+
+def gemm(tile: GemmTile = TILE, fault: FaultHook = no_fault) -> Gemm:
     return Gemm(SoftwareDevice(fault).open(gemm_entry(tile=tile._asdict())))
 
 
@@ -83,7 +86,11 @@ def test_padding_is_the_least(m: int, k: int, n: int, tile: GemmTile) -> None:
         assert padded % step == 0
         assert 0 <= padded - size < step
     pm, pk, pn = shape.padded
-    assert (shape.bytes_in, shape.resident_bytes, shape.bytes_out) == (pm * pk, pk * pn, 4 * pm * pn)
+    assert (shape.bytes_in, shape.resident_bytes, shape.bytes_out) == (
+        pm * pk,
+        pk * pn,
+        4 * pm * pn,
+    )
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 100)), min_size=2, max_size=6))

@@ -128,3 +128,4 @@ def test_reach_is_that_of_the_farthest_word(
     assert descriptor.reach() == max(places(descriptor)) + 1
     d0, d1, d2 = descriptor.shape
     assert d0 * d1 * (d2 - 1) < length <= d0 * d1 * d2
+    assert d0 * (d1 - 1) < length

@@ -82,9 +82,12 @@ def test_faults_are_raised_where_they_are_injected(action: str, error: type[Devi
         seen.append(what)  # type: ignore[arg-type]
         return error("injected") if what == (action, "mine", seen[-1][2]) else None
 
-    with pytest.raises(error, match="injected"):
+    def use() -> None:
         kernel, buffers = matmul(SoftwareDevice(fault))
         kernel.launch(kernel.program(()), buffers)
+
+    with pytest.raises(error, match="injected"):
+        use()
     assert [what[0] for what in seen][-1] == action
     assert seen[0] == ("open", "mine", 0)
 

@@ -49,8 +49,6 @@ def test_a_kernel_that_is_right(entry: Entry) -> None:
     assert json.loads(json.dumps(asdict(found), allow_nan=False))["failure"] is None
 
 
-
-
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("entry", [LARGE, SMALL], ids=["64", "16"])
 def test_a_kernel_that_is_wrong_in_1_of_10_000_outputs(entry: Entry, seed: int) -> None:
@@ -205,6 +203,7 @@ def test_a_kernel_whose_files_are_missing_is_not_evidence() -> None:
 
     with pytest.raises(KernelError, match="is missing"):
         verify(Bare(), MATMUL)
+
     # Another kernel's files do not matter.
     class Half(SoftwareDevice):
         def open(self, entry: Entry) -> SoftwareKernel:

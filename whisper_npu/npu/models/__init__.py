@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from whisper_npu.errors import KernelError
 from whisper_npu.npu.contract import Argument, KernelContract
-from whisper_npu.npu.models import attention, gelu, layer_norm, matmul, mel, passthrough
+from whisper_npu.npu.models import attention, gelu, gemm, layer_norm, matmul, mel, passthrough
 
 Array = NDArray[Any]
 Model = Callable[..., Any]
@@ -28,6 +28,8 @@ MODELS: Mapping[str, Model] = {
         attention.tile_64x64,
         attention.tile_64x64_int32,
         gelu.lookup,
+        gemm.tile_16x64x64,
+        gemm.tile_64x64x64,
         layer_norm.bfloat16_512,
         layer_norm.int8_256,
         layer_norm.int8_512,
@@ -93,7 +95,7 @@ def _check(
             raise KernelError(
                 f"{contract.name}: {argument.name} is {argument.dtype}, not {array.dtype}"
             )
-        if size != argument.bytes:
+        if argument.bytes not in (None, size):
             raise KernelError(
                 f"{contract.name}: {argument.name} has {argument.bytes} bytes, not {size}"
             )

@@ -81,6 +81,7 @@ class XrtKernel:
                     a.index for a in self.contract.arguments if a.direction is not None
                 )
             except PYXRT_ERRORS as error:
+                device.contexts.drop(self)
                 raise context_refused(self.contract.name, error) from error
 
     @property

@@ -47,7 +47,9 @@ class Launcher:
 
     def __init__(self, pyxrt: Any, device: Any, uuid: Any, kernel: str, name: str) -> None:
         self._name = name
-        self._context = self._kernel = self._run = None
+        self._context: Any = None
+        self._kernel: Any = None
+        self._run: Any = None
         # Value and owner of arguments 1, 2, ...: what is bound stays alive.
         self._bound: list[tuple[Any, object]] = []
         self.hung = False
@@ -62,19 +64,17 @@ class Launcher:
 
     def groups(self, arguments: Iterable[int]) -> dict[int, int]:
         """The memory groups of arguments that are buffers."""
-        kernel: Any = self._kernel
-        return {i: kernel.group_id(i) for i in arguments}
+        return {i: self._kernel.group_id(i) for i in arguments}
 
     def launch(self, arguments: Sequence[tuple[Any, object]], timeout_s: float) -> None:
         """Run with (value, owner) as arguments 1, 2, ..., and wait for the end.
 
         Raises LaunchFailed, DeviceLost, and NotOver after ``timeout_s`` seconds.
         """
-        run: Any = self._run
         self._bind(arguments)
         try:
-            run.start()
-            state = wait(run.state, timeout_s)
+            self._run.start()
+            state = wait(self._state, timeout_s)
         except PYXRT_ERRORS as error:
             raise not_started(self._name, error) from error
         except BaseException:
@@ -85,15 +85,18 @@ class Launcher:
             self._keep()
             raise NotOver
         if state != COMPLETED:
-            raise LaunchFailed(f"kernel {self._name}: {_ended(run, state)}")
+            raise LaunchFailed(f"kernel {self._name}: {_ended(self._run.state(), state)}")
 
     def close(self) -> None:
-        """End the context, even while the traceback of an exception refers to this object."""
+        """End the context.
+
+        Tracebacks of exceptions that somebody keeps refer to this object, so no frame of it has
+        its parts in variables.
+        """
         self._bound.clear()
         self._run = self._kernel = self._context = None
 
     def _bind(self, arguments: Sequence[tuple[Any, object]]) -> None:
-        run: Any = self._run
         bound = self._bound
         if not bound:
             bound.extend([(None, None)] * len(arguments))
@@ -101,7 +104,7 @@ class Launcher:
             if bound[i][0] is argument[0]:
                 continue
             try:
-                run.set_arg(i + 1, argument[0])
+                self._run.set_arg(i + 1, argument[0])
             except PYXRT_ERRORS as error:
                 raise LaunchFailed(
                     f"kernel {self._name}: XRT does not take argument {i + 1} ({text(error)})"
@@ -109,14 +112,16 @@ class Launcher:
             bound[i] = argument
 
     def _settle(self) -> None:
-        run: Any = self._run
         try:
-            over = wait(run.state, _GRACE_S) in FINAL
+            over = wait(self._state, _GRACE_S) in FINAL
         except BaseException:
             self._keep()
             raise
         if not over:
             self._keep()
+
+    def _state(self) -> int:
+        return int(self._run.state())
 
     def _keep(self) -> None:
         # To drop a run that is not over aborts the process.
@@ -124,11 +129,11 @@ class Launcher:
         keep_for_ever(self)
 
 
-def wait(state: Callable[[], Any], timeout_s: float) -> int:
+def wait(state: Callable[[], int], timeout_s: float) -> int:
     """Poll until the state is final or the time is up. Gives the last state."""
     clock = time.perf_counter
     start = clock()
-    while (now := int(state())) not in FINAL:
+    while (now := state()) not in FINAL:
         elapsed = clock() - start
         if elapsed > timeout_s:
             break
@@ -137,8 +142,7 @@ def wait(state: Callable[[], Any], timeout_s: float) -> int:
     return now
 
 
-def _ended(run: Any, state: int) -> str:
-    name = run.state().name
-    if state == TIMEOUT:
-        return f"the driver ended the launch, which took too long ({name})"
-    return f"the launch ended as {name}; do xclbin, instructions and buffers fit each other?"
+def _ended(state: Any, number: int) -> str:
+    if number == TIMEOUT:
+        return f"the driver ended the launch, which took too long ({state.name})"
+    return f"the launch ended as {state.name}; do xclbin, instructions and buffers fit each other?"

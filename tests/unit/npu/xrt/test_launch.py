@@ -72,8 +72,10 @@ def test_failed_launch(gemm: Gemm, pyxrt: FakePyxrt, state: State, words: str) -
     gemm.launch()
     pyxrt.states = [state]
     set_arguments(pyxrt)
-    with pytest.raises(LaunchFailed, match=f"^kernel gemm_0: .*{words}"):
+    with pytest.raises(LaunchFailed, match=f"^kernel gemm_0: .*{words}") as caught:
         gemm.launch()
+    # Also while somebody keeps the exception, with the frames that it came through.
+    assert caught.tb
     assert len(pyxrt.contexts) == 0
     gemm.launch()
     assert set_arguments(pyxrt) == [0, 1, 2, 3, 4, 5]
