@@ -58,9 +58,9 @@ kernel is taken to be the best that the contract allows. A kernel is usable if a
 FAMILIES = {
     "gemm_int8": """\
 Our own: one launch sums over all of K in int32 and scales nothing, which the host does at the end.
-Evidence: level 1 (the tile kernel's source against its model, bit for bit) to level 3 (whole launches
-by AMD's user space on an emulated driver that carries out the instruction stream). No xclbin for
-hardware exists.""",
+Evidence: level 1 (the tile kernel's source against its model, bit for bit) to level 3 (whole
+launches by AMD's user space on an emulated driver that carries out the instruction stream). No
+xclbin for hardware exists.""",
     "matmul": """\
 Products of square int8 tiles. Sums are exact in int32 within a tile, but leave it as int8: divided
 by 128, rounded down and clamped. What a larger K needs, the int32 sum, is lost at every tile, and

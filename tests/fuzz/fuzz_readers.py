@@ -4,9 +4,8 @@
     python tests/fuzz/fuzz_readers.py --runs 100000 --engine atheris
 
 Every input is one of tests/fuzz/seeds with one file mutated. It is opened, and all of its tensors
-are read. A crash (any other exception), a run of more than 10 seconds of
-processor time, or memory beyond the limit
-ends up in --crashes as the model that caused it.
+are read. A crash (any other exception), a run of more than 10 seconds of processor time, or memory
+beyond the limit ends up in --crashes as the model that caused it.
 
 ``random`` mutates the seeds. ``atheris`` (``pip install atheris``; there are wheels for Python 3.11
 on) also keeps inputs that reach new code, and stops at the first crash.
