@@ -180,7 +180,14 @@ class Tokenizer:
         """
         folder = Path(path)
         no_timestamps = generation.get("no_timestamps_token_id")
-        begin = no_timestamps + 1 if isinstance(no_timestamps, int) else None
+        if no_timestamps is not None and (
+            type(no_timestamps) is not int or not 0 <= no_timestamps < n_vocab
+        ):
+            raise ModelError(
+                f"{folder / 'generation_config.json'}: no_timestamps_token_id must be a token id "
+                f"below {n_vocab}, not {no_timestamps!r}"
+            )
+        begin = None if no_timestamps is None else no_timestamps + 1
         vocabulary = Vocabulary(folder / "tokenizer.json", n_vocab, begin)
         languages = _language_ids(vocabulary)
         is_multilingual = generation.get(

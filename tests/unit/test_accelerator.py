@@ -115,9 +115,12 @@ def test_a_fallback_is_logged_with_its_detail(caplog: pytest.LogCaptureFixture) 
     assert model.machine.usage.fallbacks[0].detail == detail
 
 
-def test_a_failed_launch_is_not_tried_again() -> None:
+@pytest.mark.parametrize(
+    "way", [Way("launch", 1, LaunchFailed), Way("open", 1, NoContext)], ids=str
+)
+def test_what_failed_is_not_tried_again(way: Way) -> None:
     """Not in the plan of another prompt either."""
-    fault = Fault(SMALL.contract.name, Way("launch", 1, LaunchFailed))
+    fault = Fault(SMALL.contract.name, way)
     model = accelerated(all_but("prefill", "logits"), SoftwareDevice(fault))
     session = model.decoder(model.encode(FEATURES[:1]))
     reference = numpy_model()

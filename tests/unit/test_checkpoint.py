@@ -223,3 +223,9 @@ def test_dimensions_of_large_v3_from_its_config() -> None:
         "scale_embedding": False,
     }
     assert dimensions_from_config(config, "config.json") == KNOWN_DIMENSIONS["large-v3"]
+
+
+def test_more_layers_than_tensors(small_directory: Path) -> None:
+    edit_config(small_directory, decoder_layers=1 << 20)
+    with pytest.raises(ModelError, match=r"too few for 1048578 layers"):
+        load_checkpoint(small_directory)

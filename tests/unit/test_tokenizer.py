@@ -97,6 +97,12 @@ def test_the_generation_config_tells_where_missing_timestamps_begin() -> None:
     assert tokenizer.vocabulary.unused == (N_TEXT + 11, N_TEXT + 12)
 
 
+@pytest.mark.parametrize("token", [-(10**9), 10**9, "5", 1.5, True])
+def test_a_no_timestamps_token_that_is_no_token(token: Any) -> None:
+    with pytest.raises(ModelError, match="no_timestamps_token_id must be a token id below"):
+        read_tokenizer(tokenizer_json(), no_timestamps_token_id=token)
+
+
 def test_ids_that_only_the_model_has_are_known_as_unused() -> None:
     n_vocab = small_tokenizer().vocabulary.n_vocab
     tokenizer = read_tokenizer(tokenizer_json(), n_vocab + 3)

@@ -14,7 +14,6 @@ from whisper_npu.convert.tensors import (
     Rows,
     Source,
     StoredTensor,
-    check_layers,
     check_sharing,
     checked_weights,
 )
@@ -22,7 +21,7 @@ from whisper_npu.convert.vocabulary import read_text, read_tokenizer, token_byte
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.weights import TIED_OUTPUT, weight_specification
+from whisper_npu.model.weights import TIED_OUTPUT, check_layers, weight_specification
 
 _END_OF_TEXT = "<|endoftext|>"
 _LAYER = re.compile(r"(encoder|decoder)/layer_(\d+)/.*")
@@ -39,7 +38,7 @@ def read_ctranslate2(folder: Path, tokenizer: Path | None) -> Source:
         if file.scalars.get(name, value) != value:
             raise ModelError(f"{path}: {name} is {file.scalars[name]}; Whisper's is {value}")
     dims = _dimensions(file, path)
-    check_layers(dims, len(file.variables), path)
+    check_layers(dims, len(file.variables), str(path))
     tensors = _tensors(file, dims, path)
     check_sharing(tensors, file.size, path)
     weights, dtype = checked_weights(tensors, dims, path)

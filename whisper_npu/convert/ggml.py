@@ -19,7 +19,6 @@ from whisper_npu.convert.tensors import (
     Rows,
     Source,
     StoredTensor,
-    check_layers,
     check_name,
     checked_weights,
 )
@@ -27,6 +26,7 @@ from whisper_npu.convert.vocabulary import read_tokenizer, special_tokens, token
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.stored import FLOAT16, FLOAT32, U8, StoredType
+from whisper_npu.model.weights import check_layers
 from whisper_npu.ops.arrays import F32
 
 _BLOCK = np.dtype([("scale", "<f2"), ("values", "i1", 32)])
@@ -60,7 +60,7 @@ def read_ggml(path: Path, tokenizer: Path | None) -> Source:
         _skip_filters(reader, dims, path)
         tokens = _tokens(reader, dims, path)
         found = _tensors(reader, path)
-    check_layers(dims, len(found), path)
+    check_layers(dims, len(found), str(path))
     names = names_from_openai(dims)
     tensors = {names.get(name, name): tensor for name, tensor in found.items()}
     weights, dtype = checked_weights(tensors, dims, path)

@@ -18,7 +18,6 @@ from whisper_npu.convert.tensors import (
     Rows,
     Source,
     StoredTensor,
-    check_layers,
     check_name,
     check_sharing,
     checked_weights,
@@ -28,7 +27,7 @@ from whisper_npu.convert.vocabulary import read_tokenizer
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.stored import StoredType
-from whisper_npu.model.weights import Shape
+from whisper_npu.model.weights import Shape, check_layers
 from whisper_npu.ops.arrays import F32
 
 _PICKLE = "data.pkl"
@@ -43,7 +42,7 @@ def read_openai(path: Path, tokenizer: Path | None) -> Source:
         members = zip_members(file)
         folder, content = _content(file, members, path)
     dims, state = _parts(content, path)
-    check_layers(dims, len(state), path)
+    check_layers(dims, len(state), str(path))
     names = names_from_openai(dims)
     tensors: dict[str, StoredTensor] = {
         names.get(name, name): _located(tensor, name, folder, members, path)

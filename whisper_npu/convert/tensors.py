@@ -132,16 +132,6 @@ def check_name(name: str, path: Path) -> str:
     return name
 
 
-def check_layers(dims: ModelDimensions, n_tensors: int, source: Path) -> None:
-    """Compare the number of layers with the number of tensors.
-
-    A file can claim a million layers, whose specification would fill the memory. Raises ModelError.
-    """
-    layers = dims.n_audio_layer + dims.n_text_layer
-    if layers > n_tensors:
-        raise ModelError(f"{source}: has {n_tensors} tensors, too few for {layers} layers")
-
-
 def checked_weights(
     found: Mapping[str, StoredTensor], dims: ModelDimensions, source: Path
 ) -> tuple[dict[str, StoredTensor], str]:
@@ -151,7 +141,6 @@ def checked_weights(
     exactly a Whisper's of these dimensions, or if an output layer of its own differs from the
     token embedding.
     """
-    check_layers(dims, len(found), source)
     check_weights({name: tensor.shape for name, tensor in found.items()}, dims, str(source))
     weights = {name: found[name] for name in weight_specification(dims)}
     if TIED_OUTPUT in found and not _equal(found[TIED_OUTPUT], found[TOKEN_EMBEDDING]):

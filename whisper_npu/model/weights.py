@@ -83,11 +83,22 @@ def is_quantizable(name: str, shape: Shape) -> bool:
     return len(shape) > 1 and not name.endswith("embed_positions.weight")
 
 
+def check_layers(dims: ModelDimensions, n_tensors: int, source: str) -> None:
+    """Compare the number of layers with the number of tensors.
+
+    A file can claim a million layers, whose specification would fill the memory. Raises ModelError.
+    """
+    layers = dims.n_audio_layer + dims.n_text_layer
+    if layers > n_tensors:
+        raise ModelError(f"{source}: has {n_tensors} tensors, too few for {layers} layers")
+
+
 def check_weights(found: Mapping[str, Shape], dims: ModelDimensions, source: str) -> None:
     """Compare the tensors of a checkpoint with the specification.
 
     Raises ModelError that lists all missing, unexpected and mis-shaped tensors at once.
     """
+    check_layers(dims, len(found), source)
     expected = weight_specification(dims)
     tied = {TIED_OUTPUT: expected[TOKEN_EMBEDDING]} if TIED_OUTPUT in found else {}
     missing = [name for name in expected if name not in found]
