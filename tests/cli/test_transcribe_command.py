@@ -236,7 +236,7 @@ def test_threads_are_set_before_numpy_is_loaded(tmp_path: Path) -> None:
         "import os, sys\n"
         "from whisper_npu.cli import main\n"
         "from whisper_npu.commands import transcribe\n"
-        "def load(model):\n"
+        "def load(model, machine):\n"
         "    print('numpy' in sys.modules, os.environ['OPENBLAS_NUM_THREADS'])\n"
         "    sys.exit(0)\n"
         "transcribe.load = load\n"

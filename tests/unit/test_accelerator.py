@@ -31,7 +31,7 @@ from tests.unit.signals import noise
 from whisper_npu import Transcriber, Transcription
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.npu import device as devices
-from whisper_npu.npu.device import BufferRefused, DeviceError, DeviceLost, LaunchFailed
+from whisper_npu.npu.device import BufferRefused, DeviceError, DeviceLost, LaunchFailed, NoContext
 from whisper_npu.npu.evidence import EvidenceStore
 from whisper_npu.npu.gemm import gemm_shape
 from whisper_npu.npu.packing import GemmTile

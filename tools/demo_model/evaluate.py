@@ -26,17 +26,18 @@ import vocab
 import wer
 
 RATE = synth.RATE
+PARTS = ("training_voices", "held_out_voices", "long")
 # (start, end, text) of each segment
 Segments = list[tuple[float, float, str]]
 Transcribe = Callable[[np.ndarray], Segments]
 
 
-def own_runtime(model: Path, **keywords: Any) -> Transcribe:
+def own_runtime(model: Path, precision: str, **keywords: Any) -> Transcribe:
     """This project's transcriber."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from whisper_npu import Transcriber
 
-    transcriber = Transcriber(model)
+    transcriber = Transcriber(model, precision=precision)
 
     def run(audio: np.ndarray) -> Segments:
         result = transcriber.transcribe(audio, language="en", **keywords)
@@ -84,8 +85,8 @@ def openai_whisper(model: Path) -> Any:
     return loaded.eval()
 
 
-def openai_runtime(model: Path, **keywords: Any) -> Transcribe:
-    """openai-whisper's transcribe()."""
+def openai_runtime(model: Path, precision: str, **keywords: Any) -> Transcribe:
+    """openai-whisper's transcribe(), of weights that are not INT8."""
     loaded = openai_whisper(model)
 
     def run(audio: np.ndarray) -> Segments:
@@ -169,6 +170,10 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--backend", choices=["own", "openai"], default="own")
+    parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all of them"
+    )
     parser.add_argument("--limit", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--show", type=int, default=0)
@@ -177,18 +182,24 @@ def main() -> None:
     parser.add_argument("--text", default="", help="... and what is said in it")
     options = parser.parse_args()
     keywords = {"temperature": 0.0} if options.no_fallback else {}
-    run = (own_runtime if options.backend == "own" else openai_runtime)(options.model, **keywords)
+    backend = own_runtime if options.backend == "own" else openai_runtime
+    run = backend(options.model, options.precision, **keywords)
     speech = options.work_dir / "speech"
-    result: dict[str, Any] = {"backend": options.backend, **keywords}
+    result: dict[str, Any] = {
+        "backend": options.backend, "precision": options.precision, **keywords,
+    }  # fmt: skip
     held = synth.load(speech, "heldout")
     for name, items in (
         ("training_voices", held[: options.limit]),
         ("held_out_voices", synth.load(speech, "newvoice")[: options.limit]),
     ):
+        if name not in options.parts:
+            continue
         began = time.perf_counter()
         result[name] = sentence_wer(run, items, options.show)
         result[name]["seconds_each"] = (time.perf_counter() - began) / len(items)
-    result["long"] = long_figures(run, held, options.seed)
+    if "long" in options.parts:
+        result["long"] = long_figures(run, held, options.seed)
     if options.recording:
         audio, rate = soundfile.read(options.recording, dtype="float32", always_2d=True)
         if rate != RATE:

@@ -1,4 +1,4 @@
-"""The demo model end to end: sentences, speech, vocabulary, training, export.
+"""The demo model end to end: sentences, speech, vocabulary, training, export, quantisation.
 
     python tools/demo_model/run.py --work-dir DIR (--minutes M | --steps N) [--seed S] [--resume]
 
@@ -9,6 +9,8 @@ sentences, the voices and the training windows; a run that was stopped goes on w
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from pathlib import Path
 
 import export
@@ -17,6 +19,18 @@ import train
 import vocab
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+
+def ship(work_dir: Path, out: Path) -> None:
+    """Export the checkpoint, quantise it and put the four files of the model into ``out``."""
+    from whisper_npu.convert import convert
+
+    export.export(work_dir, work_dir / "exported")
+    made = convert(work_dir / "exported", work_dir / "int8", origin="tools/demo_model", force=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in made.dest.iterdir():
+        shutil.copyfile(file, out / file.name)
 
 
 def main() -> None:
@@ -47,7 +61,7 @@ def main() -> None:
             processes=options.processes,
         )
     ).run()
-    export.export(work_dir, options.out)
+    ship(work_dir, options.out)
 
 
 if __name__ == "__main__":

@@ -6,31 +6,29 @@ from pathlib import Path
 
 import ctranslate2
 import numpy as np
-from numpy.typing import NDArray
 
-from peers.outputs import N_PROMPT, Outputs
+from peers.outputs import Inputs, Outputs
 
 
-def ctranslate2_outputs(
-    folder: Path, features: NDArray[np.float32], tokens: list[int], compute_type: str
-) -> Outputs:  # features [n_mels, 2 n_audio_ctx]
-    """Raises ValueError if CTranslate2 would compute in another type on this machine."""
+def ctranslate2_outputs(folder: Path, inputs: Inputs, compute_type: str) -> Outputs:
+    """Raises ValueError if CTranslate2 computes in another type than asked for on this machine."""
     model = ctranslate2.models.Whisper(
         str(folder), device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=1
     )
     if model.compute_type != compute_type:
         raise ValueError(f"CTranslate2 computes in {model.compute_type}, not {compute_type}")
-    states = model.encode(ctranslate2.StorageView.from_array(features[None]))
-    logits = [
-        model.generate(
+    states = model.encode(ctranslate2.StorageView.from_array(inputs.features[None]))
+    rows = []
+    for n in range(len(inputs.text) + 1):
+        tokens = inputs.prompt + inputs.text[:n]
+        (result,) = model.generate(
             states,
-            [tokens[:n]],
+            [tokens],
             beam_size=1,
-            max_length=2 * (n + 1),
+            max_length=2,  # halved: one new token
             return_logits_vocab=True,
             suppress_blank=False,
             suppress_tokens=[],
-        )[0].logits[0][0]
-        for n in range(N_PROMPT, len(tokens) + 1)
-    ]
-    return Outputs(np.array(states)[0], np.stack([np.array(row).reshape(-1) for row in logits]))
+        )
+        rows.append(np.array(result.logits[0][0]).reshape(-1))
+    return Outputs(np.array(states)[0], np.stack(rows))

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-N_PROMPT = 4  # tokens of the prompt, which is one call of the decoder
-
 
 @dataclass(frozen=True)
 class Outputs:
@@ -17,3 +15,13 @@ class Outputs:
 
     states: NDArray[np.float32]
     logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """``features`` float32 [n_mels, 2 n_audio_ctx]; the decoder sees ``prompt`` in one call, then
+    the tokens of ``text`` one by one."""
+
+    features: NDArray[np.float32]
+    prompt: list[int]
+    text: list[int]

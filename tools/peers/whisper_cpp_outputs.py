@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from peers.outputs import N_PROMPT, Outputs
+from peers.outputs import Inputs, Outputs
 
 SOURCE = Path(__file__).with_name("whisper_cpp_states.cpp")
 THREADS = 1
@@ -38,9 +38,7 @@ def build_library(sources: Path, folder: Path) -> Path:
     return library
 
 
-def whisper_cpp_outputs(
-    library: Path, model: Path, features: NDArray[np.float32], tokens: list[int], n_audio_state: int
-) -> Outputs:  # features [n_mels, 2 n_audio_ctx]
+def whisper_cpp_outputs(library: Path, model: Path, inputs: Inputs, n_audio_state: int) -> Outputs:
     """Raises RuntimeError where a call of whisper.cpp's fails."""
     lib = ctypes.CDLL(str(library))
     lib.states_open.restype = ctypes.c_void_p
@@ -48,25 +46,24 @@ def whisper_cpp_outputs(
     context = ctypes.c_void_p(lib.states_open(str(model).encode()))
     if not context:
         raise RuntimeError(f"whisper.cpp does not load {model}")
-    n_mels, n_frames = features.shape
-    mel = np.ascontiguousarray(features, np.float32)
-    _check(lib.whisper_set_mel(context, _floats(mel), n_frames, n_mels), "set_mel")
+    n_mels, n_frames = inputs.features.shape
+    mel = np.ascontiguousarray(inputs.features)
+    _check(lib.whisper_set_mel(context, _pointer(mel), n_frames, n_mels), "set_mel")
     _check(lib.whisper_encode(context, 0, THREADS), "encode")
     states = np.empty((n_frames // 2, n_audio_state), np.float32)
-    lib.states_get(context, _floats(states))
-    rows = []
+    lib.states_get(context, _pointer(states))
     n_vocab = lib.whisper_n_vocab(context)
-    done = 0
-    for end in range(N_PROMPT, len(tokens) + 1):
-        ids = (ctypes.c_int32 * (end - done))(*tokens[done:end])
-        _check(lib.whisper_decode(context, ids, end - done, done, THREADS), "decode")
+    rows, position = [], 0
+    for tokens in (inputs.prompt, *([token] for token in inputs.text)):
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        _check(lib.whisper_decode(context, ids, len(tokens), position, THREADS), "decode")
         rows.append(np.ctypeslib.as_array(lib.whisper_get_logits(context), (n_vocab,)).copy())
-        done = end
+        position += len(tokens)
     lib.whisper_free(context)
     return Outputs(states, np.stack(rows))
 
 
-def _floats(array: NDArray[np.float32]) -> ctypes.c_void_p:
+def _pointer(array: NDArray[np.float32]) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 

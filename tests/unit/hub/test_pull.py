@@ -160,7 +160,14 @@ class TestWhatIsDownloaded:
     @pytest.mark.parametrize(
         "shard",
         [
-            *("../model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "config.json"),
+            *(
+                "../model.safetensors",
+                "/nowhere/a.safetensors",
+                "a/b.safetensors",
+                "..",
+                "",
+                "config.json",
+            ),
             *("a\\b.safetensors", ".hidden.safetensors", "a\0.safetensors", "C:x.safetensors"),
         ],
     )
