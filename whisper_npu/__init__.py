@@ -7,14 +7,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from whisper_npu.audio import load_audio
-    from whisper_npu.results import Segment, Transcription, Word
+    from whisper_npu.npu.manager import KernelManager
+    from whisper_npu.results import Placement, Segment, Transcription, Word
     from whisper_npu.transcriber import Transcriber
 
 __version__ = "0.1.0"
 
-__all__ = ["Segment", "Transcriber", "Transcription", "Word", "__version__", "load_audio"]
+__all__ = [
+    "KernelManager",
+    "Placement",
+    "Segment",
+    "Transcriber",
+    "Transcription",
+    "Word",
+    "__version__",
+    "load_audio",
+]
 
 _HOMES = {
+    "KernelManager": "npu.manager",
+    "Placement": "results",
     "Segment": "results",
     "Transcriber": "transcriber",
     "Transcription": "results",

@@ -323,6 +323,9 @@ def test_no_buffer_is_made_while_running() -> None:
 
     model = accelerated(everywhere(SMALL), SoftwareDevice(fault))
     run_windows(model)
+    first = made.index("launch")
+    encoder = len(PRODUCTS["encoder"])
+    assert made[first : first + encoder] == ["launch"] * encoder
     made.clear()
     run_windows(model)
     assert set(made) == {"launch"}

@@ -18,17 +18,18 @@ def ctranslate2_outputs(folder: Path, inputs: Inputs, compute_type: str) -> Outp
     if model.compute_type != compute_type:
         raise ValueError(f"CTranslate2 computes in {model.compute_type}, not {compute_type}")
     states = model.encode(ctranslate2.StorageView.from_array(inputs.features[None]))
-    rows = []
-    for n in range(len(inputs.text) + 1):
-        tokens = inputs.prompt + inputs.text[:n]
-        (result,) = model.generate(
-            states,
-            [tokens],
-            beam_size=1,
-            max_length=2,  # halved: one new token
-            return_logits_vocab=True,
-            suppress_blank=False,
-            suppress_tokens=[],
-        )
-        rows.append(np.array(result.logits[0][0]).reshape(-1))
+    steps = len(inputs.text) + 1
+    # Tokens after the control tokens of a prompt are forced, and counted as generated.
+    (result,) = model.generate(
+        states,
+        [inputs.prompt + inputs.text],
+        beam_size=1,
+        max_length=2 * steps,  # it halves this
+        return_logits_vocab=True,
+        suppress_blank=False,
+        suppress_tokens=[],
+    )
+    if len(result.logits[0]) != steps:
+        raise ValueError(f"CTranslate2 gives {len(result.logits[0])} steps, not {steps}")
+    rows = [np.array(row).reshape(-1) for row in result.logits[0]]
     return Outputs(np.array(states)[0], np.stack(rows))

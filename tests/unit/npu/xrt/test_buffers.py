@@ -96,6 +96,12 @@ def test_what_is_kept_is_bounded(
     assert pyxrt.live_bos["host_only"] == 5
     taken.clear()
     assert pyxrt.live_bos["host_only"] == 3
+    # Memory that is taken again is no longer among it.
+    for _ in range(10):
+        taken = [kernel.buffer(3, 300) for _ in range(3)]
+        taken.clear()
+    assert pyxrt.live_bos["host_only"] == 3
+    assert pyxrt.count("bo") == 5
 
 
 def test_what_is_bound_is_not_freed(device: XrtDevice, kernel: XrtKernel, pyxrt: FakePyxrt) -> None:
