@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError, OutputError
+from whisper_npu.home import home_folder
 from whisper_npu.hub.names import repository_of, short_name
 from whisper_npu.model.json_file import read_json
 
@@ -75,7 +75,7 @@ class Store:
     """The models under ``home``; by default ``WHISPER_NPU_HOME``, or the user's cache folder."""
 
     def __init__(self, home: Path | None = None) -> None:
-        self.home = home or _default_home()
+        self.home = home or home_folder()
         self._models = self.home / "models"
 
     def find(self, name: str) -> StoredModel | None:
@@ -206,15 +206,6 @@ def record(model: StoredModel) -> dict[str, Any]:
     fields: dict[str, Any] = {name: getattr(model, name) for name in _TEXT_FIELDS}
     files = {n: {"size": f.size, "sha256": f.sha256} for n, f in model.files.items()}
     return {**fields, "files": files}
-
-
-def _default_home() -> Path:
-    home = os.environ.get("WHISPER_NPU_HOME")
-    if home:
-        return Path(home).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("whisper-npu", appauthor=False)
 
 
 def _key(repository: str) -> str:
