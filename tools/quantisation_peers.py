@@ -42,10 +42,10 @@ from whisper_npu.runtime.model import Model
 
 N_STEPS = 16
 OURS = ("INT8 weights, float32", "INT8")
-PEERS = ("CTranslate2 int8", "whisper.cpp q8_0")
-# The same without INT8: how far the runtimes are apart before anything is quantised. (whisper.cpp
-# does not run files in float32.)
-PLAIN = ("CTranslate2 float32", "whisper.cpp f16")
+PEERS = ("CTranslate2 int8", "whisper.cpp q8_0", "whisper.cpp q8_0, flash")
+# The peers also run without INT8: that shows how far they are from ours by themselves.
+CTRANSLATE2 = {"int8": "int8_float32", "float32": "float32"}  # type of the file -> of the products
+WHISPER_CPP = ("q8_0", "f16")  # it does not run files in float32
 
 
 def write_source(args: argparse.Namespace, folder: Path) -> None:
@@ -139,15 +139,17 @@ def main() -> None:
             OURS[0]: our_outputs(Model(int8), inputs),
             OURS[1]: our_outputs(Model(int8, "int8"), inputs),
         }
-        for name, dtype in zip((*PEERS, *PLAIN)[::2], ("int8", "float32"), strict=True):
+        for dtype, compute_type in CTRANSLATE2.items():
             write_ctranslate2(seeded, work / dtype, dtype)
-            compute_type = {"int8": "int8_float32"}.get(dtype, dtype)
+            name = f"CTranslate2 {dtype}"
             found[name] = ctranslate2_outputs(work / dtype, inputs, compute_type)
         library = build_library(args.whisper_cpp, args.build or work)
-        for name, dtype in zip((*PEERS, *PLAIN)[1::2], ("q8_0", "f16"), strict=True):
+        for dtype in WHISPER_CPP:
             write_ggml(seeded, work / dtype, dtype)
-            width = plain.dims.n_audio_state
-            found[name] = whisper_cpp_outputs(library, work / dtype, inputs, width)
+            for flash, attention in ((False, ""), (True, ", flash")):
+                name = f"whisper.cpp {dtype}{attention}"
+                width = plain.dims.n_audio_state
+                found[name] = whisper_cpp_outputs(library, work / dtype, inputs, width, flash)
     errors = {name: relative_errors(outputs, reference) for name, outputs in found.items()}
     print("\n".join(table(errors)))
 

@@ -43,7 +43,7 @@ def whisper_cpp_outputs(library: Path, model: Path, inputs: Inputs, n_audio_stat
     lib = ctypes.CDLL(str(library))
     lib.states_open.restype = ctypes.c_void_p
     lib.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
-    context = ctypes.c_void_p(lib.states_open(str(model).encode()))
+    context = ctypes.c_void_p(lib.states_open(str(model).encode(), flash_attention))
     if not context:
         raise RuntimeError(f"whisper.cpp does not load {model}")
     n_mels, n_frames = inputs.features.shape
@@ -57,7 +57,9 @@ def whisper_cpp_outputs(library: Path, model: Path, inputs: Inputs, n_audio_stat
     for tokens in (inputs.prompt, *([token] for token in inputs.text)):
         ids = (ctypes.c_int32 * len(tokens))(*tokens)
         _check(lib.whisper_decode(context, ids, len(tokens), position, THREADS), "decode")
-        rows.append(np.ctypeslib.as_array(lib.whisper_get_logits(context), (n_vocab,)).copy())
+        # A row for each token, of which only the last is computed.
+        logits = np.ctypeslib.as_array(lib.whisper_get_logits(context), (len(tokens), n_vocab))
+        rows.append(logits[-1].copy())
         position += len(tokens)
     lib.whisper_free(context)
     return Outputs(states, np.stack(rows))

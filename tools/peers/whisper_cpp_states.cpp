@@ -4,11 +4,12 @@
 
 extern "C" {
 
-// The defaults of whisper.cpp, on the CPU. Returns null if the file cannot be loaded.
-whisper_context * states_open(const char * path) {
+// On the CPU. Returns null if the file cannot be loaded.
+whisper_context * states_open(const char * path, bool flash_attention) {
     whisper_log_set([](ggml_log_level, const char *, void *) {}, nullptr);
     whisper_context_params params = whisper_context_default_params();
     params.use_gpu = false;
+    params.flash_attn = flash_attention;
     return whisper_init_from_file_with_params(path, params);
 }
 

@@ -111,10 +111,10 @@ class TestModels:
         assert entries(store) == ["owner--nano"]
 
     def test_what_a_killed_process_leaves_is_cleared_away(self, store: Store) -> None:
+        model = install(store)
         for state in ("incoming", "replaced"):
             (store.home / "models" / f".owner--nano.{state}" / "model").mkdir(parents=True)
-        assert store.all() == []
-        install(store)
+        assert store.all() == [model]
         install(store)
         assert entries(store) == ["owner--nano"]
 

@@ -59,10 +59,11 @@ def test_products_are_exact(m: int, k: int, n: int, tile: GemmTile, seed: int) -
 def test_the_largest_sums(k: int) -> None:
     """Beyond 2**24, where float32 has no odd integers."""
     x, w = np.full((2, k), -128, np.int8), np.full((3, k), -128, np.int8)
-    x[1, 0] = 1
+    x[1, 0] = w[2, 0] = 1
     found = product(gemm(), x, w)
     assert np.array_equal(found, exact(x, w))
     assert found[0, 0] == 2**14 * k
+    assert found[1, 2] == 2**14 * (k - 1) + 1
 
 
 @given(sizes, sizes, tiles, st.integers(0, 2**32))
