@@ -38,8 +38,13 @@ def build_library(sources: Path, folder: Path) -> Path:
     return library
 
 
-def whisper_cpp_outputs(library: Path, model: Path, inputs: Inputs, n_audio_state: int) -> Outputs:
-    """Raises RuntimeError where a call of whisper.cpp's fails."""
+def whisper_cpp_outputs(
+    library: Path, model: Path, inputs: Inputs, n_audio_state: int, flash_attention: bool
+) -> Outputs:
+    """With flash attention, its default, the encoder attends to some frames of zeros as well.
+
+    Raises RuntimeError where a call of whisper.cpp's fails.
+    """
     lib = ctypes.CDLL(str(library))
     lib.states_open.restype = ctypes.c_void_p
     lib.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
