@@ -24,15 +24,16 @@ RATE = synth.RATE
 FULL = 30.0
 CTC_SYMBOLS = " 'abcdefghijklmnopqrstuvwxyz"
 N_CTC = len(CTC_SYMBOLS) + 1
-# (seconds, windows in one process's batch, share of the batches at first and in the end)
+# (seconds, windows in one process's batch, share of the batches at hardness 0, 1 and 2)
 BUCKETS = [
-    (4.0, 10, 0.5, 0.28),
-    (6.0, 7, 0.34, 0.26),
-    (10.0, 4, 0.06, 0.16),
-    (16.0, 3, 0.04, 0.1),
-    (30.0, 2, 0.06, 0.2),
+    (4.0, 10, (0.5, 0.28, 0.12)),
+    (6.0, 7, (0.34, 0.26, 0.14)),
+    (10.0, 4, (0.06, 0.16, 0.14)),
+    (16.0, 3, (0.04, 0.1, 0.1)),
+    (30.0, 2, (0.06, 0.2, 0.5)),
 ]
-MAX_PROMPT = 200
+# Long-form decoding gives the next window up to 223 tokens of previous text.
+MAX_PROMPT = 223
 
 
 @dataclass
@@ -90,8 +91,9 @@ class Composer:
     seed: int
     name: str = "train"
     clean: bool = False
-    # 0: mostly one utterance near the start of a short window; 1: everything. The decoder finds the
-    # audio by its position at first, and by its content later.
+    # 0: mostly one utterance near the start of a short window; 1: everything; 2: mostly the full
+    # windows, timestamps and previous text of long recordings. The decoder finds the audio by its
+    # position at first, and by its content later.
     hardness: float = 1.0
     utterances: list[tuple[np.ndarray, synth.Utterance]] = field(default_factory=list)
 
@@ -162,9 +164,10 @@ class Composer:
 
     def _prompt(self, seconds: float, timed: bool) -> list[int]:
         """Previous text, as long-form decoding hands it over: with its timestamps when timed."""
-        if self.rng.random() > (0.4 if seconds > 15 else 0.1):
+        long = seconds > 15
+        if self.rng.random() > ((0.65 if self.hardness > 1 else 0.4) if long else 0.1):
             return []
-        wanted = self.rng.randint(1, MAX_PROMPT if seconds > 15 else 30)
+        wanted = self.rng.randint(1, MAX_PROMPT if long else 30)
         tokens: list[int] = []
         at = self.rng.randrange(0, 60)
         while len(tokens) < wanted:
@@ -183,7 +186,7 @@ class Composer:
         """A window of `seconds` that begins at `start` of the 30 that the model thinks it sees."""
         rng = self.rng
         audio = np.zeros(int(seconds * RATE), dtype=np.float32)
-        timed = rng.random() < 0.5
+        timed = rng.random() < (0.8 if seconds > 15 and self.hardness > 1 else 0.5)
         prompt = self._prompt(seconds, timed)
         head = [*prompt, vocab.SOT]
         mask = [-1] * len(prompt)
@@ -299,8 +302,7 @@ class Composer:
 
     def pick_bucket(self) -> int:
         """Which window length comes next."""
-        hard = self.hardness
-        shares = [first + hard * (last - first) for _, _, first, last in BUCKETS]
+        shares = [float(np.interp(self.hardness, (0, 1, 2), each)) for *_, each in BUCKETS]
         return self.rng.choices(range(len(BUCKETS)), shares)[0]
 
     def batch(self, bucket: int) -> Batch:
@@ -308,7 +310,7 @@ class Composer:
         rng = self.rng
         seconds, count = BUCKETS[bucket][:2]
         last = int((FULL - seconds) * 50)
-        start = rng.randint(0, last) if rng.random() < 0.15 + 0.45 * self.hardness else 0
+        start = rng.randint(0, last) if rng.random() < 0.15 + 0.45 * min(1.0, self.hardness) else 0
         windows = [self.window(seconds, start / 50) for _ in range(count)]
         return self.collate(windows, start)
 

@@ -177,11 +177,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--show", type=int, default=0)
+    parser.add_argument("--beam-size", type=int, help="greedy if not given")
     parser.add_argument("--no-fallback", action="store_true", help="temperature 0 only")
     parser.add_argument("--recording", type=Path, help="another recording ...")
     parser.add_argument("--text", default="", help="... and what is said in it")
     options = parser.parse_args()
-    keywords = {"temperature": 0.0} if options.no_fallback else {}
+    keywords: dict[str, Any] = {"temperature": 0.0} if options.no_fallback else {}
+    if options.beam_size is not None:
+        keywords["beam_size"] = options.beam_size
     backend = own_runtime if options.backend == "own" else openai_runtime
     run = backend(options.model, options.precision, **keywords)
     speech = options.work_dir / "speech"

@@ -49,6 +49,7 @@ class Options:
     hold: float = 0.5
     easy_until: float = 0.2
     hard_from: float = 0.45
+    long_from: float = 0.8
     ctc_weight: float = 1.5
     smoothing: float = 0.05
     processes: int = 2
@@ -265,8 +266,10 @@ class Trainer(Worker):
         return self.spent / 60 / (self.options.minutes or 1.0)
 
     def hardness(self) -> float:
-        """From short single utterances to the full mix, by progress."""
+        """From short single utterances to the full mix and to long windows, by progress."""
         options = self.options
+        if self.progress() >= options.long_from:
+            return 2.0
         span = options.hard_from - options.easy_until
         return min(1.0, max(0.0, (self.progress() - options.easy_until) / span))
 
@@ -334,6 +337,7 @@ def main() -> None:
     parser.add_argument("--hold", type=float, default=Options.hold)
     parser.add_argument("--easy-until", type=float, default=Options.easy_until)
     parser.add_argument("--hard-from", type=float, default=Options.hard_from)
+    parser.add_argument("--long-from", type=float, default=Options.long_from)
     parser.add_argument("--resume", action="store_true")
     Trainer(Options(**vars(parser.parse_args()))).run()
 
