@@ -2,10 +2,10 @@
 
     python tools/fallback_sweep.py samples/*.flac --model demo --kernels DIR
 
-All products with weights run on the software device's INT8 kernels. In each run one op, which has
-a kernel to itself, fails once; after that the recordings must have the same tokens and
-probabilities as with ``--precision int8`` on NumPy, and the report must name what fell back and
-nothing else. Prints a line for each way and a total; exit code 1 if anything differed.
+Products with weights run on the software device's INT8 kernels: all of them, every second one, then
+all again while one op, which has a kernel to itself, fails once. The recordings must have the same
+tokens and probabilities as with ``--precision int8`` on NumPy, and the report must name what fell
+back and nothing else. Prints a line for each way and a total; exit code 1 if anything differed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from whisper_npu.audio import stream_audio
@@ -36,7 +36,7 @@ from whisper_npu.npu.device import (
 from whisper_npu.npu.registry import Entry, load_registry
 from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.results import Segment
-from whisper_npu.runtime.accelerator import KINDS, Accelerator
+from whisper_npu.runtime.accelerator import KINDS, Accelerator, Chooser
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.plan import Machine
 from whisper_npu.runtime.usage import Usage
@@ -74,6 +74,13 @@ WAYS = (
     Way("buffer", 3, BufferRefused),
 )
 
+# Which products, by number, are on kernels while nothing fails.
+PLACEMENTS: dict[str, Callable[[int], bool]] = {
+    "all products": lambda i: True,
+    "every second product": lambda i: i % 2 == 0,
+    "the others": lambda i: i % 2 == 1,
+}
+
 
 class Fault:
     """Fails a kernel once. ``seen`` counts its actions of this kind, ``after`` all later ones."""
@@ -109,6 +116,10 @@ class Sweep:
             if op.kind in KINDS
         ]
 
+    def _model(self, device: SoftwareDevice, choose: Chooser, usage: Usage) -> Model:
+        accelerator = Accelerator(device, choose, usage, check_rate=0.0)
+        return Model(self.checkpoint, "int8", Machine(usage, accelerator))
+
     def _features(self, path: str, model: Model) -> LogMel:
         return compute_log_mel(stream_audio(path), model.dims.n_mels, model.log_mel)
 
@@ -122,6 +133,23 @@ class Sweep:
             features.close()
         return segments
 
+    def place(self, on_kernel: Callable[[int], bool]) -> tuple[int, bool]:
+        """Products launched when those of these numbers are on kernels, by turns on either, and
+        whether all is as expected."""
+        places = {
+            op: (self._large, self._small)[i // 2 % 2]
+            for i, op in enumerate(self.ops)
+            if on_kernel(i)
+        }
+
+        def choose(graph: Graph, op: Op) -> Entry | None:
+            return places.get((graph.name, op.name))
+
+        usage = Usage()
+        model = self._model(SoftwareDevice(), choose, usage)
+        right = self._transcribe(model) == self._expected and not usage.fallbacks
+        return usage.launches, right
+
     def run(self, phase: str, name: str, way: Way) -> str | None:
         """What is wrong after this op failed in this way, None if nothing is; "" if it never
         came so far."""
@@ -130,8 +158,7 @@ class Sweep:
             return self._small if (graph.name, op.name) == (phase, name) else self._large
 
         fault, usage = Fault(self._small.contract.name, way), Usage()
-        accelerator = Accelerator(SoftwareDevice(fault), choose, usage, check_rate=0.0)
-        model = Model(self.checkpoint, "int8", Machine(usage, accelerator))
+        model = self._model(SoftwareDevice(fault), choose, usage)
         if self._transcribe(model) != self._expected:
             return f"{phase}/{name}: another transcript"
         if fault.seen < way.nth:
@@ -158,6 +185,10 @@ def main() -> int:
     sweep = Sweep(args.model, args.audio, registry[LARGE], registry[SMALL])
     ops = sweep.ops[:: args.every]
     tried = failed = 0
+    for what, on_kernel in PLACEMENTS.items():
+        launches, right = sweep.place(on_kernel)
+        print(f"{what} on kernels: {launches} launches, {'same' if right else 'WRONG'}", flush=True)
+        failed += not right
     for way in WAYS:
         outcomes = [sweep.run(phase, name, way) for phase, name in ops]
         wrong = [outcome for outcome in outcomes if outcome]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from whisper_npu.npu.contract import EXACT, KernelContract
+from whisper_npu.npu.contract import CPU_FAMILY, EXACT, KernelContract
 from whisper_npu.npu.registry import built_in_folder, read_folder
 from whisper_npu.npu.verdict_measures import FEATURE_LIMIT, RELATIVE_LIMIT, Measure
 from whisper_npu.npu.verdicts import (
@@ -24,6 +24,8 @@ from whisper_npu.npu.verdicts import (
 
 NAME = "INVENTORY.md"
 
+_UNKNOWN = "unknown detail: "
+
 INTRODUCTION = """\
 # Kernels
 
@@ -31,10 +33,10 @@ Written by `tools/kernel_inventory.py` from `registry.json` and from verdicts th
 test fails if this file is out of date. Do not edit it.
 
 The kernels are those of the inventory of 30 October 2025 in the repository Unicorn-Amanuensis
-("69 XCLBINs", of which it names 19 and counts the rest), AMD's three GEMM files that it names, and
-sources that belong to them. None of the binaries is here: to have a kernel's files looked for, put
-them into a folder of your own under the paths that a `registry.json` there gives, and name that
-folder with `--kernels` or in `WHISPER_NPU_KERNELS`.
+("69 XCLBINs", of which it names 19 and counts the rest), AMD's three GEMM files that it names,
+sources that belong to them, and our own. None of the binaries is here: to have a kernel's files
+looked for, put them into a folder of your own under the paths that a `registry.json` there gives,
+and name that folder with `--kernels` or in `WHISPER_NPU_KERNELS`.
 
 A kernel with an *exact* model has one in NumPy (`whisper_npu/npu/models`) that gives every bit of
 its output, as its source defines it; it was never compared with a device. What could not be found
@@ -87,6 +89,10 @@ and `mel_log10`.""",
 Copies, made to see whether anything runs. Some of the files have no design in them.""",
     "validation": """\
 Files of XRT's and the driver's own tests. One entry stands for all.""",
+    CPU_FAMILY: """\
+Our own, for the processor itself: compiled by `whisper-npu kernels build` (`whisper_npu/cpu`) in a
+variant for every instruction set, and used where they were verified against the op that specifies
+them, which is their model (`whisper_npu/ops`).""",
     "amd_gemm": """\
 AMD's files for the self-test of XRT on NPUs of the second generation. Their folders are named after
 the PCI device 17f0 and its revision; Phoenix is 1502.""",
@@ -181,6 +187,7 @@ def _facts(contract: KernelContract) -> str:
     ]
     facts = [
         f"Computes: {contract.arithmetic.text}.",
+        *([f"Exactness: {contract.exactness}."] if contract.exactness.startswith("within") else []),
         f"Layout: {contract.layout}." + (f" Buffers: {', '.join(sizes)}." if sizes else ""),
         *contract.known_issues,
         "Sources: " + ", ".join(f"`{path}`" for path in contract.provenance.paths) + ".",
@@ -196,9 +203,9 @@ def _limit(measure: Measure) -> str:
 
 def _not_known(found: Sequence[tuple[KernelContract, Verdict]]) -> str:
     return "\n".join(
-        f"* `{c.name}`: {c.exactness.removeprefix('unknown detail: ')}."
+        f"* `{c.name}`: {c.exactness.removeprefix(_UNKNOWN)}."
         for c, _ in found
-        if c.exactness != EXACT
+        if c.exactness.startswith(_UNKNOWN)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from os import PathLike
@@ -20,6 +21,8 @@ from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.runtime.machine import choose_precision, make_machine, open_device
 from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.plan import Machine
+from whisper_npu.runtime.usage import Usage
 from whisper_npu.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -40,7 +43,9 @@ class Transcriber:
     int8 on a device and float32 without one. ``kernels`` are folders with kernels of your own.
     Raises KernelError if ops that were asked to be on the NPU cannot be, unless
     ``allow_fallback``. ``check_rate`` is the share of launches that are recomputed and compared.
-    Raises OptionError for values that an option does not take.
+    ``cpu_kernels`` says whether to use the kernels that ``whisper-npu kernels build`` compiled for
+    this CPU; if not given, they are used if they are there and verified. Raises OptionError for
+    values that an option does not take.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Transcriber:
         kernels: Sequence[str | PathLike[str]] = (),
         allow_fallback: bool = False,
         check_rate: float = 1e-3,
+        cpu_kernels: bool | None = None,
     ) -> None:
         if precision is not None:
             _precision(precision)
@@ -71,8 +77,26 @@ class Transcriber:
             auto=device == "auto",
             allow_fallback=allow_fallback,
             check_rate=check_rate,
+            cpu_kernels=cpu_kernels,
         )
         self._model = Model(checkpoint, chosen, machine)
+        # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
+        # small objects. A device that was given is its owner's.
+        own = opened if isinstance(device, str) else None
+        self._give_back = weakref.finalize(self, _give_back, machine, own)
+
+    def close(self) -> None:
+        """Give back the NPU, as happens with the transcriber's end, and what is on it.
+
+        What is transcribed afterwards runs on NumPy.
+        """
+        self._give_back()
+
+    def __enter__(self) -> Transcriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def transcribe(
         self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
@@ -94,8 +118,7 @@ class Transcriber:
     ) -> SegmentStream:
         """As ``transcribe``, but an iterator that gives each segment as soon as it is decoded."""
         checked = TranscribeOptions.from_keywords(**options)
-        usage = self._model.machine.usage
-        before = usage.snapshot()
+        before = self._model.machine.usage.snapshot()
         features = compute_log_mel(
             stream_audio(audio, sampling_rate=sampling_rate),
             self.dims.n_mels,
@@ -108,7 +131,18 @@ class Transcriber:
         except BaseException:
             features.close()
             raise
-        return SegmentStream(transcript, features, partial(usage.since, before))
+        # The stream keeps the transcriber, and with it the NPU.
+        return SegmentStream(transcript, features, partial(self._placement, before))
+
+    def _placement(self, before: Usage) -> Placement:
+        return self._model.machine.usage.since(before)
+
+
+def _give_back(machine: Machine, device: Device | None) -> None:
+    if machine.accelerator is not None:
+        machine.accelerator.close()
+    if device is not None:
+        device.close()
 
 
 def _precision(name: str) -> Precision:

@@ -13,11 +13,14 @@ from whisper_npu.cli import main
 SAMPLES = Path(__file__).parents[2] / "samples"
 
 
-def transcribe(out: Path, *arguments: str) -> str:
-    sample = str(SAMPLES / "weather.flac")
-    assert main(["transcribe", sample, "-o", str(out), "-f", "json", *arguments]) == 0
-    text: str = json.loads((out / "weather.json").read_text())["text"]
-    return text
+TEXTS = json.loads((SAMPLES / "texts.json").read_text())
+
+
+def transcribe(out: Path, *arguments: str, sample: str = "weather.flac") -> str:
+    path = SAMPLES / sample
+    assert main(["transcribe", str(path), "-o", str(out), "-f", "json", *arguments]) == 0
+    text: str = json.loads((out / path.with_suffix(".json").name).read_text())["text"]
+    return text.strip()
 
 
 def test_used_with_a_notice_when_no_model_is_named_and_none_was_pulled(
@@ -32,9 +35,11 @@ def test_used_with_a_notice_when_no_model_is_named_and_none_was_pulled(
     assert capsys.readouterr().err == ""
 
 
-def test_it_hears_a_sample(tmp_path: Path) -> None:
-    expected = json.loads((SAMPLES / "texts.json").read_text())["weather.flac"]["text"]
-    assert transcribe(tmp_path, "--model", "demo").strip() == expected
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("sample", TEXTS)
+def test_it_hears_the_samples(tmp_path: Path, sample: str, precision: str) -> None:
+    heard = transcribe(tmp_path, "--model", "demo", "--precision", precision, sample=sample)
+    assert heard == TEXTS[sample]["text"]
 
 
 def test_it_is_small() -> None:

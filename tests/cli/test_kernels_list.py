@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.unit.npu.entries import entry, write_registry
 from whisper_npu.cli import main
 from whisper_npu.npu.registry import ENVIRONMENT
+from whisper_npu.runtime import machine
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,41 @@ def test_json_has_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert mine["measures"][0]["limit"] == 0
     assert mine["measures"][0]["passed"] is False
     assert kernels["amd_gemm_17f0_20"]["op"] == "linear_int8"
+
+
+def test_what_is_verified(
+    tmp_path: Path, cache_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the device that is asked for, and on no other."""
+    write_registry(tmp_path, entry(), entry(name="theirs"))
+    options = ["--kernels", str(tmp_path), "--format", "json"]
+    main(["kernels", "verify", "mine", "--device", "software", "--kernels", str(tmp_path)])
+    capsys.readouterr()
+
+    def states(*arguments: str) -> dict[str, str]:
+        assert main(["kernels", "list", *options, *arguments]) == 0
+        return {k["name"]: k["verification"] for k in json.loads(capsys.readouterr().out)}
+
+    found = states("--device", "software")
+    assert found.pop("mine") == "verified"
+    assert set(found.values()) == set(states().values()) == {"unverified"}
+    write_registry(tmp_path, entry(version=9), entry(name="theirs"))
+    assert states("--device", "software")["mine"] == "unverified"
+
+
+def test_an_npu_that_does_not_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "accel0").touch()
+    monkeypatch.setattr(machine, "_NODES", tmp_path)
+    monkeypatch.setitem(sys.modules, "pyxrt", None)
+    assert main(["kernels", "list"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count(" unverified ") > 30
+    assert captured.err.startswith("whisper-npu: nothing is verified without an NPU: AMD's Python ")
+    assert captured.err.count("\n") == 1
+    assert main(["kernels", "list", "--device", "npu"]) == 5
+    assert capsys.readouterr().err.startswith("whisper-npu: error: AMD's Python module pyxrt ")
 
 
 def test_a_replaced_kernel_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

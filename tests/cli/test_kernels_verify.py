@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from whisper_npu.cli import main
 from whisper_npu.npu import registry, software
 from whisper_npu.npu.registry import ENVIRONMENT, SCHEMA_NAME, built_in_folder
 
+KERNELS = built_in_folder()
 Capture = pytest.CaptureFixture[str]
 
 
@@ -41,12 +43,32 @@ def test_all(capsys: Capture, cache_home: Path) -> None:
     captured = capsys.readouterr()
     assert captured.err == ""
     mine, silent, gemm = captured.out.splitlines()
-    assert mine.startswith("mine: verified: 5 cases, 10 launches, all outputs equal; ")
-    assert mine.endswith(" us a launch")
+    assert mine.startswith("mine: verified: 200 cases, 400 launches, all outputs equal; ")
+    assert re.search(r"; \d+ us a launch, copies \d+\.\d GB/s$", mine)
     assert silent.startswith("silent: not tried: ")
     assert gemm.startswith(f"{SMALL}: verified: 20 cases, 40 launches, all outputs equal; ")
     assert set(evidence(cache_home)) == {"mine", SMALL}
     assert all(record["failure"] is None for record in evidence(cache_home).values())
+
+
+def test_floats_within_their_bound(
+    capsys: Capture, folder: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A core that cuts off where the model rounds."""
+
+    def corrupt(count: int, outputs: Sequence[np.ndarray]) -> None:
+        outputs[0].view(np.uint16)[0] ^= 1
+
+    monkeypatch.setattr(
+        software, "SoftwareDevice", lambda make=software.SoftwareDevice: make(corrupt=corrupt)
+    )
+    monkeypatch.setattr(registry, "_PLACES", (KERNELS,))
+    assert main(["kernels", "verify", "layernorm_nosqrt", "--device", "software"]) == 0
+    assert re.search(
+        r"200 launches, errors of at most 0\.\d\d% of the accumulated magnitude; ",
+        capsys.readouterr().out,
+    )
+    assert 0 < evidence(cache_home)["layernorm_nosqrt"]["worst_error"] < 2**-7
 
 
 def test_one_and_its_status(capsys: Capture) -> None:

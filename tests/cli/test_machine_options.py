@@ -27,6 +27,7 @@ DEFAULTS = {
     "precision": None,
     "allow_fallback": False,
     "check_rate": 1e-3,
+    "cpu_kernels": None,
     "kernels": [],
 }
 
@@ -56,6 +57,8 @@ def passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str,
         ([], {}),
         (["--device", "npu"], {"device": "npu"}),
         (["--precision", "int8"], {"precision": "int8"}),
+        (["--cpu_kernels", "True"], {"cpu_kernels": True}),
+        (["--cpu-kernels=False"], {"cpu_kernels": False}),
         (["--allow_fallback", "True"], {"allow_fallback": True}),
         (["--allow-fallback=True"], {"allow_fallback": True}),
         (["--check_rate", "0.5"], {"check_rate": 0.5}),

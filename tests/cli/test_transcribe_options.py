@@ -40,6 +40,7 @@ class TestOptions:
         "logprob_threshold": -1.0,
         "no_speech_threshold": 0.6,
         "clip_timestamps": "0",
+        "batch_size": None,
         "word_timestamps": False,
         "prepend_punctuations": "\"'“¿([{-",
         "append_punctuations": "\"'.。,，!！?？:：”)]}、",
@@ -80,6 +81,7 @@ class TestOptions:
             ("logprob_threshold", "-0.5", -0.5),
             ("no_speech_threshold", "None", None),
             ("clip_timestamps", "1,2,3", "1,2,3"),
+            ("batch_size", "None", None),
             ("word_timestamps", "True", True),
             ("prepend_punctuations", "(", "("),
             ("append_punctuations", ")", ")"),
@@ -110,6 +112,12 @@ class TestOptions:
     ) -> None:
         assert self.options(fake, *arguments)["temperature"] == pytest.approx(expected)
 
+    @pytest.mark.parametrize("given", [[], ["--condition_on_previous_text", "False"]])
+    def test_batches_have_no_previous_text(self, fake: FakeTranscriber, given: list[str]) -> None:
+        options = self.options(fake, "--batch-size", "8", *given)
+        assert (options["batch_size"], options["condition_on_previous_text"]) == (8, False)
+        TranscribeOptions.from_keywords(**options)
+
     def test_hallucination_silence_threshold(self, fake: FakeTranscriber) -> None:
         arguments = ["--word_timestamps", "True", "--hallucination_silence_threshold", "2"]
         assert self.options(fake, *arguments)["hallucination_silence_threshold"] == 2
@@ -131,6 +139,7 @@ class TestOptions:
         assert called.pop("verbose") is True
         assert called.pop("fp16") is True
         assert mine.pop("seed") == 0
+        assert mine.pop("batch_size") is None
         assert mine == called
 
 
@@ -161,6 +170,12 @@ class TestUsage:
             (["--clip_timestamps", "5,2"], "error: --clip_timestamps: the clip 5,2 ends before"),
             (["--seed", "-1"], "error: --seed: must be an integer from 0"),
             (["--hallucination_silence_threshold", "2"], "needs word_timestamps"),
+            (["--batch_size", "0"], "error: --batch_size: must be 1 or more, not 0"),
+            (["--batch_size", "few"], "argument --batch_size: invalid"),
+            (
+                ["--batch_size", "8", "--condition_on_previous_text", "True"],
+                "error: --batch_size: 8 and condition_on_previous_text True cannot be given",
+            ),
             (["--highlight_words", "True"], "--highlight_words requires --word_timestamps True"),
             (["--max_line_width", "40"], "--max_line_width requires --word_timestamps True"),
             (["--max_line_count", "2"], "--max_line_count requires --word_timestamps True"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.npu.emulator import Emulator
-from tests.npu.test_xrt_traps import run, values
+from tests.npu.xrt_programs import PRELUDE, TIMEOUT_S, run, values
 
 pytestmark = pytest.mark.npu
 
@@ -85,6 +87,51 @@ say([first[k] for k in keys], [last[k] for k in keys], last["contexts_created"])
     first, last, created = values(emulator, code, xclbin)
     assert first == last == [0] * 5
     assert created == 12
+
+
+def test_devices_that_were_dropped(emulator: Emulator, xclbin: Path) -> None:
+    """They are in cycles of references, and keep their contexts until something collects them."""
+    code = """
+gc.disable()
+def use():
+    device, products = gemms(2, context_timeout_s=0.2)
+    for g in products:
+        g.check()
+for _ in range(3):
+    use()
+say(counters()["contexts"])
+"""
+    assert values(emulator, code, xclbin, contexts=3) == [2]
+
+
+def test_contexts_that_this_program_has_itself(emulator: Emulator, xclbin: Path) -> None:
+    code = """
+device, products = gemms(2)
+other = open_device(context_timeout_s=0.2)
+say(caught(lambda: other.open(registry(sys.argv[1])["gemm_0"])), [g.check() for g in products])
+"""
+    error, _ = values(emulator, code, xclbin, contexts=2)
+    assert error[0] == "NoContext"
+    assert "taken by this program (close " in error[1]
+
+
+def test_process_that_is_stopped(emulator: Emulator, xclbin: Path) -> None:
+    """Ctrl-Z for longer than a launch may take: that is not the kernel's time."""
+    code = """
+device, [g] = gemms(launch_timeout_s=4)
+print("ready", flush=True)
+g.launch()
+say(g.expected.tolist() == g.result.tolist())
+"""
+    process = emulator.start(PRELUDE + code, xclbin, latency_us=6_000_000)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    assert out == "[true]\n", err
 
 
 def test_process_that_does_not_close(emulator: Emulator, xclbin: Path) -> None:

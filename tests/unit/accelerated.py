@@ -10,6 +10,7 @@ import numpy as np
 
 from tests.unit.conftest import random_weights
 from tests.unit.npu.gemm_kernels import gemm_entry
+from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph, Op
@@ -38,6 +39,14 @@ FEATURES = np.random.RandomState(5).standard_normal((2, 80, 20)).astype(np.float
 RUNS = 2 * ("encoder", "cross_kv", "prefill", "step", "step")
 
 LARGE, SMALL = gemm_entry(64), gemm_entry(16)
+
+# Products by phase, all of them, and all in the order in which ``run_windows`` runs them.
+PRODUCTS = {
+    phase: [op.name for op in build_phase(phase, DIMS, 3, "int8").ops if op.kind == "linear_int8"]
+    for phase in PHASES
+}
+OPS = [(phase, op) for phase, ops in PRODUCTS.items() for op in ops]
+TIMELINE = [(phase, op) for phase in RUNS for op in PRODUCTS[phase]]
 
 
 def numpy_model() -> Model:
@@ -92,3 +101,7 @@ class Alternating:
 def all_but(phase: str, name: str) -> Chooser:
     """One op has the small kernel for itself, all others are on the large one."""
     return lambda graph, op: SMALL if (graph.name, op.name) == (phase, name) else LARGE
+
+
+def fallbacks(model: Model) -> list[tuple[str, str, str, str]]:
+    return [(f.phase, f.op, f.kernel, f.reason) for f in model.machine.usage.fallbacks]

@@ -12,9 +12,11 @@ from make_checkpoint import Recipe
 import whisper_npu.npu.xrt as xrt
 from tests.unit.accelerated import DIMS
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
+from tests.unit.signals import noise
 from whisper_npu import Transcriber
 from whisper_npu.errors import KernelError, OptionError
-from whisper_npu.npu.device import NoDevice
+from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.npu.device import DeviceError, NoContext, NoDevice
 from whisper_npu.npu.evidence import EvidenceStore
 from whisper_npu.npu.registry import read_folder
 from whisper_npu.npu.software import SoftwareDevice
@@ -109,6 +111,63 @@ def test_a_device_without_verified_kernels(folder: Path) -> None:
         assert made.accelerator is not None
 
 
+class Taken(SoftwareDevice):
+    """Another program has all contexts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[str] = []
+
+    def open(self, entry):  # type: ignore[no-untyped-def]
+        self.tried.append(entry.contract.name)
+        raise NoContext("the NPU's contexts are taken by python (process 12)")
+
+
+def test_a_device_that_others_have(verified: Path) -> None:
+    """An error before the first window, unless NumPy may do it."""
+    with pytest.raises(NoContext, match=r"taken by python \(process 12\)"):
+        make_machine(Taken(), DIMS, "int8", kernels=[verified])
+    for options in ({"allow_fallback": True}, {"auto": True}):
+        device = Taken()
+        made = make_machine(device, DIMS, "int8", kernels=[verified], **options)
+        assert made.accelerator is not None
+        assert device.tried == []
+
+
+def test_what_was_opened_before_is_given_back(verified: Path) -> None:
+    class Second(SoftwareDevice):
+        closed = 0
+
+        def open(self, entry):  # type: ignore[no-untyped-def]
+            if entry.contract.name == SMALL:
+                raise NoContext("taken")
+            kernel = super().open(entry)
+            kernel.close = self.count  # type: ignore[method-assign]
+            return kernel
+
+        def count(self) -> None:
+            self.closed += 1
+
+    device = Second()
+    with pytest.raises(NoContext):
+        make_machine(device, KNOWN_DIMENSIONS["tiny"], "int8", kernels=[verified])
+    assert device.closed == 1
+
+
+def test_all_kernels_that_are_used_are_opened_at_once(verified: Path) -> None:
+    opened: list[str] = []
+
+    def fault(action: str, kernel: str, count: int) -> DeviceError | None:
+        opened.append(f"{action} {kernel}")
+        return None
+
+    make_machine(SoftwareDevice(fault), DIMS, "int8", kernels=[verified])
+    assert opened == [f"open {SMALL}"]
+    opened.clear()
+    make_machine(SoftwareDevice(fault), KNOWN_DIMENSIONS["tiny"], "int8", kernels=[verified])
+    assert sorted(opened) == sorted([f"open {LARGE}", f"open {SMALL}"])
+
+
 def test_failed_evidence_is_no_permission(folder: Path) -> None:
     for entry in read_folder(folder):
         EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry, failure="wrong"))
@@ -159,6 +218,19 @@ class TestTranscriber:
             Transcriber(nano, device="software", kernels=[folder])
         made = Transcriber(nano, device="software", kernels=[folder], allow_fallback=True)
         assert made._model.precision == "int8"
+
+    def test_a_device_that_others_have(self, nano: Path, verified: Path) -> None:
+        with pytest.raises(NoContext):
+            Transcriber(nano, device=Taken(), kernels=[verified])
+        device = Taken()
+        made = Transcriber(nano, device=device, kernels=[verified], allow_fallback=True)
+        audio, options = noise(16000), {"language": "en", "temperature": 0.0, "sample_len": 3}
+        found = made.transcribe(audio, **options)
+        assert found == Transcriber(nano, precision="int8").transcribe(audio, **options)
+        assert found.placement is not None
+        assert {event.reason for event in found.placement.fallbacks} == {"no context"}
+        assert found.placement.ops["linear_int8"].keys() == {"numpy"}
+        assert len(device.tried) == len(set(device.tried)) > 0
 
     def test_auto_without_an_npu_is_the_cpu(self, nano: Path, nodes: Path) -> None:
         made = Transcriber(nano, device="auto")

@@ -105,6 +105,61 @@ def test_new_states_replace_the_cross_cache(model: Model, states: np.ndarray) ->
     np.testing.assert_array_equal(first, again)
 
 
+def test_batches_of_all_sizes_share_memory(
+    model: Model, states: np.ndarray, small_checkpoint: Checkpoint
+) -> None:
+    """Each is what it is in a model of its own, whatever was decoded before."""
+    three = np.concatenate([states, states[:1] * np.float32(0.5)])
+    tokens = np.random.RandomState(6).randint(0, 50, (3, 5))
+    # Keys and values of one position in 3 layers of 24.
+    row = 2 * 3 * 24 * 4
+    n_windows = n_sequences = 0
+    # Grown are the sequences, the windows, both; then nothing.
+    for shape in [(1, 1), (1, 4), (3, 1), (1, 4), (3, 2), (2, 1), (2, 3), (1, 1), (3, 2)]:
+        n_audio, group = shape
+        found = []
+        three = three * np.float32(0.9)
+        for of in (model, Model(small_checkpoint)):
+            session = of.decoder(three[:n_audio], group)
+            found.append(session.prefill(tokens[:n_audio], [4]).copy())
+            found.append(session.step(np.arange(n_audio * group)).copy())
+        np.testing.assert_array_equal(found[0], found[2])
+        np.testing.assert_array_equal(found[1], found[3])
+        n_windows = max(n_windows, n_audio)
+        n_sequences = max(n_sequences, n_audio * group)
+        assert cache_bytes(model) == row * (30 * n_windows + 16 * n_sequences)
+
+
+def cache_bytes(model: Model) -> int:
+    """All that the sessions that are kept have as keys and values."""
+    arrays = {}
+    for session in model._sessions._made.values():
+        for cache in (*session._caches.values(), *session._cross.values()):
+            base = cache if cache.base is None else cache.base
+            arrays[id(base)] = base.nbytes
+    return sum(arrays.values())
+
+
+def test_only_a_few_sessions_are_kept(model: Model, states: np.ndarray) -> None:
+    sessions = [model.decoder(states, group) for group in range(11, 0, -1)]
+    assert list(model._sessions._made.values()) == sessions[-4:]
+    assert model.decoder(states, 4) is sessions[-4]
+    # Those used last are kept.
+    model.decoder(states, 5)
+    assert model.decoder(states, 4) is sessions[-4]
+
+
+def test_the_cross_cache_of_states_is_computed_once(model: Model, states: np.ndarray) -> None:
+    runs = model.machine.usage.runs
+    for group in (1, 2, 1):
+        model.decoder(states, group)
+    # Window by window.
+    assert runs["cross_kv"] == 2
+    model.decoder(states[:1])
+    model.decoder(states)
+    assert runs["cross_kv"] == 5
+
+
 @pytest.mark.parametrize("tokens", [[[50]], [[-1]]])
 def test_token_ids_outside_the_vocabulary(
     model: Model, states: np.ndarray, tokens: list[list[int]]

@@ -84,6 +84,13 @@ REFUSED_BY_TRANSCRIBING: list[tuple[dict[str, Any], str]] = [
         {"hallucination_silence_threshold": 2.0},
         "hallucination_silence_threshold: needs word_timestamps",
     ),
+    ({"batch_size": 0}, "batch_size: must be 1 or more, not 0"),
+    ({"batch_size": True}, "batch_size: must be 1 or more, not True"),
+    ({"batch_size": 2.0}, "batch_size: must be 1 or more, not 2.0"),
+    (
+        {"batch_size": 1, "condition_on_previous_text": True},
+        "batch_size: 1 and condition_on_previous_text True cannot be given together",
+    ),
     ({"beam": 5}, "beam: is not an option; did you mean beam_size"),
     ({"xyzzy": 5}, "xyzzy: is not an option; known are task, language"),
     ({"prompt": "x"}, "prompt: is not an option; did you mean initial_prompt"),
@@ -147,6 +154,13 @@ def test_one_attempt_takes_what_its_temperature_allows() -> None:
     assert (warm.beam_size, warm.patience, warm.best_of, warm.group) == (None, None, 3, 3)
     assert (cold.language, cold.prompt, cold.temperature) == ("de", [1, 2], 0.0)
     assert (warm.length_penalty, warm.seed, warm.temperature) == (0.5, 7, 0.4)
+
+
+def test_batches_have_no_previous_text() -> None:
+    assert TranscribeOptions.from_keywords(batch_size=None).condition_on_previous_text is True
+    for options in ({}, {"condition_on_previous_text": False}):
+        checked = TranscribeOptions.from_keywords(batch_size=np.int64(8), **options)
+        assert (checked.batch_size, checked.condition_on_previous_text) == (8, False)
 
 
 def test_temperatures() -> None:

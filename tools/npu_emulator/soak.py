@@ -3,8 +3,9 @@
     python tools/npu_emulator/soak.py --model DIR [--transcriptions 1000] [--kills 200]
 
 Uses the kernels of the set-up, and verifies them first. Prints live buffers, contexts and memory as
-they go, and what became of the processes. Takes a small model, such as one of
-tools/make_checkpoint.py --size nano.
+they go, and what became of the processes. Exit code 1 if a transcript changes, an op falls back,
+buffers or contexts become more, or memory grows by a tenth after the first tenth. Takes a small
+model, such as one of tools/make_checkpoint.py --size nano.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ KERNELS = ("gemm_int8_64x64x64", "gemm_int8_16x64x64")
 
 # Counters are those of the emulated driver for this process.
 MANY = """
-import json, re, sys
+import gc, json, re, sys
 import numpy as np
 from whisper_npu import Transcriber
 model, count = sys.argv[1], int(sys.argv[2])
@@ -35,19 +36,29 @@ def state():
         resident = int(re.search(r"VmRSS:\\s+(\\d+)", file.read())[1])
     return counters, resident
 
-first = None
+first = transcriber = None
+seen = []
 for i in range(count):
+    # As a server does that loads models: some closed, some merely dropped.
     if i % 50 == 0:
+        if transcriber and i % 100 == 0:
+            transcriber.close()
         transcriber = None
-        transcriber = Transcriber(model, device="npu")
+        # The NPU has been given back by now. A model is in cycles of references: that its arrays
+        # are gone too takes the collector.
+        gc.collect()
+        transcriber = Transcriber(model, device="npu", check_rate=0.01)
     result = transcriber.transcribe(noise, language="en", temperature=0.0, sample_len=5)
     assert not result.placement.fallbacks and result.placement.launches
     first = first or result
     assert result == first
-    if i in (0, 9, 99, 249, 499, 749) or i == count - 1:
+    if (i + 1) % max(1, count // 10) == 0 or i == 0:
         counters, resident = state()
         live = ", ".join(f"{counters[k]} {k}" for k in ("bos", "bo_bytes", "contexts", "launches"))
         print(f"{i + 1} transcriptions: {live}, RSS {resident} KiB", flush=True)
+        seen.append((counters["bos"], counters["bo_bytes"], counters["contexts"], resident))
+assert len({live[:3] for live in seen[1:]}) == 1, "buffers or contexts are not given back"
+assert max(live[3] for live in seen) < 1.1 * seen[1][3], "memory grows"
 """
 
 ONE = """
@@ -60,7 +71,6 @@ print("open", flush=True)
 for _ in range(int(sys.argv[2])):
     result = transcriber.transcribe(noise, language="en", temperature=0.0, sample_len=5)
     assert not result.placement.fallbacks, result.placement.fallbacks
-print("done", flush=True)
 """
 
 
@@ -72,12 +82,39 @@ def start(code: str, *arguments: object, device: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    """What it printed; raises SystemExit with its words if it failed."""
+def finish(process: subprocess.Popen[str]) -> None:
+    """Raises SystemExit with its words if it failed."""
     out, err = process.communicate(timeout=3600)
     if process.returncode:
         raise SystemExit(f"a process ended with {process.returncode}:\n{out}{err}")
-    return out
+
+
+def kill(rng: random.Random, kills: int, model: Path, device: Path) -> None:
+    """One after another is killed: three of four while they transcribe, which needs the kernels of
+    the device, and a fourth at any moment since it was started."""
+    began = time.perf_counter()
+    finish(start(ONE, model, 1, device=device))
+    usual = time.perf_counter() - began
+    worked = 0
+    for i in range(1, kills + 1):
+        process = start(ONE, model, 1000, device=device)
+        if i % 4:
+            assert process.stdout is not None
+            if process.stdout.readline() != "open\n":
+                finish(process)
+            worked += 1
+            time.sleep(rng.uniform(0.0, 0.5 * usual))
+        else:
+            time.sleep(rng.uniform(0.0, usual))
+        if process.poll() is not None:
+            finish(process)
+            raise SystemExit("a process ended before it was killed")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if i % 20 == 0:
+            print(f"{i} killed, {worked} of them at work on the device", flush=True)
+    finish(start(ONE, model, 3, device=device))
+    print(f"{kills} killed, and none that was left the time went without the device", flush=True)
 
 
 def main() -> None:
@@ -93,17 +130,13 @@ def main() -> None:
         command = [RUN, "--device", device, "whisper-npu", "kernels", "verify", *KERNELS]
         subprocess.run([str(part) for part in command], check=True)
         if args.transcriptions:
-            print(finish(start(MANY, args.model, args.transcriptions, device=device)), end="")
-        began = time.perf_counter()
-        finish(start(ONE, args.model, 1, device=device))
-        usual = time.perf_counter() - began
-        for _ in range(args.kills):
-            process = start(ONE, args.model, 1000, device=device)
-            time.sleep(rng.uniform(0.0, 1.5 * usual))
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            finish(start(ONE, args.model, 1, device=device))
-        print(f"{args.kills} processes killed at random moments: each time the next had the device")
+            process = start(MANY, args.model, args.transcriptions, device=device)
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(line, end="", flush=True)
+            finish(process)
+        if args.kills:
+            kill(rng, args.kills, args.model, device)
         both = [start(ONE, args.model, 5, device=device) for _ in range(2)]
         for process in both:
             finish(process)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from whisper_npu.commands.kernels_build import build
 from whisper_npu.commands.kernels_inspect import FORMATS, inspect
-from whisper_npu.commands.kernels_list import LIST_FORMATS, list_kernels
+from whisper_npu.commands.kernels_list import LIST_DEVICES, LIST_FORMATS, list_kernels
 from whisper_npu.commands.kernels_verify import DEVICES, status, verify
 
 
@@ -23,6 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=FORMATS, default="text", help="default: %(default)s"
     )
     inspection.set_defaults(command=lambda args: inspect(args.files, args.format))
+    building = subparsers.add_parser(
+        "build",
+        help="compile the kernels for this CPU, and verify them",
+        description="Compile the kernels for this CPU with the C++ compiler that is there (CXX, or "
+        "c++, g++, clang++) into the cache (WHISPER_NPU_HOME), and verify them against NumPy. From "
+        "then on --device cpu uses them.",
+    )
+    building.add_argument("--force", action="store_true", help="even if that was done before")
+    building.set_defaults(command=lambda args: build(args.force))
     listing = subparsers.add_parser(
         "list",
         help="print all kernels with a verdict on each",
@@ -39,7 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument(
         "--format", choices=LIST_FORMATS, default="text", help="default: %(default)s"
     )
-    listing.set_defaults(command=lambda args: list_kernels(args.kernels, args.format))
+    listing.add_argument(
+        "--device",
+        choices=LIST_DEVICES,
+        default="auto",
+        help="whose verification to show: the NPU if there is one (auto), or software (default: "
+        "%(default)s)",
+    )
+    listing.set_defaults(command=lambda args: list_kernels(args.kernels, args.format, args.device))
     verification = subparsers.add_parser(
         "verify",
         help="run kernels on a device against their NumPy models, and record the outcome",

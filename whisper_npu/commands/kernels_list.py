@@ -7,33 +7,39 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from whisper_npu.errors import KernelError
+
+if TYPE_CHECKING:
+    from whisper_npu.npu.device import Device
 
 LIST_FORMATS = ("text", "json")
+LIST_DEVICES = ("auto", "npu", "software")
 
 _WIDTH = 100
 _INDENT = "    "
 
 
-def list_kernels(folders: Sequence[str], format_: str) -> int:
+def list_kernels(folders: Sequence[str], format_: str, device: str) -> int:
     """Print the built-in kernels and those of the user's folders. Raises KernelError."""
     # Imported here: the other kernel commands need no NumPy, and the verdicts take a second.
-    from whisper_npu.npu.registry import load_registry
+    from whisper_npu.npu.manager import KernelManager
     from whisper_npu.npu.verdicts import judge
 
-    registry = load_registry(*folders)
-    for notice in registry.notices:
+    manager = KernelManager(_opened(device), folders)
+    for notice in manager.registry.notices:
         print(f"whisper-npu: {notice}", file=sys.stderr)
     kernels: list[dict[str, Any]] = []
-    for entry in registry:
-        verdict = judge(entry)
+    for status in manager.list():
+        verdict = judge(status.entry)
         kernels.append(
             {
                 "name": verdict.kernel,
                 "op": verdict.op,
-                "folder": str(entry.folder),
-                "files": entry.file_status(),
-                "verification": "unverified",
+                "folder": str(status.entry.folder),
+                "files": status.files,
+                "verification": status.state,
                 "usable": verdict.usable,
                 "reasons": list(verdict.reasons),
                 "measures": [
@@ -43,6 +49,19 @@ def list_kernels(folders: Sequence[str], format_: str) -> int:
         )
     print(json.dumps(kernels, indent=2) if format_ == "json" else _text(kernels))
     return 0
+
+
+def _opened(name: str) -> Device | None:
+    """The device that verification is looked up for; with "auto" there need not be one."""
+    from whisper_npu.runtime.machine import open_device
+
+    try:
+        return open_device(name)
+    except KernelError as error:
+        if name != "auto":
+            raise
+        print(f"whisper-npu: nothing is verified without an NPU: {error}", file=sys.stderr)
+        return None
 
 
 def _text(kernels: Sequence[dict[str, Any]]) -> str:

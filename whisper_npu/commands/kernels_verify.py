@@ -48,9 +48,13 @@ def _outcome(evidence: Any) -> str:
     if not evidence.passed:
         return f"FAILED: {evidence.failure}"
     rate = f", {evidence.rate / 1e9:.1f} GOPS" if evidence.rate else ""
+    outputs = "all outputs equal"
+    if evidence.worst_error:
+        outputs = f"errors of at most {evidence.worst_error:.2%} of the accumulated magnitude"
     return (
-        f"verified: {evidence.cases} cases, {evidence.launches} launches, all outputs equal; "
-        f"{evidence.launch_seconds * 1e6:.0f} us a launch{rate}"
+        f"verified: {evidence.cases} cases, {evidence.launches} launches, {outputs}; "
+        f"{evidence.launch_seconds * 1e6:.0f} us a launch{rate}, copies "
+        f"{evidence.bytes_per_second / 1e9:.1f} GB/s"
     )
 
 

@@ -67,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
             "window": _totals(op for op in placed if op.phase in _WINDOW),
             "token": _totals(op for op in placed if op.phase in _TOKEN),
         },
-        "resident_bytes": sum({op.weight: op.resident_bytes for op in placed}.values()),
+        # Of a weight that two kernels read there is one copy for each.
+        "resident_bytes": sum(
+            {(op.backend, op.weight): op.resident_bytes for op in placed}.values()
+        ),
         "limits": physical_limits(dims),
     }
     if args.format == "json":

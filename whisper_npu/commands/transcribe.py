@@ -72,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
         warnings.showwarning = _show_warning
         for notice in transcribe_options.notices(args):
             warnings.warn(notice, stacklevel=1)
+        # OpenBLAS's threads wait for work by taking turns with ours, by default for 0.1 s.
+        # 2 ** 20 clock ticks, half a millisecond, are enough from one product to the next.
+        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
         if args.threads:
             _set_threads(args.threads)
         transcriber = load(args.model or _unnamed_model(args.quiet), machine)

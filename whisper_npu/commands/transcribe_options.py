@@ -59,12 +59,24 @@ _DECODING: Sequence[_Option] = (
 _LONG_AUDIO: Sequence[_Option] = (
     ("initial_prompt", str, None, "text that the model takes to precede the audio"),
     ("carry_initial_prompt", _flag, False, "put the initial prompt before every window"),
-    ("condition_on_previous_text", _flag, True, "give each window the text of those before it"),
+    (
+        "condition_on_previous_text",
+        _flag,
+        None,
+        "give each window the text of those before it; if not given, True without --batch_size",
+    ),
     ("temperature_increment_on_fallback", _optional_float, 0.2, "step after a failed attempt"),
     ("compression_ratio_threshold", _optional_float, 2.4, "text that compresses better has failed"),
     ("logprob_threshold", _optional_float, -1.0, "a mean log-probability below this has failed"),
     ("no_speech_threshold", _optional_float, 0.6, "likelihood from which failed text is silence"),
     ("clip_timestamps", str, "0", "seconds start,end,start,... of the parts to transcribe"),
+    (
+        "batch_size",
+        _optional_int,
+        None,
+        "decode so many windows side by side: faster on long audio, cut at pauses; if not given, "
+        "one after the other",
+    ),
 )
 _WORDS: Sequence[_Option] = (
     ("word_timestamps", _flag, False, "time every word; the options below need it"),
@@ -105,14 +117,21 @@ _MACHINE: Sequence[_Option] = (
     ),
     ("allow_fallback", _flag, False, "let NumPy run what the NPU cannot, instead of an error"),
     ("check_rate", float, 1e-3, "share of the NPU's launches that NumPy recomputes and compares"),
+    (
+        "cpu_kernels",
+        _flag,
+        None,
+        "use the kernels compiled for this CPU by whisper-npu kernels build; if not given, where "
+        "they are there",
+    ),
 )
 
 # The last is made of the kernels' NumPy models, to try everything above a device.
 DEVICES = ("cpu", "npu", "auto", "software")
 
 BUILT_IN_NOTICE = (
-    "no --model was given and none was pulled: using the small built-in model, which is half "
-    "trained and knows only synthetic English voices; for real use run: whisper-npu pull tiny"
+    "no --model was given and none was pulled: using the small built-in model, which knows only "
+    "synthetic English voices; for real use run: whisper-npu pull tiny"
 )
 
 # These become ``LineOptions``; others of the groups above go to the transcriber as they are.
@@ -159,6 +178,8 @@ def transcribe_options(args: argparse.Namespace) -> dict[str, Any]:
     names = [name for name, *_ in (*_DECODING, *_LONG_AUDIO, *_WORDS) if name not in _LINE_OPTIONS]
     options = {name: getattr(args, name) for name in names}
     increment = options.pop("temperature_increment_on_fallback")
+    if options["condition_on_previous_text"] is None:
+        options["condition_on_previous_text"] = args.batch_size is None
     try:
         options["temperature"] = fallback_temperatures(args.temperature, increment)
         TranscribeOptions.from_keywords(task=args.task, **options)

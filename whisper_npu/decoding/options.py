@@ -1,8 +1,9 @@
 """Options of decoding and transcribing, checked when they are made.
 
-Names, defaults and meanings are openai-whisper's, with ``seed`` added. Every value that an option
-does not take raises OptionError here, for the API and the command line alike; only what depends on
-the model (its languages, its vocabulary, its context) is checked where the model is known.
+Names, defaults and meanings are openai-whisper's, with ``seed`` and ``batch_size`` added. Every
+value that an option does not take raises OptionError here, for the API and the command line alike;
+only what depends on the model (its languages, its vocabulary, its context) is checked where the
+model is known.
 """
 
 from __future__ import annotations
@@ -200,6 +201,12 @@ class TranscribeOptions(_SharedOptions):
     ``temperature`` may be one number or several, which are tried in turn; ``beam_size`` and
     ``patience`` apply at temperature 0, ``best_of`` above. ``clip_timestamps`` are seconds, start
     and end in turn, as text or numbers.
+
+    With ``batch_size`` clips are transcribed independently of each other, and windows of that many
+    of them are decoded side by side; a file, or a last clip without an end, is first cut at pauses
+    into clips of at most 30 s. Each clip is what it is when it is transcribed alone, whatever the
+    number: it begins with the initial prompt, and without text from before it, so that
+    ``condition_on_previous_text`` cannot be True.
     """
 
     temperature: float | Sequence[float] = FALLBACK_TEMPERATURES
@@ -214,16 +221,20 @@ class TranscribeOptions(_SharedOptions):
     append_punctuations: str = APPEND_PUNCTUATIONS
     clip_timestamps: str | Sequence[float] = "0"
     hallucination_silence_threshold: float | None = None
+    batch_size: int | None = None
 
     @classmethod
     def from_keywords(cls, **options: Any) -> TranscribeOptions:
-        """Options from keywords. Raises OptionError for a name that is not one."""
+        """Options from keywords; ``condition_on_previous_text`` is by default what ``batch_size``
+        allows. Raises OptionError for a name that is not an option."""
         names = [field.name for field in fields(cls)]
         for name in options:
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
                 raise OptionError(f"{name}: is not an option; {hint}")
+        if options.get("batch_size") is not None:
+            options.setdefault("condition_on_previous_text", False)
         return cls(**options)
 
     def __post_init__(self) -> None:
@@ -249,6 +260,18 @@ class TranscribeOptions(_SharedOptions):
         self._check_seconds("hallucination_silence_threshold")
         if self.hallucination_silence_threshold is not None and not self.word_timestamps:
             raise OptionError("hallucination_silence_threshold: needs word_timestamps")
+        self._check_batch_size()
+
+    def _check_batch_size(self) -> None:
+        size = self.batch_size
+        if size is None:
+            return
+        _require(_is_integer(size) and size >= 1, "batch_size", size, "1 or more")
+        if self.condition_on_previous_text:
+            raise OptionError(
+                f"batch_size: {size} and condition_on_previous_text True cannot be given together: "
+                "what is decoded side by side has no previous text"
+            )
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -1,34 +1,33 @@
-"""Transcribing a file: windows of 30 s, each starting where the one before it stopped being sure.
+"""Transcribing a file: the loop over its windows, of which several may be decoded side by side.
 
-The rules are openai-whisper's: where a window ends, when it is decoded again at a higher
-temperature, when it is silence, what text is given as the prompt of the next one.
+Windows that depend on each other are one chain, and the chains are independent of each other. A
+whole file is one chain, as in openai-whisper, where each window is given the text before it. With
+``batch_size`` every clip is a chain of its own, and the next windows of that many chains are
+decoded as one batch.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
-from whisper_npu.audio import FRAMES_PER_SECOND, N_FRAMES, TOKENS_PER_SECOND
+from whisper_npu.audio import N_FRAMES
+from whisper_npu.decoding.chain import Chain, ChainSettings, Window
+from whisper_npu.decoding.clips import find_clips
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
-from whisper_npu.decoding.protocols import Features, Model, Session
-from whisper_npu.decoding.silence import Span, first_hallucination, leading_silence
+from whisper_npu.decoding.protocols import Features, Model
 from whisper_npu.decoding.task import decode_session, detect_session_language
 from whisper_npu.decoding.timing import Heads, alignment_heads
-from whisper_npu.decoding.words import WordSettings, add_word_timestamps
+from whisper_npu.decoding.words import WordSettings
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.ops.arrays import F32
 from whisper_npu.results import Segment
 from whisper_npu.tokenizer import Tokenizer
-
-_FRAMES_PER_TOKEN = FRAMES_PER_SECOND // TOKENS_PER_SECOND
-_SECONDS_PER_TOKEN = 1 / TOKENS_PER_SECOND
-
-# Text that was sampled at a higher temperature is not given to the next window.
-_PROMPT_RESET_TEMPERATURE = 0.5
 
 
 def transcribe_windows(
@@ -63,33 +62,12 @@ def transcribe_windows(
 
 
 @dataclass(frozen=True)
-class Window:
-    """A part of a file in mel frames: where it starts and how many frames of audio it has."""
+class _Lane:
+    """A chain, and what is known of its windows but cannot be given before earlier chains end:
+    their segments, and the position after each."""
 
-    seek: int
-    size: int
-
-    @property
-    def start(self) -> float:
-        """Seconds from the start of the file."""
-        return self.seek / FRAMES_PER_SECOND
-
-    @property
-    def duration(self) -> float:
-        """Seconds of audio."""
-        return self.size / FRAMES_PER_SECOND
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A window's tokens, cut into segments, and the mel frames to advance.
-
-    ``open_end`` is False if the text ends with one timestamp: no speech follows it.
-    """
-
-    segments: list[Segment]
-    advance: int
-    open_end: bool
+    chain: Chain
+    known: deque[tuple[list[Segment], int]] = field(default_factory=deque)
 
 
 class Transcript(Iterator[Segment]):
@@ -109,7 +87,6 @@ class Transcript(Iterator[Segment]):
         heads: Heads,
     ) -> None:
         self._model, self._features, self._options = model, features, options
-        self._window_frames = model.dims.n_frames
         self._encoded: tuple[F32, F32] | None = None
         self.n_frames = features.n_frames
         self.language_probs: dict[str, float] | None = None
@@ -118,22 +95,25 @@ class Transcript(Iterator[Segment]):
             language = self._detect_language(tokenizer)
         self._tokenizer = tokenizer.for_task(language, options.task)
         self.language = self._tokenizer.language or "en"
-        self._words = WordSettings(heads, options.prepend_punctuations, options.append_punctuations)
         prompt = options.initial_prompt
-        self._initial_prompt = [] if prompt is None else tokenizer.encode(" " + prompt.strip())
-        # All tokens of segments so far, after the initial prompt, and where the next prompt begins.
-        self._tokens = list(self._initial_prompt)
-        self._prompt_begin = 0
-        self._last_speech = 0.0
+        self._settings = ChainSettings(
+            options,
+            self._tokenizer,
+            model.dims,
+            self.n_frames,
+            [] if prompt is None else tokenizer.encode(" " + prompt.strip()),
+            WordSettings(heads, options.prepend_punctuations, options.append_punctuations),
+        )
+        self._tokens: list[int] = []
         self._n_segments = 0
         self.seek = 0
-        self._windows = self._decode_clips()
+        self._windows = self._decode_chains()
         self._pending: list[Segment] = []
 
     @property
     def text(self) -> str:
         # Decoded as a whole: a character may begin in one segment and end in the next.
-        return self._tokenizer.decode(self._tokens[len(self._initial_prompt) :])
+        return self._tokenizer.decode(self._tokens)
 
     def __next__(self) -> Segment:
         while not self._pending:
@@ -145,7 +125,8 @@ class Transcript(Iterator[Segment]):
         return self._windows
 
     def _detect_language(self, tokenizer: Tokenizer) -> str:
-        session = self._open(self._features.opening_window(), self._group)
+        states = self._encode(self._features.opening_window())
+        session = self._model.decoder(states, self._group)
         _, (self.language_probs,) = detect_session_language(session, tokenizer)
         return max(self.language_probs, key=self.language_probs.__getitem__)
 
@@ -153,188 +134,119 @@ class Transcript(Iterator[Segment]):
     def _group(self) -> int:
         return self._options.decoding(self._options.temperatures[0], None, ()).group
 
-    def _open(self, features: F32, group: int) -> Session:  # [n_mels, N_FRAMES]
-        """A decoder session on a window; the latest window is not encoded again."""
+    def _encode(self, features: F32) -> F32:  # [n_mels, N_FRAMES] -> [1, n_audio_ctx, d]
+        """Encoder states of a window; the latest is not encoded again."""
         if self._encoded is None or not np.array_equal(features, self._encoded[0]):
-            states = self._model.encode(features[None, :, : self._window_frames])
-            self._encoded = features, states
-        return self._model.decoder(self._encoded[1], group)
+            window = features[None, :, : self._model.dims.n_frames]
+            self._encoded = features, self._model.encode(window)
+        return self._encoded[1]
 
-    def _decode_clips(self) -> Iterator[list[Segment]]:
-        for start, end in self._clips():
-            self.seek = start
-            while self.seek < end:
-                window = Window(self.seek, min(self._window_frames, end - self.seek))
-                segments = self._decode_window(window)
-                # openai-whisper would decode such a window for ever.
-                if self.seek <= window.seek:
-                    self.seek = window.seek + window.size
-                yield segments
+    def _chains(self) -> Iterator[Chain]:
+        clips = find_clips(self._features, self._options, self._model.dims.n_frames)
+        if self._options.batch_size is None:
+            yield Chain(self._settings, clips)
+        else:
+            yield from (Chain(self._settings, [clip]) for clip in clips)
 
-    def _clips(self) -> list[tuple[int, int]]:
-        """Start and end of the clips in mel frames, within the audio."""
-        points = [round(s * FRAMES_PER_SECOND) for s in self._options.clip_seconds()] or [0]
-        if len(points) % 2 == 1:
-            points.append(self.n_frames)
-        ends = [min(end, self.n_frames) for end in points[1::2]]
-        return list(zip(points[::2], ends, strict=True))
+    def _decode_chains(self) -> Iterator[list[Segment]]:
+        """Decode a window of every chain that is begun, and begin chains as others end."""
+        chains = self._chains()
+        lanes: deque[_Lane] = deque()
+        while batch := self._next_batch(lanes, chains):
+            by_prompt: dict[tuple[int, ...], list[tuple[_Lane, Window]]] = {}
+            for lane, window in batch:
+                by_prompt.setdefault(tuple(lane.chain.prompt()), []).append((lane, window))
+            for prompt, part in by_prompt.items():
+                self._decode_batch(prompt, part)
+            # What comes first in the file is given first.
+            while lanes:
+                while lanes[0].known:
+                    yield self._give(*lanes[0].known.popleft())
+                if lanes[0].chain.next_window() is not None:
+                    break
+                lanes.popleft()
 
-    def _decode_window(self, window: Window) -> list[Segment]:
-        """Decode one window, move ``seek``, and take the segments into the transcript."""
-        result, session = self._decode_with_fallback(window)
-        if self._is_silent(result):
-            self.seek = window.seek + window.size
-            return []
-        cut = cut_segments(result, window, self._tokenizer)
-        self.seek = window.seek + cut.advance
-        segments = cut.segments
-        if self._options.word_timestamps:
-            segments = add_word_timestamps(
-                segments, session, self._tokenizer, window.size, self._words, self._last_speech
-            )
-            if cut.open_end and (end := _last_end(segments)) > window.start:
-                self.seek = round(end * FRAMES_PER_SECOND)
-            threshold = self._options.hallucination_silence_threshold
-            if threshold is not None:
-                kept = self._skip_hallucinations(window, cut, segments, threshold)
-                if kept is None:
-                    return []
-                segments = kept
-            if segments:
-                self._last_speech = _last_end(segments)
-        segments = [
-            replace(_without_empty_text(segment), id=id)
-            for id, segment in enumerate(segments, self._n_segments)
+    def _next_batch(
+        self, lanes: deque[_Lane], chains: Iterator[Chain]
+    ) -> list[tuple[_Lane, Window]]:
+        """The next windows of all lanes, and of as many new ones as there is room for."""
+        batch = [
+            (lane, window) for lane in lanes if (window := lane.chain.next_window()) is not None
+        ]
+        while len(batch) < (self._options.batch_size or 1):
+            chain = next(chains, None)
+            if chain is None:
+                break
+            window = chain.next_window()
+            if window is not None:
+                lanes.append(_Lane(chain))
+                batch.append((lanes[-1], window))
+        return batch
+
+    def _give(self, segments: Sequence[Segment], seek: int) -> list[Segment]:
+        """Take the segments of the next window of the file into the transcript."""
+        self.seek = seek
+        numbered = [
+            replace(segment, id=id) for id, segment in enumerate(segments, self._n_segments)
         ]
         self._n_segments += len(segments)
         self._tokens += [token for segment in segments for token in segment.tokens]
-        hot = result.temperature > _PROMPT_RESET_TEMPERATURE
-        if hot or not self._options.condition_on_previous_text:
-            self._prompt_begin = len(self._tokens)
-        return segments
+        return numbered
 
-    def _decode_with_fallback(self, window: Window) -> tuple[DecodingResult, Session]:
-        """Decode at one temperature after the other until a result will do, or take the last."""
-        features = self._features.window(window.seek, window.size)
-        prompt = self._prompt()
+    def _decode_batch(self, prompt: Sequence[int], batch: Sequence[tuple[_Lane, Window]]) -> None:
+        """Decode windows that have the same prompt, and let their chains take the results."""
+        windows = [window for _, window in batch]
+        # One by one: a batch would take more memory and no less time.
+        states = [
+            self._encode(self._features.window(window.seek, window.size)) for window in windows
+        ]
+        results = self._decode_with_fallback(windows, states, prompt)
+        for (lane, window), of_window, result in zip(batch, states, results, strict=True):
+            open_session = partial(self._model.decoder, of_window, self._group)
+            segments = lane.chain.take(window, result, open_session)
+            lane.known.append((segments, lane.chain.seek))
+
+    def _decode_with_fallback(
+        self, windows: Sequence[Window], states: Sequence[F32], prompt: Sequence[int]
+    ) -> list[DecodingResult]:
+        """Decode at one temperature after the other until each result will do, or take the last.
+
+        Those that will not do are decoded again together.
+        """
+        results: dict[int, DecodingResult] = {}
+        failed = list(range(len(windows)))
         for temperature in self._options.temperatures:
             options = self._options.decoding(temperature, self.language, prompt)
-            session = self._open(features, options.group)
-            (result,) = decode_session(
-                session, self._tokenizer, self._model.dims, options, [window.seek]
+            found = decode_session(
+                self._model.decoder(_joined([states[i] for i in failed]), options.group),
+                self._tokenizer,
+                self._model.dims,
+                options,
+                [windows[i].seek for i in failed],
             )
-            if not self._has_failed(result):
+            results.update(zip(failed, found, strict=True))
+            failed = [i for i in failed if _has_failed(results[i], self._options)]
+            if not failed:
                 break
-        return result, session
-
-    def _prompt(self) -> list[int]:
-        """The tokens before the window's start of transcript; decoding cuts them to fit."""
-        if not self._options.carry_initial_prompt:
-            return self._tokens[self._prompt_begin :]
-        n_initial = len(self._initial_prompt)
-        room = self._model.dims.n_text_ctx // 2 - 1 - n_initial
-        previous = self._tokens[max(n_initial, self._prompt_begin) :]
-        return self._initial_prompt + (previous[-room:] if room > 0 else [])
-
-    def _has_failed(self, result: DecodingResult) -> bool:
-        options = self._options
-        repetitive = (
-            options.compression_ratio_threshold is not None
-            and result.compression_ratio > options.compression_ratio_threshold
-        )
-        improbable = (
-            options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold
-        )
-        # Improbable text over silence is left out, not decoded again.
-        silent = (
-            options.no_speech_threshold is not None
-            and result.no_speech_prob > options.no_speech_threshold
-        )
-        return (improbable or repetitive) and not (improbable and silent)
-
-    def _is_silent(self, result: DecodingResult) -> bool:
-        options = self._options
-        if options.no_speech_threshold is None:
-            return False
-        probable = (
-            options.logprob_threshold is not None and result.avg_logprob > options.logprob_threshold
-        )
-        return result.no_speech_prob > options.no_speech_threshold and not probable
-
-    def _skip_hallucinations(
-        self, window: Window, cut: Cut, segments: list[Segment], threshold: float
-    ) -> list[Segment] | None:
-        """Move ``seek`` over silence. Returns the segments that stay, or None if the window is to
-        be decoded again from there."""
-        full_end = (window.seek + self._window_frames) / FRAMES_PER_SECOND
-        span = Span(window.start, window.start + window.duration, full_end)
-        end = _last_end(segments)
-        if cut.open_end and end > window.start and full_end - end <= threshold:
-            self.seek = window.seek + window.size
-        silence = leading_silence(segments, span, threshold)
-        if silence is not None:
-            self.seek = window.seek + silence
-            return None
-        index = first_hallucination(segments, span, threshold, self._last_speech)
-        if index is None:
-            return segments
-        hallucination = segments[index]
-        self.seek = round(max(window.start + 1, hallucination.start) * FRAMES_PER_SECOND)
-        if self.n_frames / FRAMES_PER_SECOND - hallucination.end < threshold:
-            self.seek = self.n_frames
-        return segments[:index]
+        return [results[i] for i in range(len(windows))]
 
 
-def cut_segments(result: DecodingResult, window: Window, tokenizer: Tokenizer) -> Cut:
-    """Cut a window's tokens into segments at its pairs of timestamps.
-
-    After the last pair the text is unfinished: it is dropped, and the next window begins there.
-    If a single timestamp ends the text, no speech follows and the next window is the next 30 s.
-    Without pairs all tokens are one segment.
-    """
-    begin = tokenizer.timestamp_begin
-    tokens = result.tokens
-    is_timestamp = [token >= begin for token in tokens]
-    open_end = is_timestamp[-2:] != [False, True]
-    bounds = [i for i in range(1, len(tokens)) if is_timestamp[i - 1] and is_timestamp[i]]
-
-    def segment(tokens: Sequence[int], start: float, end: float) -> Segment:
-        return Segment(
-            id=0,
-            seek=window.seek,
-            start=window.start + start,
-            end=window.start + end,
-            text=tokenizer.decode(token for token in tokens if token < tokenizer.eot),
-            tokens=tuple(tokens),
-            temperature=result.temperature,
-            avg_logprob=result.avg_logprob,
-            compression_ratio=result.compression_ratio,
-            no_speech_prob=result.no_speech_prob,
-        )
-
-    if not bounds:
-        last = max((i for i, stamp in enumerate(is_timestamp) if stamp), default=None)
-        steps = 0 if last is None else tokens[last] - begin
-        duration = steps * _SECONDS_PER_TOKEN if steps else window.duration
-        return Cut([segment(tokens, 0.0, duration)], window.size, open_end)
-    if not open_end:
-        bounds.append(len(tokens))
-    runs = [tokens[i:j] for i, j in zip([0, *bounds], bounds, strict=False)]
-    segments = [
-        segment(run, *((t - begin) * _SECONDS_PER_TOKEN for t in (run[0], run[-1]))) for run in runs
-    ]
-    last_steps = runs[-1][-1] - begin
-    return Cut(segments, last_steps * _FRAMES_PER_TOKEN if open_end else window.size, open_end)
+def _joined(states: Sequence[F32]) -> F32:  # n of [1, n_audio_ctx, d] -> [n, n_audio_ctx, d]
+    # One alone stays the same array, by which the model knows that it has its keys and values.
+    return states[0] if len(states) == 1 else np.concatenate(states)
 
 
-def _last_end(segments: Sequence[Segment]) -> float:
-    """When the last word ends, or without words the last segment, in seconds."""
-    words = (word.end for segment in reversed(segments) for word in reversed(segment.words or ()))
-    return next(words, segments[-1].end)
-
-
-def _without_empty_text(segment: Segment) -> Segment:
-    """A segment without length or text keeps its place but no text, tokens or words."""
-    if segment.start == segment.end or not segment.text.strip():
-        return replace(segment, text="", tokens=(), words=())
-    return segment
+def _has_failed(result: DecodingResult, options: TranscribeOptions) -> bool:
+    repetitive = (
+        options.compression_ratio_threshold is not None
+        and result.compression_ratio > options.compression_ratio_threshold
+    )
+    improbable = (
+        options.logprob_threshold is not None and result.avg_logprob < options.logprob_threshold
+    )
+    # Improbable text over silence is left out, not decoded again.
+    silent = (
+        options.no_speech_threshold is not None
+        and result.no_speech_prob > options.no_speech_threshold
+    )
+    return (improbable or repetitive) and not (improbable and silent)

@@ -62,7 +62,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             entries[name] = entry
     scales = _scale_names(entries, str(folder))
     check_weights({n: e.shape for n, e in entries.items() if n not in scales}, dims, str(folder))
-    loaded: dict[str, NDArray[Any]] = dict(item for file in files for item in file.tensors())
+    loaded: dict[str, NDArray[Any]] = {}
+    for file in files:
+        loaded.update(file.read())
     weights: dict[str, F32 | Quantized] = {
         name: _quantized(array, loaded[scale_name(name)], name, str(folder))
         if array.dtype == np.int8

@@ -11,6 +11,8 @@ from whisper_npu.errors import KernelError
 Role = Literal["opcode", "instructions", "size", "input", "output"]
 
 EXACT = "exact"
+# Kernels that are compiled for the processor this runs on (``whisper_npu.cpu``).
+CPU_FAMILY = "cpu"
 
 _DIRECTIONS = {"instructions": "to device", "input": "to device", "output": "from device"}
 
@@ -73,10 +75,13 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Device:
-    """The device that the binary was made for: PCI vendor and device, and the columns it takes."""
+    """The device that the binary was made for: PCI vendor and device, and the columns it takes.
+
+    ``pci_id`` is None for the processor itself.
+    """
 
     name: str
-    pci_id: str
+    pci_id: str | None
     columns: int | None = None
 
 
@@ -94,7 +99,8 @@ class KernelContract:
 
     ``op`` is the op kind (``whisper_npu.model.kinds``) that it could serve, None if there is none.
     ``family`` groups kernels that are judged alike. ``model`` is ``module.function`` in
-    ``whisper_npu.npu.models`` and ``exactness`` either "exact" or what is not known of it.
+    ``whisper_npu.npu.models`` (in ``whisper_npu.ops`` for a kernel of the CPU) and ``exactness``
+    "exact", within what of the model outputs are, or what is not known of it.
     ``listed`` are the files of the published inventory that the entry stands for, and
     ``unnamed_files`` counts those that the inventory does not name.
     """

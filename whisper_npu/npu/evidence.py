@@ -32,9 +32,11 @@ _TILES = 3
 class Evidence:
     """What a verification found.
 
-    ``key`` is that of ``evidence_key``. ``failure`` is None if every case passed. Times in seconds,
-    medians; ``rate`` in operations per second (a multiply and an add are two) without the time of
-    the launch itself; ``bytes_per_second`` is that of copying and synchronising buffers.
+    ``key`` is that of ``evidence_key``. ``failure`` is None if every case passed. ``worst_error``
+    is the largest difference of an integer, or of a float as a share of what it is added up from
+    without regard to signs. Times in seconds, medians; ``rate`` in operations per second (a
+    multiply and an add are two) without the time of the launch itself; ``bytes_per_second`` is that
+    of copying and synchronising buffers.
     """
 
     key: str

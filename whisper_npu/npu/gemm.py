@@ -74,10 +74,6 @@ class Gemm:
         buffer.to_device()
         self._weights[name] = buffer
 
-    def weights(self, name: str) -> Buffer:
-        """A weight on the device, as ``product`` takes it."""
-        return self._weights[name]
-
     def prepare(self, shape: GemmShape) -> None:
         """Make what a product of this shape needs, so that none is made while running."""
         if shape.padded not in self._programs:
@@ -94,8 +90,9 @@ class Gemm:
             self._buffers[key] = rows, sums
         return self._buffers[key]
 
-    def product(self, x: I8, weights: Buffer, shape: GemmShape) -> I32:  # [m, k] -> [m, n]
-        """Sums over all of k; a view that holds until the next product of this shape.
+    def product(self, x: I8, weight: str, shape: GemmShape) -> I32:  # [m, k] -> [m, n]
+        """Sums over all of k for a weight that was loaded and a shape that was prepared; a view
+        that holds until the next product of this shape.
 
         Raises DeviceError. After that the buffers are not used again: a launch that has not ended
         may still write to them.
@@ -105,7 +102,7 @@ class Gemm:
         rows.array.view(np.int8).reshape(m, k)[: shape.m, : shape.k] = x
         try:
             rows.to_device()
-            self.kernel.launch(self._programs[shape.padded], [rows, weights, sums])
+            self.kernel.launch(self._programs[shape.padded], [rows, self._weights[weight], sums])
             sums.from_device()
         except BaseException:
             del self._buffers[shape.padded[0], shape.k, shape.padded[2]]
@@ -115,5 +112,7 @@ class Gemm:
         return result
 
     def close(self) -> None:
-        """Give back the context."""
+        """Give back the context, and forget all buffers."""
         self.kernel.close()
+        for held in (self._programs, self._buffers, self._weights, self._abandoned):
+            held.clear()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.contract import KernelContract
+from whisper_npu.npu.contract import CPU_FAMILY, KernelContract
 from whisper_npu.npu.models import MODELS
 from whisper_npu.npu.registry import Entry
 from whisper_npu.npu.verdict_measures import JUDGES, Measure
@@ -43,6 +43,9 @@ class Verdict:
 def judge(entry: Entry) -> Verdict:
     """The verdict on one kernel. The same contract and files always give the same one."""
     contract = entry.contract
+    if contract.family == CPU_FAMILY:
+        # The op itself is its model: whether it keeps to that, only verification says.
+        return Verdict(contract.name, contract.op, True, (), ())
     reasons = [*_misfits(contract), *_file_misfits(entry)]
     measures: tuple[Measure, ...] = ()
     judge_family = JUDGES.get(contract.family)

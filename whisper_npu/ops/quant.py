@@ -133,8 +133,7 @@ def integer_product(
 def embed_int8(
     tokens: I64, table: F32, scale: F32, positions: F32, position: int, out: F32 | None = None
 ) -> F32:  # [b, n], [v, d], [v], [ctx, d] -> [b, n, d]
-    """Token embedding from quantised rows (integers as float32) plus that of the positions."""
-    out = np.take(table, tokens, axis=0, out=out, mode="clip")
-    out *= scale[tokens][..., None]
+    """Token embedding from quantised rows (integers of any dtype) plus that of the positions."""
+    out = np.multiply(table[tokens], scale[tokens][..., None], out=out)
     out += positions[position : position + tokens.shape[1]]
     return out

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.npu.device import Buffer, Device, DeviceLost, KernelLied
+from whisper_npu.npu.device import Device, DeviceLost, KernelLied, NoContext
 from whisper_npu.npu.gemm import Gemm, GemmShape, gemm_shape
 from whisper_npu.npu.packing import GemmTile
 from whisper_npu.npu.registry import Entry
@@ -62,7 +62,8 @@ class Accelerator:
     """Kernels of one device for the plans of one model.
 
     ``choose`` decides which kernel an op is for; ``check_rate`` is the share of launches that are
-    recomputed on NumPy and compared. A kernel found to lie is not used again.
+    recomputed on NumPy and compared. A kernel found to lie is not used again, nor is one for which
+    there was no context: each op of it would wait for one as long.
     """
 
     def __init__(
@@ -96,17 +97,24 @@ class Accelerator:
             if not gemm.has_weights(op.inputs[2]):
                 gemm.load_weights(op.inputs[2], bound.inputs[2].astype(np.int8))
                 self.usage.resident_bytes += shape.resident_bytes
-            weights = gemm.weights(op.inputs[2])
             gemm.prepare(shape)
         except KernelError as error:
             self._fall_back(product, name, error)
             return numpy
-        return self._step(gemm, weights, product)
+        return self._step(gemm, product)
+
+    def open(self, entries: Iterable[Entry]) -> None:
+        """Open kernels now, not with the first op that is for them. Raises KernelError."""
+        for entry in entries:
+            self._open(entry)
 
     def close(self) -> None:
-        """Give back all contexts."""
+        """Give back contexts and buffers. What runs afterwards runs on NumPy."""
+        if self._lost is None:
+            self._lost = DeviceLost("the NPU was given back")
         for gemm in self._gemms.values():
             gemm.close()
+        self._gemms.clear()
 
     def _open(self, entry: Entry) -> Gemm:
         name = entry.contract.name
@@ -121,10 +129,11 @@ class Accelerator:
         if error is not None:
             raise error
 
-    def _step(self, gemm: Gemm, weights: Buffer, product: _Product) -> Step:
+    def _step(self, gemm: Gemm, product: _Product) -> Step:
         name = gemm.kernel.contract.name
         x, x_scale, _, w_scale, *rest = product.bound.inputs
         bias = rest[0] if rest else None
+        weight = product.op.inputs[2]
         rows = x.reshape(product.shape.m, product.shape.k)
         scales = x_scale.reshape(-1)
         out = product.bound.outputs[0].reshape(product.shape.m, product.shape.n)
@@ -135,7 +144,7 @@ class Accelerator:
                 return
             try:
                 self._check_usable(name)
-                sums = gemm.product(rows, weights, product.shape)
+                sums = gemm.product(rows, weight, product.shape)
                 self._count(product)
                 if self._random.random() < self._check_rate:
                     self._check(name, product, sums)
@@ -169,10 +178,13 @@ class Accelerator:
 
     def _fall_back(self, product: _Product, name: str, error: KernelError) -> None:
         self._failed.add(product.name)
-        if isinstance(error, KernelLied):
+        # A line for what ends the use of a kernel, not for each of its ops.
+        known = error is self._lost or error is self._unusable.get(name)
+        if isinstance(error, (KernelLied, NoContext)):
             self._unusable[name] = error
         if isinstance(error, DeviceLost):
             self._lost = error
         event = Fallback(product.phase, product.op.name, name, error.reason, str(error))
         self.usage.fallbacks.append(event)
-        log.warning("%s: %s on NumPy from now on: %s", event.phase, event.op, event.detail)
+        level = logging.INFO if known else logging.WARNING
+        log.log(level, "%s: %s on NumPy from now on: %s", event.phase, event.op, event.detail)

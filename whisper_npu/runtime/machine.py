@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import KernelError, OptionError
 from whisper_npu.model.builders import PHASES, Precision, build_phase
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.runtime.plan import Machine
 from whisper_npu.runtime.usage import Usage
 
 if TYPE_CHECKING:
+    from whisper_npu.cpu.kernels import CpuKernels
     from whisper_npu.npu.device import Device
     from whisper_npu.runtime.planner import Planner, Policy
 
@@ -62,26 +63,45 @@ def make_machine(
     auto: bool = False,
     allow_fallback: bool = False,
     check_rate: float = 1e-3,
+    cpu_kernels: bool | None = None,
 ) -> Machine:
     """The machine for a model of these dimensions.
 
     With ``auto`` kernels are used where they are verified and predicted to be faster; without it
-    wherever they are verified, and it is a KernelError that lists them all if an op has none,
-    unless ``allow_fallback``.
+    wherever they are verified, and it is a KernelError that lists them all if an op has none, and
+    one if a kernel does not open (NoContext: other programs have the NPU), unless
+    ``allow_fallback``. ``cpu_kernels`` says whether to use the kernels compiled for this CPU: by
+    default those that there are, and if True it is a KernelError if there are none.
     """
     if not 0 <= check_rate <= 1:
         raise OptionError(f"check_rate must be between 0 and 1, not {check_rate}")
     usage = Usage(precision=precision)
+    cpu = _cpu_kernels(usage, cpu_kernels)
     if device is None:
-        return Machine(usage)
+        return Machine(usage, cpu=cpu)
     # Imported here: the CPU alone needs none of this.
     from whisper_npu.runtime.accelerator import Accelerator
 
     planner = _planner(device, "auto" if auto else "npu", kernels)
+    accelerator = Accelerator(device, planner.choose, usage, check_rate)
     if not auto and not allow_fallback:
-        planner.require([build_phase(phase, dims, precision=precision) for phase in PHASES])
+        graphs = [build_phase(phase, dims, precision=precision) for phase in PHASES]
+        planner.require(graphs)
+        try:
+            accelerator.open(planner.kernels(graphs))
+        except KernelError:
+            accelerator.close()
+            raise
     usage.device = device.identity.name
-    return Machine(usage, Accelerator(device, planner.choose, usage, check_rate))
+    return Machine(usage, accelerator, cpu)
+
+
+def _cpu_kernels(usage: Usage, wanted: bool | None) -> CpuKernels | None:
+    if wanted is False:
+        return None
+    from whisper_npu.cpu.kernels import open_cpu_kernels
+
+    return open_cpu_kernels(usage, required=wanted is True)
 
 
 def _planner(device: Device | None, policy: Policy, kernels: Folders) -> Planner:

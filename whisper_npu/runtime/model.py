@@ -18,8 +18,9 @@ from whisper_npu.runtime.plan import Machine, Observer, Plan
 from whisper_npu.runtime.plan_cache import PlanCache
 from whisper_npu.runtime.weights import prepare_weights
 
-# Shapes vary with the prompt's length, with batches and beams; more plans than this are not kept.
+# Shapes vary with the prompt's length, with batches and beams; more than these are not kept.
 _PLANS = 8
+_SESSIONS = 4
 
 
 class Model:
@@ -38,16 +39,22 @@ class Model:
         self.precision = precision
         self.machine = machine or Machine()
         self.machine.usage.precision = precision
-        self._weights = prepare_weights(checkpoint.weights, precision)
+        cpu = self.machine.cpu
+        as_integers = cpu is not None and "linear_int8" in cpu.kinds
+        self._weights = prepare_weights(checkpoint.weights, precision, as_integers)
         self._weights[builders.MEL_FILTERS] = mel_filters(self.dims.n_mels)
-        self._mel: PlanCache[int] = PlanCache(
+        self._mel: PlanCache[int, Plan] = PlanCache(
             _PLANS, lambda n: self._plan(builders.build_mel(self.dims.n_mels, n))
         )
-        self._encoder: PlanCache[int] = PlanCache(
+        self._encoder: PlanCache[int, Plan] = PlanCache(
             _PLANS, lambda n: self._plan(builders.build_encoder(self.dims, n, precision))
         )
-        self._cross: dict[int, CrossCache] = {}
-        self._sessions: dict[tuple[int, int], DecoderSession] = {}
+        # Both are as large as the largest batch so far; sessions are on the first part of them.
+        self._cross = CrossCache(self, 0)
+        self._own = self._own_caches(0)
+        self._sessions: PlanCache[tuple[int, int], DecoderSession] = PlanCache(
+            _SESSIONS, lambda shape: DecoderSession(self, self._cross, self._own, *shape)
+        )
 
     def _plan(self, graph: Graph, states: Mapping[str, Array] | None = None) -> Plan:
         return Plan(graph, self._weights, states, self.machine)
@@ -74,33 +81,54 @@ class Model:
         """A session that decodes ``group`` sequences for each audio of ``states``.
 
         The cross keys and values are computed unless ``states`` is the very array they were last
-        computed from. Sessions of the same shape share memory: only the latest is valid.
+        computed from. Sessions share memory: only the latest is valid.
         """
         n_audio = len(states)
-        cross = self._cross.get(n_audio)
-        if cross is None:
-            cross = self._cross[n_audio] = CrossCache(self, n_audio)
-        cross.fill(states, observe)
-        session = self._sessions.get((n_audio, group))
-        if session is None:
-            session = self._sessions[n_audio, group] = DecoderSession(self, cross, group)
+        if n_audio > self._cross.n_audio:
+            self._sessions.clear()
+            self._cross = CrossCache(self, n_audio)
+        if n_audio * group > len(next(iter(self._own.values()))):
+            self._sessions.clear()
+            self._own = self._own_caches(n_audio * group)
+        self._cross.fill(states, observe)
+        session = self._sessions[n_audio, group]
         session.position = 0
         return session
 
+    def _own_caches(self, sequences: int) -> dict[str, F32]:
+        """Room for the self-attention keys and values of so many sequences."""
+        step = builders.build_step(self.dims)
+        return {
+            t.name: np.empty((sequences, *t.shape[1:]), np.float32)
+            for t in step.role("state")
+            if t.name not in self._cross.states
+        }
+
 
 class CrossCache:
-    """Keys and values of the encoder states of ``n_audio`` windows, for all decoder layers."""
+    """Keys and values of the encoder states of up to ``n_audio`` windows, for all decoder layers.
+
+    They are computed window by window: one plan for each takes less memory than one for every size
+    of a batch, and no more time.
+    """
 
     def __init__(self, model: Model, n_audio: int) -> None:
         self.n_audio = n_audio
-        graph = builders.build_cross_kv(model.dims, n_audio, model.precision)
-        self.states = {t.name: np.empty(t.shape, np.float32) for t in graph.role("state")}
-        self._plan = model._plan(graph, self.states)
+        graph = builders.build_cross_kv(model.dims, precision=model.precision)
+        self.states = {
+            t.name: np.empty((n_audio, *t.shape[1:]), np.float32) for t in graph.role("state")
+        }
+        self._plans = [model._plan(graph, self.slots(i, i + 1)) for i in range(n_audio)]
         self._source: F32 | None = None
+
+    def slots(self, start: int, stop: int) -> dict[str, F32]:
+        """The keys and values of windows ``start`` to ``stop``."""
+        return {name: cache[start:stop] for name, cache in self.states.items()}
 
     def fill(self, states: F32, observe: Observer | None = None) -> None:
         if states is not self._source or observe is not None:
-            self._plan(observe, states=states)
+            for window, plan in zip(states, self._plans, strict=False):
+                plan(observe, states=window[None])
             self._source = states
 
 
@@ -111,18 +139,16 @@ class DecoderSession:
     the same method and may be changed in place.
     """
 
-    def __init__(self, model: Model, cross: CrossCache, group: int) -> None:
-        self.n_audio, self.group, self.position = cross.n_audio, group, 0
-        self._dims, self._cross = model.dims, cross
+    def __init__(
+        self, model: Model, cross: CrossCache, own: Mapping[str, F32], n_audio: int, group: int
+    ) -> None:
+        self.n_audio, self.group, self.position = n_audio, group, 0
+        self._dims, self._cross = model.dims, cross.slots(0, n_audio)
         self._precision, self._plan = model.precision, model._plan
-        sequences = self.n_audio * group
-        step = builders.build_step(self._dims, self.n_audio, group, self._precision)
-        self._caches = {
-            t.name: np.empty(t.shape, np.float32)
-            for t in step.role("state")
-            if t.name not in cross.states
-        }
-        self._step = self._plan(step, {**self._caches, **cross.states})
+        sequences = n_audio * group
+        self._caches = {name: cache[:sequences] for name, cache in own.items()}
+        step = builders.build_step(self._dims, n_audio, group, self._precision)
+        self._step = self._plan(step, {**self._caches, **self._cross})
         # The prompt is the same for the sequences of an audio: it is run for the first of each.
         shared = {
             name: cache.reshape(self.n_audio, group, *cache.shape[1:])
@@ -131,12 +157,12 @@ class DecoderSession:
         self._first = {name: cache[:, 0] for name, cache in shared.items()}
         self._rest = [cache[:, 1:] for cache in shared.values()]
         self._sequences = np.arange(sequences)
-        self._prefill: PlanCache[tuple[int, int]] = PlanCache(_PLANS, self._plan_prefill)
+        self._prefill: PlanCache[tuple[int, int], Plan] = PlanCache(_PLANS, self._plan_prefill)
 
     def _plan_prefill(self, key: tuple[int, int]) -> Plan:
         n_tokens, n_rows = key
         graph = builders.build_prefill(self._dims, n_tokens, self.n_audio, n_rows, self._precision)
-        return self._plan(graph, {**self._first, **self._cross.states})
+        return self._plan(graph, {**self._first, **self._cross})
 
     def _check(self, tokens: ArrayLike, shape: tuple[int, ...]) -> I64:
         array = np.asarray(tokens, np.int64)
@@ -194,7 +220,7 @@ class DecoderSession:
         """
         n = len(np.atleast_1d(tokens))
         graph = builders.build_align(self._dims, n, heads, self._precision)
-        plan = self._plan(graph, {**self._first, **self._cross.states})
+        plan = self._plan(graph, {**self._first, **self._cross})
         plan(observe, tokens=self._check(tokens, (n,))[None], position=0)
         by_layer = {
             layer: iter(plan.outputs[f"alignment.{layer}"])

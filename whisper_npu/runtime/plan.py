@@ -15,10 +15,12 @@ import numpy as np
 
 from whisper_npu.model.graph import ITEM_SIZE, Graph, Tensor
 from whisper_npu.runtime.arena import Block, lay_out
+from whisper_npu.runtime.fast_ops import fast_step
 from whisper_npu.runtime.numpy_ops import BINDERS, Array, Bound, scratch_shape
 from whisper_npu.runtime.usage import Usage
 
 if TYPE_CHECKING:
+    from whisper_npu.cpu.kernels import CpuKernels
     from whisper_npu.runtime.accelerator import Accelerator
 
 Observer = Callable[[str, Array], None]
@@ -31,6 +33,7 @@ class Machine:
 
     usage: Usage = field(default_factory=Usage)
     accelerator: Accelerator | None = None
+    cpu: CpuKernels | None = None
 
 
 class Plan:
@@ -84,7 +87,11 @@ class Plan:
                 tuple(arrays[name] for name in op.outputs),
                 None if shape is None else place(_SCRATCH + op.name, shape, "float32"),
             )
-            step = BINDERS[op.kind](bound)
+            step = specified = BINDERS[op.kind](bound)
+            if machine is not None and machine.cpu is not None:
+                step = machine.cpu.bind(graph, bound, specified)
+            if step is specified:
+                step = fast_step(bound, specified)
             if machine is not None and machine.accelerator is not None:
                 step = machine.accelerator.bind(graph, bound, step)
             self._steps.append(step)

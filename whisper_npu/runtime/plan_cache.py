@@ -6,24 +6,28 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from whisper_npu.runtime.plan import Plan
-
 Key = TypeVar("Key", bound=Hashable)
+Made = TypeVar("Made")
 
 
-class PlanCache(Generic[Key]):
-    """Makes plans on demand and keeps the ``size`` used last; each holds an arena."""
+class PlanCache(Generic[Key, Made]):
+    """Makes plans, or what is made of plans, on demand and keeps the ``size`` used last; each plan
+    holds an arena."""
 
-    def __init__(self, size: int, make: Callable[[Key], Plan]) -> None:
+    def __init__(self, size: int, make: Callable[[Key], Made]) -> None:
         self._size, self._make = size, make
-        self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._made: OrderedDict[Key, Made] = OrderedDict()
 
-    def __getitem__(self, key: Key) -> Plan:
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plans[key] = self._make(key)
-            if len(self._plans) > self._size:
-                self._plans.popitem(last=False)
+    def __getitem__(self, key: Key) -> Made:
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = self._make(key)
+            if len(self._made) > self._size:
+                self._made.popitem(last=False)
         else:
-            self._plans.move_to_end(key)
-        return plan
+            self._made.move_to_end(key)
+        return made
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._made.clear()

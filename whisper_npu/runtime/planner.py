@@ -80,6 +80,11 @@ class Planner:
         for op in graph.ops:
             yield self._place(graph, op)[0]
 
+    def kernels(self, graphs: Sequence[Graph]) -> list[Entry]:
+        """The kernels that ops of these graphs are for."""
+        chosen = (self.choose(graph, op) for graph in graphs for op in graph.ops)
+        return list({entry.contract.name: entry for entry in chosen if entry}.values())
+
     def describe_rates(self) -> list[str]:
         """What predictions are made of, as text."""
         host = self._host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,7 +44,7 @@ def product(own: Gemm, x: I8, w: I8, name: str = "w") -> np.ndarray:
     shape = gemm_shape(own.tile, *x.shape, len(w))
     own.load_weights(name, w)
     own.prepare(shape)
-    return own.product(x, own.weights(name), shape).copy()
+    return own.product(x, name, shape).copy()
 
 
 @given(sizes, sizes, sizes, tiles, st.integers(0, 2**32))
@@ -135,7 +136,7 @@ def test_what_was_prepared_is_not_made_while_running() -> None:
     own.prepare(shape)
     made = len(counting.actions)
     for _ in range(3):
-        own.product(x, own.weights("w"), shape)
+        own.product(x, "w", shape)
     assert counting.actions[made:] == ["launch"] * 3
 
 
@@ -150,10 +151,10 @@ def test_buffers_of_a_failed_launch_are_not_used_again(error: DeviceError) -> No
     own.prepare(shape)
     first = own._shared(shape)
     with pytest.raises(type(error)):
-        own.product(x, own.weights("w"), shape)
+        own.product(x, "w", shape)
     assert own._abandoned == [first]
     # The kernel writes at last.
-    found = own.product(x, own.weights("w"), shape)
+    found = own.product(x, "w", shape)
     first[1].array[:] = 7
     assert np.array_equal(found, exact(x, w))
 
@@ -175,7 +176,7 @@ def test_rows_that_were_not_synchronised_are_not_seen() -> None:
     product(own, x, w)
     rows, sums = own._shared(gemm_shape(own.tile, 16, 64, 64))
     program = own.kernel.program((16, 64, 64))
-    buffers: Sequence = [rows, own.weights("w"), sums]
+    buffers: Sequence = [rows, own._weights["w"], sums]
     before = sums.array.copy()
     rows.array[:] = 0
     own.kernel.launch(program, buffers)
@@ -186,3 +187,19 @@ def test_rows_that_were_not_synchronised_are_not_seen() -> None:
     assert np.array_equal(sums.array, before)
     sums.from_device()
     assert not sums.array.any()
+
+
+def test_what_is_closed_has_no_buffers() -> None:
+    closed: list[str] = []
+    own = gemm()
+    own.kernel.close = lambda: closed.append("kernel")  # type: ignore[method-assign]
+    x, w = matrices(5, 40, 70)
+    product(own, x, w)
+    buffers = [
+        weakref.ref(own._weights["w"]),
+        *map(weakref.ref, own._shared(gemm_shape(own.tile, 5, 40, 70))),
+    ]
+    own.close()
+    assert closed == ["kernel"]
+    assert [buffer() for buffer in buffers] == [None] * 3
+    assert not own.has_weights("w")

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from whisper_npu.errors import KernelError
 from whisper_npu.npu.contract import Argument, KernelContract
-from whisper_npu.npu.models import attention, gelu, gemm, layer_norm, matmul, mel, passthrough
+from whisper_npu.npu.models import (
+    attention,
+    bfloat16,
+    gelu,
+    gemm,
+    layer_norm,
+    matmul,
+    mel,
+    passthrough,
+)
 
 Array = NDArray[Any]
 Model = Callable[..., Any]
@@ -45,6 +54,13 @@ MODELS: Mapping[str, Model] = {
         passthrough.copy,
         passthrough.first_80,
     )
+}
+
+# Of models whose outputs are floats: what each output is added up from without regard to signs, and
+# the share of it by which a kernel may differ. One unit in the last place of the output leaves the
+# rounding open, and the order of a sum in a wider type.
+BOUNDS: Mapping[str, tuple[Model, float]] = {
+    "layer_norm.bfloat16_512": (layer_norm.bfloat16_512_magnitude, bfloat16.ULP),
 }
 
 _DTYPES: Mapping[str, type[np.generic]] = {

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_npu.npu.models.bfloat16 import U16, rounded, widen
 from whisper_npu.npu.models.integers import clamp_int8, divide_toward_zero, square_root
 from whisper_npu.ops.arrays import F32, I8, I32
-
-U16 = NDArray[np.uint16]
 
 # First estimate of 1/sqrt(x) from the bits of x.
 _MAGIC = np.int32(0x5F3759DF)
@@ -46,11 +43,20 @@ def bfloat16_512(x: U16) -> U16:  # [..., 512] -> [..., 512]
 
     Rounds to nearest even at the end; how the core rounds is not known.
     """
-    wide = (x.astype(np.uint32) << 16).view(np.float32)
+    wide = widen(x)
     mean = _sum(wide) / np.float32(512)
     centred = wide - mean
     variance = _sum(centred * centred) / np.float32(512)
-    return _to_bfloat16(centred * _inverse_square_root(variance + _BFLOAT16_EPS))
+    return rounded(centred * _inverse_square_root(variance + _BFLOAT16_EPS))
+
+
+def bfloat16_512_magnitude(x: U16) -> NDArray[np.float64]:  # [..., 512] -> [..., 512]
+    """What each output of ``bfloat16_512`` is added up from, all signs taken as plus."""
+    wide = widen(x).astype(np.float64)
+    deviation = np.sqrt(wide.var(axis=-1, keepdims=True) + _BFLOAT16_EPS)
+    size = np.abs(wide)
+    magnitude: NDArray[np.float64] = (size + size.mean(axis=-1, keepdims=True)) / deviation
+    return magnitude
 
 
 def _sum(x: F32) -> F32:  # [..., n] -> [..., 1]
@@ -65,9 +71,3 @@ def _inverse_square_root(x: F32) -> F32:
     for _ in range(2):
         y = y * (_THREE_HALVES - half * y * y)
     return y
-
-
-def _to_bfloat16(x: F32) -> U16:
-    bits: NDArray[Any] = x.view(np.uint32).astype(np.uint64)
-    rounded: U16 = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return rounded

@@ -25,6 +25,7 @@ from whisper_npu.npu.xrt.detect import (
     too_old,
 )
 from whisper_npu.npu.xrt.device import open_device
+from whisper_npu.npu.xrt.errors import DOCTOR, LOCKED_MEMORY
 
 # XRT locks this much when it opens an NPU.
 _HEAP_BYTES = 64 << 20
@@ -35,6 +36,12 @@ _PYXRT_PLACES = (
     "usr/local/lib/python3*/dist-packages",
     "usr/lib*/python3*/site-packages",
     "opt/xilinx/xrt/python",
+)
+_CAPABILITIES = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
+_CAP_IPC_LOCK = 14
+_MORE_LOCKED_MEMORY = (
+    "echo '* - memlock unlimited' | sudo tee /etc/security/limits.d/99-npu.conf, then log out and "
+    "in again; in a container --ulimit memlock=-1"
 )
 _BUILT_FOR = re.compile(r"cpython-3(\d+)")
 _CORE_LIBRARY = re.compile(r"\S*/libxrt_coreutil\.so[\w.]*")
@@ -100,7 +107,9 @@ def diagnose(machine: Machine | None = None) -> Diagnosis:
             identity = machine.identity()
             checks.append(Check("open", True, f"{identity.name}, firmware {identity.firmware}"))
         except KernelError as error:
-            checks.append(Check("open", False, str(error), _advice(checks)))
+            # The rest of what it says is to run this command.
+            found = str(error).removesuffix(f"; {DOCTOR}")
+            checks.append(Check("open", False, found, _advice(checks, found)))
     else:
         checks.append(Check("open", None, "not tried"))
     return Diagnosis(tuple(checks), identity)
@@ -171,12 +180,8 @@ def _locked_memory(machine: Machine) -> Check:
     if limit is None:
         return Check(name, True, "not limited")
     found = f"limited to {limit >> 20} MiB"
-    fix = (
-        "echo '* - memlock unlimited' | sudo tee /etc/security/limits.d/99-npu.conf, then log out "
-        "and in again"
-    )
     if limit < _HEAP_BYTES:
-        return Check(name, False, f"{found}; the NPU's heap alone has 64 MiB", fix)
+        return Check(name, False, f"{found}; the NPU's heap alone has 64 MiB", _MORE_LOCKED_MEMORY)
     return Check(name, True, f"{found}, which has to hold 64 MiB and all weights and activations")
 
 
@@ -264,10 +269,12 @@ def _xrt(root: Path) -> Check:
     return Check("XRT", True, f"version {version} in {library.parent}")
 
 
-def _advice(checks: list[Check]) -> str:
+def _advice(checks: list[Check], found: str) -> str:
     wrong = [check.name for check in checks if check.ok is False]
     if wrong:
         return f"put {', '.join(wrong)} right first"
+    if found.startswith(LOCKED_MEMORY):
+        return _MORE_LOCKED_MEMORY
     return "see what the driver says: sudo dmesg | grep amdxdna"
 
 
@@ -284,8 +291,14 @@ def _locked_bytes() -> int | None:
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    # Root may lock what it likes.
-    return None if soft == resource.RLIM_INFINITY or os.geteuid() == 0 else soft
+    return None if soft == resource.RLIM_INFINITY or _may_lock_all(ROOT) else soft
+
+
+def _may_lock_all(root: Path) -> bool:
+    """Whether this process may lock what it likes: root may, but not in most containers."""
+    status = root / "proc/self/status"
+    found = _CAPABILITIES.search(status.read_text(errors="replace")) if status.exists() else None
+    return found is not None and bool(int(found[1], 16) >> _CAP_IPC_LOCK & 1)
 
 
 def _dotted(version: tuple[int, int]) -> str:

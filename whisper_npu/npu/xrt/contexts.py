@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
@@ -73,6 +74,7 @@ class Contexts:
     def _make(self, name: str, make: Callable[[], Launcher]) -> Launcher:
         start = time.monotonic()
         pause = _FIRST_PAUSE_S
+        collected = False
         while True:
             try:
                 return make()
@@ -82,6 +84,11 @@ class Contexts:
                 # Also if the driver has fewer of them than we know, or wants one width of columns.
                 if self._live:
                     self._evict()
+                    continue
+                if not collected:
+                    # What this program has dropped without closing may hold some.
+                    collected = True
+                    gc.collect()
                     continue
                 left = self._timeout_s - (time.monotonic() - start)
                 if left <= 0:

@@ -88,7 +88,7 @@ class XrtDevice:
         self.contexts = Contexts(
             drain=npu.pci_id == PHOENIX,
             timeout_s=context_timeout_s,
-            holders=lambda: holders(npu.node) if npu.node else [],
+            holders=self._holders,
         )
         self._identity = identity
         self._process = os.getpid()
@@ -134,6 +134,12 @@ class XrtDevice:
         except PYXRT_ERRORS as error:
             if code(error) == errno.ENODEV:
                 raise lost(what, error) from error
+
+    def _holders(self) -> list[str]:
+        """Who else may have contexts."""
+        mine = any(device is not self and len(device.contexts) for device in _open_devices)
+        here = ["this program (close the transcribers that are not used any more)"] if mine else []
+        return here + (holders(self.npu.node) if self.npu.node else [])
 
 
 _open_devices: weakref.WeakSet[XrtDevice] = weakref.WeakSet()

@@ -29,7 +29,8 @@ BUSY = frozenset((errno.ENOSPC, errno.ENOENT, errno.ENODEV, errno.EINVAL))
 
 _NO_MEMORY = frozenset((errno.ENOSPC, errno.ENOMEM, errno.EAGAIN))
 _CODE = re.compile(r"\(err=-?(\d+)\)")
-_DOCTOR = "run: whisper-npu doctor"
+DOCTOR = "run: whisper-npu doctor"
+LOCKED_MEMORY = "locked memory (ulimit -l)"
 
 
 def code(error: BaseException) -> int | None:
@@ -52,14 +53,14 @@ def no_device(error: BaseException) -> NoDevice:
     """For a device that does not open."""
     what = {
         errno.EACCES: "no permission to open the NPU",
-        errno.EAGAIN: "locked memory (ulimit -l) is limited to less than the NPU's heap of 64 MiB",
+        errno.EAGAIN: f"{LOCKED_MEMORY} is limited to less than the NPU's heap of 64 MiB",
     }.get(code(error) or 0, "the NPU does not open")
-    return NoDevice(f"{what} ({text(error)}); {_DOCTOR}")
+    return NoDevice(f"{what} ({text(error)}); {DOCTOR}")
 
 
 def lost(what: str, error: BaseException) -> DeviceLost:
     """For a device that has gone."""
-    return DeviceLost(f"{what}: the NPU has gone ({text(error)}); start again, or {_DOCTOR}")
+    return DeviceLost(f"{what}: the NPU has gone ({text(error)}); start again, or {DOCTOR}")
 
 
 def context_refused(kernel: str, error: BaseException) -> KernelError:

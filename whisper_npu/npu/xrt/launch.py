@@ -29,6 +29,10 @@ _SPIN_S = 150e-6
 _SHORTEST_SLEEP_S = 50e-6
 _LONGEST_SLEEP_S = 500e-6
 
+# More between two polls is time in which the program was stopped: by Ctrl-Z, a debugger, a host
+# that suspended its guest. The driver may have been stopped with it.
+_LONGEST_GAP_S = 1.0
+
 # How long an interrupted program waits for the launch under way before it gives the context up.
 _GRACE_S = 1.0
 
@@ -130,11 +134,17 @@ class Launcher:
 
 
 def wait(state: Callable[[], int], timeout_s: float) -> int:
-    """Poll until the state is final or the time is up. Gives the last state."""
+    """Poll until the state is final or the time is up. Gives the last state.
+
+    Time in which this program did not run at all (it was stopped, say) is not counted.
+    """
     clock = time.perf_counter
-    start = clock()
+    before = clock()
+    elapsed = 0.0
     while (now := state()) not in FINAL:
-        elapsed = clock() - start
+        here = clock()
+        elapsed += min(here - before, _LONGEST_GAP_S)
+        before = here
         if elapsed > timeout_s:
             break
         if elapsed > _SPIN_S:

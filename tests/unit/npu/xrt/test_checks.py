@@ -11,8 +11,9 @@ import pytest
 from whisper_npu.cli import main
 from whisper_npu.commands import doctor
 from whisper_npu.npu.device import DeviceIdentity, NoDevice
-from whisper_npu.npu.xrt.checks import Check, Diagnosis, Machine, diagnose
+from whisper_npu.npu.xrt.checks import Check, Diagnosis, Machine, _may_lock_all, diagnose
 from whisper_npu.npu.xrt.detect import driver_version, find_npus, identify, too_old
+from whisper_npu.npu.xrt.errors import no_device
 
 IDENTITY = DeviceIdentity("RyzenAI-npu1", "1022:1502 rev 00", "1.5", "amdxdna 2.25", "2.25.00")
 ADDRESS = "0000:c5:00.1"
@@ -216,6 +217,36 @@ def test_device_that_does_not_open(root: Path) -> None:
     assert wrong(diagnosis) == ["open"]
     assert check(diagnosis, "open").found == "what XRT says"
     assert "dmesg" in check(diagnosis, "open").fix
+
+
+def test_what_xrt_says_of_locked_memory(root: Path) -> None:
+    """Where the limit is not this process's own, the answer of the driver counts."""
+    error = no_device(RuntimeError("mmap(len=67108864) failed (err=-11): try again"))
+    diagnosis = diagnose(
+        machine(root, locked_bytes=lambda: None, identity=fails(error, str(error)))
+    )
+    assert wrong(diagnosis) == ["open"]
+    found = check(diagnosis, "open")
+    assert found.found.startswith("locked memory (ulimit -l) is limited to less than ")
+    # That is what is being run.
+    assert "doctor" not in found.found
+    assert "memlock" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("status", "may"),
+    [
+        ("Name:\tx\nCapEff:\t000001ffffffffff\nSeccomp:\t0\n", True),
+        # Root in a container.
+        ("CapPrm:\t000001ffffffffff\nCapEff:\t00000000a80425fb\n", False),
+        ("CapEff:\t0000000000000000\n", False),
+        ("Name:\tx\n", False),
+    ],
+)
+def test_who_may_lock_memory(tmp_path: Path, status: str, may: bool) -> None:
+    put(tmp_path, "proc/self/status", status)
+    assert _may_lock_all(tmp_path) is may
+    assert not _may_lock_all(tmp_path / "nowhere")
 
 
 def test_versions() -> None:

@@ -212,3 +212,24 @@ def test_waiting_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(seconds for _, seconds in sleeps) == 50e-6
     assert max(seconds for _, seconds in sleeps) == 500e-6
     assert all(seconds <= max(at / 8, 50e-6) for at, seconds in sleeps)
+
+
+def test_time_in_which_the_program_was_stopped_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, polls = 0.0, 0
+
+    def state() -> int:
+        nonlocal now, polls
+        polls += 1
+        # Stopped for two minutes before the 10th poll; the kernel ends after the 300th.
+        now += 120 if polls == 10 else 1e-3
+        return 4 if polls == 300 else 1
+
+    monkeypatch.setattr(
+        launch, "time", SimpleNamespace(perf_counter=lambda: now, sleep=lambda seconds: None)
+    )
+    assert launch.wait(state, 2) == 4
+    polls = -10_000
+    assert launch.wait(state, 2) == 1
+    assert polls < -7_000

@@ -1,0 +1,140 @@
+// What the library of CPU kernels offers to C. A kernel takes a pointer to its arguments, allocates
+// nothing, and returns 0, or a number that is not 0 if it cannot compute what it was given: then it
+// has written nothing. What each computes is specified by the function of the same name in
+// whisper_npu/ops; README.md says how close it comes.
+#pragma once
+
+#include <stdint.h>
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+// Memory for the threads of a call: ``bytes`` for each of ``threads``, one behind the other from
+// ``data``, which is a multiple of 64. Calls at the same time need one each.
+struct Scratch {
+  uint8_t *data;
+  int64_t bytes;
+  int64_t threads;
+};
+
+// x [m, k] -> values [m, k], scale [m].
+struct QuantizeRows {
+  const float *x;
+  int8_t *values;
+  float *scale;
+  int64_t m, k;
+};
+
+// x [m, k], x_scale [m], w [n, k], w_scale [n], bias [n] or null -> out [m, n].
+struct LinearInt8 {
+  const int8_t *x;
+  const float *x_scale;
+  const int8_t *w;
+  const float *w_scale;
+  const float *bias;
+  float *out;
+  int64_t m, k, n;
+  const Scratch *scratch;
+};
+
+// x [count] -> out [count], which may be x.
+struct Gelu {
+  const float *x;
+  float *out;
+  int64_t count;
+};
+
+// x [count] + y [period], repeated -> out [count], which may be x.
+struct Add {
+  const float *x, *y;
+  float *out;
+  int64_t count, period;
+};
+
+// x [m, d], gain [d], bias [d] -> out [m, d].
+struct LayerNorm {
+  const float *x, *gain, *bias;
+  float *out;
+  int64_t m, d;
+};
+
+// q, k, v, out [b, t, n_head * d_head]; scores are multiplied by scale.
+struct Attention {
+  const float *q, *k, *v;
+  float *out;
+  int64_t b, t, n_head, d_head;
+  float scale;
+  const Scratch *scratch;
+};
+
+// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], ``stride`` floats from one
+// of b / group to the next. Query i sees the first *position + i + 1 keys, all t if position is
+// null.
+struct OverCache {
+  const float *q, *k, *v;
+  float *out;
+  const int64_t *position;
+  int64_t b, n, group, t, n_head, d_head, stride;
+  float scale;
+  const Scratch *scratch;
+};
+
+// tokens [rows], n for each sequence, each below the length of the table; table [v, d], scale [v],
+// positions [ctx, d] -> out [rows, d].
+struct EmbedInt8 {
+  const int64_t *tokens;
+  const int8_t *table;
+  const float *scale, *positions;
+  const int64_t *position;
+  float *out;
+  int64_t rows, n, d, ctx;
+};
+
+// x [b, n, n_head * d_head] -> cache [b, n_head, t, d_head] from *position on, ``stride`` floats
+// from one of b to the next.
+struct StoreCache {
+  const float *x;
+  float *cache;
+  const int64_t *position;
+  int64_t b, n, t, n_head, d_head, stride;
+};
+
+// x [b, t, c] -> out [b, t / step, 3 c]: three frames side by side, zeros before the first and
+// behind the last.
+struct Im2Col {
+  const float *x;
+  float *out;
+  int64_t b, t, c, step;
+};
+
+int32_t cpu_quantize_rows(const QuantizeRows *args);
+int32_t cpu_linear_int8(const LinearInt8 *args);
+int32_t cpu_embed_int8(const EmbedInt8 *args);
+int32_t cpu_store_cache(const StoreCache *args);
+int32_t cpu_im2col(const Im2Col *args);
+int32_t cpu_gelu(const Gelu *args);
+int32_t cpu_add(const Add *args);
+int32_t cpu_layer_norm(const LayerNorm *args);
+int32_t cpu_attention(const Attention *args);
+int32_t cpu_cached_attention(const OverCache *args);
+int32_t cpu_cross_attention(const OverCache *args);
+
+// Bytes of scratch for each thread: of a product over k, and of the attentions, the pointers of
+// which do not matter here.
+int64_t cpu_linear_int8_scratch(int64_t k);
+int64_t cpu_attention_scratch(const Attention *args, int64_t threads);
+int64_t cpu_over_cache_scratch(const OverCache *args);
+
+// The instruction sets that there are here, ';' between them, the best one last; it is in use until
+// ``choose`` is given another: 0 if it took it. Not to be called while a kernel runs.
+const char *cpu_isas();
+const char *cpu_isa();
+int32_t cpu_choose_isa(const char *name);
+// The processor's own name for itself.
+const char *cpu_name();
+
+// Threads that kernels use, the caller's included.
+void cpu_set_threads(int32_t threads);
+int32_t cpu_threads();
+}
+#pragma GCC visibility pop

@@ -1,0 +1,313 @@
+// The C functions of api.h: which instruction set, and how a call is shared by the threads.
+#include <stddef.h>
+#include <string.h>
+
+#include "isa.h"
+#include "pool.h"
+#include "variant.h"
+
+namespace {
+
+struct Variant {
+  const char *name;
+  const IntegerKernels *integers;
+  const FloatKernels *floats;
+};
+
+#if defined(__x86_64__)
+const Variant kVariants[] = {
+    {"scalar", &integers_scalar, &floats_scalar},
+    {"avx2", &integers_avx2, &floats_avx2},
+    {"avx512", &integers_avx512, &floats_avx512},
+    {"avx512_vnni", &integers_avx512_vnni, &floats_avx512},
+    {"amx", &integers_amx, &floats_avx512},
+};
+#elif defined(__aarch64__)
+const Variant kVariants[] = {
+    {"scalar", &integers_scalar, &floats_scalar},
+    {"dotprod", &integers_dotprod, &floats_scalar},
+};
+#else
+const Variant kVariants[] = {{"scalar", &integers_scalar, &floats_scalar}};
+#endif
+
+struct State {
+  const Variant *chosen = kVariants;
+  char names[256] = "";
+  char cpu[64] = "";
+
+  State() {
+    find_cpu_name(cpu, sizeof cpu);
+    for (const Variant &variant : kVariants)
+      if (has_isa(variant.name)) chosen = &variant;
+  }
+};
+
+State &state() {
+  static State only;
+  return only;
+}
+
+const IntegerKernels &integers() { return *state().chosen->integers; }
+const FloatKernels &floats() { return *state().chosen->floats; }
+
+// Work below this is done by the caller alone: to share it costs a microsecond or two.
+constexpr int64_t kSharedProducts = 1 << 16;
+constexpr int64_t kSharedFloats = 1 << 13;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The part of [0, n) that item i of ``items`` has; a multiple of ``unit`` but at the end.
+struct Part {
+  int64_t first, last;
+  Part(int64_t n, int64_t items, int64_t unit, int64_t i) {
+    const int64_t units = ceil_div(n, unit);
+    first = units * i / items * unit;
+    last = units * (i + 1) / items * unit;
+    if (last > n) last = n;
+  }
+};
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Bytes of packed weights that may lie in a second-level cache.
+constexpr int64_t kPackedBytes = 256 * 1024;
+// Items for each thread, so that one that is held up leaves its share to others.
+constexpr int64_t kItemsPerThread = 4;
+
+void linear_few_rows(const LinearInt8 &a) {
+  constexpr int64_t kUnit = 16;
+  const int threads = get_threads();
+  const bool shared = a.m * a.n * a.k >= kSharedProducts;
+  const int64_t items =
+      shared ? least(ceil_div(a.n, kUnit), threads == 1 ? 1 : threads * kItemsPerThread) : 1;
+  parallel(items, threads, [&](int64_t item, int) {
+    const Part part(a.n, items, kUnit, item);
+    integers().linear_columns(a, part.first, part.last);
+  });
+}
+
+void linear_many_rows(const LinearInt8 &a, int threads) {
+  const IntegerKernels &kernels = integers();
+  const int64_t panels = ceil_div(a.n, kPanel);
+  // As many panels to an item as there is room for, and no more than leave one for every thread.
+  const int64_t fitting = most(1, kPackedBytes / (kPanel * a.k));
+  const int64_t columns = ceil_div(panels, least(fitting, ceil_div(panels, threads)));
+  // Columns alone may not make enough items: then rows are cut too, though not so short that
+  // packing the weights again would show.
+  const int64_t enough = threads == 1 ? 1 : threads * kItemsPerThread;
+  const int64_t rows = most(1, least(ceil_div(enough, columns), a.m / 256));
+  parallel(columns * rows, threads, [&](int64_t item, int thread) {
+    const Part column(a.n, columns, kPanel, item % columns);
+    const Part row(a.m, rows, 12, item / columns);
+    kernels.linear_panels(a, column.first, column.last, row.first, row.last,
+                          a.scratch->data + thread * a.scratch->bytes);
+  });
+}
+
+// function(first, last) for parts of [0, n) that are shared if there are enough floats in all.
+template <typename Function>
+void share(int64_t n, int64_t unit, int64_t floats_in_all, const Function &function) {
+  const int threads = get_threads();
+  const int64_t items = floats_in_all >= kSharedFloats && threads > 1
+                            ? least(ceil_div(n, unit), threads * kItemsPerThread)
+                            : 1;
+  parallel(items, threads, [&](int64_t item, int) {
+    const Part part(n, items, unit, item);
+    function(part.first, part.last);
+  });
+}
+
+int32_t attend_over_cache(const OverCache &a) {
+  const int64_t need = floats().over_cache_scratch(a);
+  if (a.scratch == nullptr || a.scratch->threads < 1 || a.scratch->bytes < need) return 2;
+  const int64_t position = a.position == nullptr ? a.t : *a.position;
+  if (a.position != nullptr && (position < 0 || position + a.n > a.t)) return 3;
+  const int64_t width = a.n_head * a.d_head;
+  const bool shared = a.b * a.n * width * least(position + a.n, a.t) >= kSharedProducts;
+  const int threads = shared ? static_cast<int>(least(get_threads(), a.scratch->threads)) : 1;
+  // Over one cache go the queries of all sequences that share it; but where each has its own keys,
+  // one by one.
+  const bool causal = a.position != nullptr;
+  const int64_t group = causal ? 1 : a.group, queries = group * a.n;
+  const int64_t together = causal ? 1 : least(queries, floats().queries_together());
+  const int64_t parts = causal ? 1 : ceil_div(queries, together);
+  parallel(a.b / group * a.n_head * parts, threads, [&](int64_t item, int thread) {
+    const int64_t part = item % parts, head = item / parts % a.n_head;
+    const int64_t owner = item / parts / a.n_head;
+    const int64_t from = (causal ? owner / a.group : owner) * a.stride + head * a.t * a.d_head;
+    float *scratch = reinterpret_cast<float *>(a.scratch->data + thread * a.scratch->bytes);
+    const int64_t first = part * together,
+                  last = causal ? queries : least(first + together, queries);
+    for (int64_t i = first; i < last; i += together)
+      floats().over_cache_rows(a, (owner * queries + i) * width + head * a.d_head,
+                               least(together, last - i), causal ? position + i + 1 : a.t,
+                               a.k + from, a.v + from, scratch);
+  });
+  return 0;
+}
+
+}  // namespace
+
+extern "C" {
+
+int32_t cpu_quantize_rows(const QuantizeRows *args) {
+  const QuantizeRows &a = *args;
+  share(a.m, 1, a.m * a.k,
+        [&](int64_t first, int64_t last) { integers().quantize_rows(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_linear_int8(const LinearInt8 *args) {
+  const LinearInt8 &a = *args;
+  // A sum of more products than these could leave int32.
+  if (a.k < 1 || a.k > 65536) return 1;
+  const bool panels = a.m > kSkinny && integers().linear_panels != nullptr;
+  if (!panels) {
+    linear_few_rows(a);
+    return 0;
+  }
+  if (a.scratch == nullptr || a.scratch->threads < 1 ||
+      a.scratch->bytes < integers().linear_scratch(a.k))
+    return 2;
+  linear_many_rows(a, static_cast<int>(least(get_threads(), a.scratch->threads)));
+  return 0;
+}
+
+int32_t cpu_embed_int8(const EmbedInt8 *args) {
+  const EmbedInt8 &a = *args;
+  if (*a.position < 0 || *a.position + a.n > a.ctx) return 3;
+  share(a.rows, 1, a.rows * a.d,
+        [&](int64_t first, int64_t last) { integers().embed_rows(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_store_cache(const StoreCache *args) {
+  const StoreCache &a = *args;
+  const int64_t position = *a.position;
+  if (position < 0 || position + a.n > a.t) return 3;
+  for (int64_t i = 0; i < a.b * a.n; ++i)
+    for (int64_t head = 0; head < a.n_head; ++head)
+      memcpy(a.cache + i / a.n * a.stride + (head * a.t + position + i % a.n) * a.d_head,
+             a.x + (i * a.n_head + head) * a.d_head, static_cast<size_t>(a.d_head) * sizeof(float));
+  return 0;
+}
+
+int32_t cpu_im2col(const Im2Col *args) {
+  const Im2Col &a = *args;
+  const int64_t steps = a.t / a.step;
+  share(a.b * steps, 1, a.b * steps * 3 * a.c, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      // The frame of the first tap.
+      const int64_t frame = i % steps * a.step - 1;
+      const float *x = a.x + (i / steps * a.t + frame) * a.c;
+      float *out = a.out + i * 3 * a.c;
+      const int64_t before = frame < 0 ? a.c : 0;
+      const int64_t behind = frame + 3 > a.t ? a.c : 0;
+      memset(out, 0, static_cast<size_t>(before) * sizeof(float));
+      memcpy(out + before, x + before,
+             static_cast<size_t>(3 * a.c - before - behind) * sizeof(float));
+      memset(out + 3 * a.c - behind, 0, static_cast<size_t>(behind) * sizeof(float));
+    }
+  });
+  return 0;
+}
+
+int32_t cpu_gelu(const Gelu *args) {
+  const Gelu &a = *args;
+  share(a.count, 64, a.count,
+        [&](int64_t first, int64_t last) { floats().gelu_elements(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_add(const Add *args) {
+  const Add &a = *args;
+  share(a.count, 64, a.count,
+        [&](int64_t first, int64_t last) { floats().add_elements(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_layer_norm(const LayerNorm *args) {
+  const LayerNorm &a = *args;
+  share(a.m, 1, a.m * a.d,
+        [&](int64_t first, int64_t last) { floats().layer_norm_rows(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_attention(const Attention *args) {
+  const Attention &a = *args;
+  const FloatKernels &kernels = floats();
+  const int64_t shared = ceil_div(kernels.attention_shared(a), 64) * 64;
+  const int64_t own = ceil_div(kernels.attention_scratch(a), 64) * 64;
+  if (a.scratch == nullptr || a.scratch->bytes * a.scratch->threads < shared + own) return 2;
+  const int64_t room = (a.scratch->bytes * a.scratch->threads - shared) / own;
+  const int threads = static_cast<int>(least(get_threads(), room));
+  const int64_t heads = a.b * a.n_head, blocks = kernels.attention_blocks(a);
+  float *packed = reinterpret_cast<float *>(a.scratch->data);
+  parallel(heads, threads, [&](int64_t head, int) { kernels.attention_pack(a, head, packed); });
+  parallel(heads * blocks, threads, [&](int64_t item, int thread) {
+    kernels.attention_block(a, item / blocks, item % blocks, packed,
+                            reinterpret_cast<float *>(a.scratch->data + shared + thread * own));
+  });
+  return 0;
+}
+
+int32_t cpu_cached_attention(const OverCache *args) { return attend_over_cache(*args); }
+
+int32_t cpu_cross_attention(const OverCache *args) { return attend_over_cache(*args); }
+
+int64_t cpu_attention_scratch(const Attention *args, int64_t threads) {
+  int64_t bytes = 64;
+  for (const Variant &variant : kVariants) {
+    const int64_t shared = ceil_div(variant.floats->attention_shared(*args), 64) * 64;
+    const int64_t own = ceil_div(variant.floats->attention_scratch(*args), 64) * 64;
+    bytes = most(bytes, ceil_div(ceil_div(shared, threads) + own, 64) * 64);
+  }
+  return bytes;
+}
+
+int64_t cpu_over_cache_scratch(const OverCache *args) {
+  int64_t bytes = 64;
+  for (const Variant &variant : kVariants)
+    bytes = most(bytes, ceil_div(variant.floats->over_cache_scratch(*args), 64) * 64);
+  return bytes;
+}
+
+int64_t cpu_linear_int8_scratch(int64_t k) {
+  int64_t bytes = 64;
+  for (const Variant &variant : kVariants)
+    if (variant.integers->linear_scratch != nullptr)
+      bytes = most(bytes, variant.integers->linear_scratch(k));
+  return ceil_div(bytes, 64) * 64;
+}
+
+const char *cpu_isas() {
+  State &s = state();
+  s.names[0] = '\0';
+  for (const Variant &variant : kVariants) {
+    if (!has_isa(variant.name)) continue;
+    if (s.names[0] != '\0') strcat(s.names, ";");
+    strcat(s.names, variant.name);
+  }
+  return s.names;
+}
+
+const char *cpu_isa() { return state().chosen->name; }
+
+int32_t cpu_choose_isa(const char *name) {
+  for (const Variant &variant : kVariants)
+    if (strcmp(variant.name, name) == 0) {
+      if (!has_isa(name)) return 2;
+      state().chosen = &variant;
+      return 0;
+    }
+  return 1;
+}
+
+const char *cpu_name() { return state().cpu; }
+
+void cpu_set_threads(int32_t threads) { set_threads(threads); }
+
+int32_t cpu_threads() { return get_threads(); }
+}

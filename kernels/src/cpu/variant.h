@@ -1,0 +1,78 @@
+// The kernels of one instruction set. integers.cc and floats.cc are compiled once for each, with
+// the compiler's options for it and VARIANT defined as its name: nothing in them may be shared with
+// another (no inline function with a name that the linker sees), or the linker would keep one.
+#pragma once
+
+#include "api.h"
+
+// How a product with many rows is cut: columns are packed in panels of this width.
+constexpr int64_t kPanel = 64;
+// Products with at most this many rows read the weights as they lie, once.
+constexpr int64_t kSkinny = 12;
+
+struct IntegerKernels {
+  // Rows first ... last - 1.
+  void (*quantize_rows)(const QuantizeRows &, int64_t first, int64_t last);
+  void (*embed_rows)(const EmbedInt8 &, int64_t first, int64_t last);
+  // Columns first ... last - 1 of a product of any number of rows.
+  void (*linear_columns)(const LinearInt8 &, int64_t first, int64_t last);
+  // The same for rows from first_row; null if the variant has nothing better than the above.
+  void (*linear_panels)(const LinearInt8 &, int64_t first, int64_t last, int64_t first_row,
+                        int64_t last_row, uint8_t *scratch);
+  int64_t (*linear_scratch)(int64_t k);
+};
+
+struct FloatKernels {
+  // Elements, or rows, first ... last - 1.
+  void (*gelu_elements)(const Gelu &, int64_t first, int64_t last);
+  void (*add_elements)(const Add &, int64_t first, int64_t last);
+  void (*layer_norm_rows)(const LayerNorm &, int64_t first, int64_t last);
+  // Attention of the encoder: bytes that its threads share and that each has, then a part for every
+  // head of every window, then one for each block of queries of each of these.
+  int64_t (*attention_shared)(const Attention &);
+  int64_t (*attention_scratch)(const Attention &);
+  void (*attention_pack)(const Attention &, int64_t head, float *shared);
+  int64_t (*attention_blocks)(const Attention &);
+  void (*attention_block)(const Attention &, int64_t head, int64_t block, const float *shared,
+                          float *scratch);
+  // Some queries of one head, at most so many, the first at ``query`` in q and out, over the first
+  // n_keys keys and values.
+  int64_t (*queries_together)();
+  int64_t (*over_cache_scratch)(const OverCache &);
+  void (*over_cache_rows)(const OverCache &, int64_t query, int64_t queries, int64_t n_keys,
+                          const float *k, const float *v, float *scratch);
+};
+
+// Instruction sets that make a difference to each; a variant of integers without floats of its own
+// uses those of the one before it.
+#if defined(__x86_64__)
+#define FLOAT_VARIANTS(X) X(scalar) X(avx2) X(avx512)
+#else
+#define FLOAT_VARIANTS(X) X(scalar)
+#endif
+
+#if defined(__x86_64__)
+#define INTEGER_VARIANTS(X) X(scalar) X(avx2) X(avx512) X(avx512_vnni) X(amx)
+#elif defined(__aarch64__)
+#define INTEGER_VARIANTS(X) X(scalar) X(dotprod)
+#else
+#define INTEGER_VARIANTS(X) X(scalar)
+#endif
+
+#define DECLARE(name) extern const IntegerKernels integers_##name;
+INTEGER_VARIANTS(DECLARE)
+#undef DECLARE
+#define DECLARE(name) extern const FloatKernels floats_##name;
+FLOAT_VARIANTS(DECLARE)
+#undef DECLARE
+
+// Before a loop of few, constant steps over an array: only without the loop is it kept in
+// registers.
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)

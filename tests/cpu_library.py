@@ -1,0 +1,47 @@
+"""The CPU kernels, compiled and verified once for all tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from whisper_npu.cpu.build import build_library, find_compiler
+from whisper_npu.cpu.evidence import record_evidence
+from whisper_npu.cpu.verify import verify_library
+from whisper_npu.errors import KernelError
+
+
+def require_compiler() -> None:
+    """Skips the test where nothing can be compiled."""
+    try:
+        find_compiler()
+    except KernelError as error:
+        pytest.skip(str(error))
+
+
+@lru_cache(maxsize=1)
+def _built() -> tempfile.TemporaryDirectory[str]:
+    home = tempfile.TemporaryDirectory(prefix="whisper-npu-tests-")
+    before = os.environ.get("WHISPER_NPU_HOME")
+    os.environ["WHISPER_NPU_HOME"] = home.name
+    try:
+        record_evidence(verify_library(build_library().path))
+    finally:
+        if before is None:
+            del os.environ["WHISPER_NPU_HOME"]
+        else:
+            os.environ["WHISPER_NPU_HOME"] = before
+    return home
+
+
+@pytest.fixture
+def cpu_home(cache_home: Path) -> Path:
+    """A cache of models with verified CPU kernels in it, and nothing else."""
+    require_compiler()
+    shutil.copytree(_built().name, cache_home)
+    return cache_home

@@ -1,0 +1,71 @@
+"""The AMX variant on emulated tile registers: for a CPU that has AVX-512 VNNI but no AMX."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from ctypes import addressof, c_long
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cpu_library import require_compiler
+from whisper_npu.cpu.build import VARIANTS, find_compiler, source_folder
+from whisper_npu.cpu.library import LinearInt8, ScratchArgs
+from whisper_npu.cpu.verify import Guarded
+from whisper_npu.ops.quant import linear_int8
+
+SOURCE = Path(__file__).parent / "emulated_amx.cc"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    require_compiler()
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists() or "avx512_vnni" not in cpuinfo.read_text():
+        pytest.skip("this CPU has no AVX-512 VNNI, which the AMX variant uses too")
+    target = tmp_path_factory.mktemp("amx") / "emulated.so"
+    # Without the options for AMX itself: the compiler has no tile instruction to emit.
+    flags = VARIANTS["x86_64"]["avx512_vnni"]
+    subprocess.run(
+        [*find_compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off",
+         *flags, f"-I{source_folder()}", str(SOURCE), "-o", str(target)],
+        check=True,
+    )  # fmt: skip
+    loaded = ctypes.CDLL(str(target))
+    loaded.amx_scratch.restype, loaded.amx_scratch.argtypes = c_long, [c_long]
+    loaded.amx_linear.restype = None
+    loaded.amx_linear.argtypes = [ctypes.c_void_p, *[c_long] * 4]
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [(32, 64, 64), (33, 240, 70), (13, 65, 1), (64, 128, 129), (31, 63, 33), (40, 1536, 66)],
+)
+@pytest.mark.parametrize("low", [-127, -128])
+def test_products_are_exact(library: ctypes.CDLL, m: int, k: int, n: int, low: int) -> None:
+    rng = np.random.default_rng(m * k)
+    x, w = (
+        np.where(rng.random((rows, k)) < 0.1, low, rng.integers(-127, 128, (rows, k))).astype("i1")
+        for rows in (m, n)
+    )
+    scales = [rng.random(rows, np.float32) for rows in (m, n)]
+    bias = rng.standard_normal(n, np.float32)
+    expected = linear_int8(x, scales[0], w.astype(np.float32), scales[1], bias)
+    out = Guarded(np.full((m, n), np.nan, np.float32))
+    room = Guarded(np.empty(library.amx_scratch(k), np.uint8))
+    scratch = ScratchArgs(room.array.ctypes.data, room.array.size, 1)
+    inputs = [Guarded(array) for array in (x, scales[0], w, scales[1], bias)]
+    args = LinearInt8(
+        *(array.array.ctypes.data for array in inputs), out.array.ctypes.data, m, k, n,
+        addressof(scratch),
+    )  # fmt: skip
+    # In parts, as threads have them.
+    half = m // 2
+    for first in range(0, n, 64):
+        for rows in ((0, half), (half, m)):
+            library.amx_linear(addressof(args), first, min(first + 64, n), *rows)
+    assert np.array_equal(out.array, expected)
+    assert all(guarded.is_intact() for guarded in (out, room, *inputs))

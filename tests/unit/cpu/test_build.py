@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cpu_library import require_compiler
+from whisper_npu.cpu import build
+from whisper_npu.cpu.build import build_folder, build_library, find_build, find_compiler
+from whisper_npu.errors import KernelError
+
+TINY = """
+extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }
+#ifndef ANSWER
+#error "compiled without the options of a variant"
+#endif
+"""
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of sources that compile in no time."""
+    require_compiler()
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    (folder / "api.h").write_text("")
+    (folder / "integers.cc").write_text(TINY)
+    monkeypatch.setattr(build, "_PLACES", (tmp_path / "absent", folder))
+    machine = {"one": ("-DANSWER=1",)}
+    monkeypatch.setattr(build, "VARIANTS", {build.platform.machine(): machine})
+    return folder
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KernelError, match=r"^no C\+\+ compiler: looked for c\+\+, g\+\+, clang"):
+        build_library()
+    monkeypatch.setenv("CXX", "no-such-compiler -O1")
+    with pytest.raises(KernelError, match=r"looked for no-such-compiler; install"):
+        build_library()
+    assert find_build() is None
+
+
+def test_a_compiler_of_ones_own_with_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / "my c++"
+    own.touch(mode=0o755)
+    monkeypatch.setenv("CXX", f"'{own}' -O1")
+    assert find_compiler() == [str(own), "-O1"]
+
+
+def test_a_processor_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.platform, "machine", lambda: "vax")
+    with pytest.raises(KernelError, match=r"there are no CPU kernels for \w+ vax"):
+        build_library()
+
+
+def test_a_library_is_made_once(sources: Path, cache_home: Path) -> None:
+    assert find_build() is None
+    made = build_library()
+    assert made.path.parent == cache_home / "cpu"
+    assert find_build() == made
+    first = made.path.stat()
+    assert build_library() == made
+    assert made.path.stat().st_ino == first.st_ino
+    assert build_library(force=True) == made
+    assert made.path.stat().st_ino != first.st_ino
+    assert sorted(os.listdir(build_folder())) == sorted([made.library, "library.json"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "integers.cc").write_text(TINY + "// another\n"),
+        lambda folder: (folder / "more.h").write_text(""),
+        lambda folder: (folder / "integers.cc").rename(folder / "other.cc"),
+    ],
+)
+def test_a_library_of_other_sources_is_not_used(
+    sources: Path, change: Callable[[Path], object]
+) -> None:
+    old = build_library()
+    change(sources)
+    assert find_build() is None
+    (sources / "other.cc").unlink(missing_ok=True)
+    (sources / "integers.cc").write_text(TINY + "// new\n")
+    new = build_library()
+    assert new.library != old.library
+    assert not old.path.exists()
+
+
+def test_other_options_make_another_library(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = build_library()
+    two = {"two": ("-DANSWER=2",)}
+    monkeypatch.setattr(build, "VARIANTS", {build.platform.machine(): two})
+    assert build_library().library != old.library
+
+
+def test_what_the_compiler_says(sources: Path) -> None:
+    (sources / "integers.cc").write_text("int f() { return nothing_like_that; }\n")
+    with pytest.raises(KernelError) as caught:
+        build_library()
+    assert "nothing_like_that" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert find_build() is None
+    assert os.listdir(build_folder()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"library": "../../x.so", "sources": "s", "compiler": "", "flags": ""}',
+        '{"library": 3, "sources": "s", "compiler": "", "flags": ""}',
+    ],
+)
+def test_a_damaged_record_is_no_library(sources: Path, text: str) -> None:
+    build_library()
+    (build_folder() / "library.json").write_text(text)
+    assert find_build() is None
+
+
+def test_a_library_that_is_gone(sources: Path) -> None:
+    build_library().path.unlink()
+    assert find_build() is None
+
+
+def test_a_library_of_another_folder(sources: Path, tmp_path: Path) -> None:
+    made = build_library()
+    outside = tmp_path / "kernels-0123456789abcdef.so"
+    made.path.rename(outside)
+    record = json.loads((build_folder() / "library.json").read_text())
+    for name in (str(outside), f"../../{outside.name}"):
+        (build_folder() / "library.json").write_text(json.dumps({**record, "library": name}))
+        assert find_build() is None

@@ -1,0 +1,220 @@
+"""CPU kernels in a model: the same floats as NumPy, counted, and a way back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_checkpoint import Recipe
+
+from whisper_npu import Transcriber
+from whisper_npu.cpu import kernels as kernels_module
+from whisper_npu.cpu.build import find_build
+from whisper_npu.cpu.cases import CASES
+from whisper_npu.cpu.evidence import find_evidence, library_hash, record_evidence
+from whisper_npu.cpu.kernels import load_library, open_cpu_kernels
+from whisper_npu.cpu.library import ISA_ENVIRONMENT, Library, default_threads
+from whisper_npu.cpu.verify import run_case
+from whisper_npu.errors import KernelError, OptionError
+from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
+from whisper_npu.ops.arrays import F32
+from whisper_npu.runtime.machine import make_machine
+from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.usage import Usage
+
+
+@pytest.fixture(scope="module")
+def checkpoint(seeded_directory: Callable[[Recipe], Path]) -> Checkpoint:
+    return load_checkpoint(seeded_directory(Recipe("nano")))
+
+
+def _outputs(model: Model) -> list[F32]:
+    """Of all phases, on two windows with three sequences each."""
+    rng = np.random.default_rng(0)
+    dims = model.dims
+    features = rng.standard_normal((2, dims.n_mels, dims.n_frames), np.float32)
+    states = model.encode(features)
+    session = model.decoder(states, 3)
+    outputs = [states, session.prefill([[1, 2, 3], [4, 5, 6]], [0, 2]).copy()]
+    for token in range(2):
+        outputs.append(session.step(np.arange(6) + token).copy())
+    return outputs
+
+
+def _model(checkpoint: Checkpoint, cpu_kernels: bool | None) -> Model:
+    machine = make_machine(None, checkpoint.dims, "int8", cpu_kernels=cpu_kernels)
+    return Model(checkpoint, "int8", machine)
+
+
+def _exact_kinds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = {k: v for k, v in kernels_module.BINDERS.items() if k in EXACT_KINDS}
+    monkeypatch.setattr(kernels_module, "BINDERS", exact)
+
+
+EXACT_KINDS = ("quantize_rows", "linear_int8")
+
+
+def test_integers_are_those_of_numpy(
+    cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _exact_kinds_only(monkeypatch)
+    expected = _outputs(_model(checkpoint, False))
+    model = _model(checkpoint, True)
+    for mine, theirs in zip(_outputs(model), expected, strict=True):
+        assert np.array_equal(mine, theirs)
+    usage = model.machine.usage
+    placement = usage.since(Usage())
+    assert placement.ops["linear_int8"].keys() == {"cpu_linear_int8"}
+    assert placement.ops["quantize_rows"].keys() == {"cpu_quantize_rows"}
+    assert placement.fallbacks == ()
+
+
+def test_weights_are_not_held_as_floats(cpu_home: Path, checkpoint: Checkpoint) -> None:
+    def held(model: Model) -> int:
+        return sum(array.nbytes for array in model._weights.values())
+
+    assert held(_model(checkpoint, True)) < 0.5 * held(_model(checkpoint, False))
+
+
+def test_a_kernel_that_refuses_is_replaced(
+    cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _exact_kinds_only(monkeypatch)
+    expected = _outputs(_model(checkpoint, False))
+    build = find_build()
+    assert build is not None
+    library = load_library(build.path)
+    right = Library.function
+
+    def refuse(self: Library, name: str) -> Callable[[int], int]:
+        return (lambda address: 1) if name == "cpu_linear_int8" else right(self, name)
+
+    monkeypatch.setattr(Library, "function", refuse)
+    model = _model(checkpoint, None)
+    assert model.machine.cpu is not None
+    assert library is load_library(build.path)
+    for mine, theirs in zip(_outputs(model), expected, strict=True):
+        assert np.array_equal(mine, theirs)
+    placement = model.machine.usage.since(Usage())
+    assert placement.ops["linear_int8"].keys() == {"numpy"}
+    events = placement.fallbacks
+    assert {event.kernel for event in events} == {"cpu_linear_int8"}
+    # One for each op, though it ran several times.
+    assert len(events) == len({(event.phase, event.op) for event in events})
+
+
+def test_nothing_built_is_nothing_used(cache_home: Path, checkpoint: Checkpoint) -> None:
+    assert open_cpu_kernels(Usage()) is None
+    assert _model(checkpoint, None).machine.cpu is None
+    with pytest.raises(KernelError, match=r"^CPU kernels are not built: run whisper-npu kernels b"):
+        _model(checkpoint, True)
+
+
+def test_only_what_is_verified_is_used(cpu_home: Path, checkpoint: Checkpoint) -> None:
+    build = find_build()
+    assert build is not None
+    library = load_library(build.path)
+    found = find_evidence(library_hash(build.path), library.cpu, library.isa)
+    opened = open_cpu_kernels(Usage())
+    assert opened is not None
+    assert {f"cpu_{kind}" for kind in opened.kinds} == set(found)
+    failed = found["cpu_linear_int8"]
+    record_evidence([type(failed)(**{**vars(failed), "failure": "wrong"})])
+    opened = open_cpu_kernels(Usage())
+    assert opened is not None
+    assert "linear_int8" not in opened.kinds
+    assert opened.kinds
+    (cpu_home / "cpu" / "evidence.json").unlink()
+    assert open_cpu_kernels(Usage()) is None
+    with pytest.raises(KernelError, match="not verified on this processor"):
+        open_cpu_kernels(Usage(), required=True)
+
+
+def test_a_library_that_does_not_load(cpu_home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build = find_build()
+    assert build is not None
+    load_library.cache_clear()
+    build.path.write_bytes(b"no library")
+    assert open_cpu_kernels(Usage()) is None
+    assert "run whisper-npu kernels build --force" in caplog.text
+
+
+def test_the_instruction_set_can_be_capped(cpu_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = find_build()
+    assert build is not None
+    best = load_library(build.path).isa
+    for isa in load_library(build.path).isas:
+        monkeypatch.setenv(ISA_ENVIRONMENT, isa)
+        assert Library(build.path).isa == isa
+    monkeypatch.setenv(ISA_ENVIRONMENT, "amx")
+    assert Library(build.path).isa == best
+    monkeypatch.setenv(ISA_ENVIRONMENT, "sse")
+    with pytest.raises(OptionError, match="WHISPER_NPU_CPU_ISA must be one of scalar"):
+        Library(build.path)
+    with pytest.raises(KernelError, match="this CPU has no altivec"):
+        load_library(build.path).choose_isa("altivec")
+
+
+def test_a_child_has_threads_of_its_own(cpu_home: Path) -> None:
+    script = """
+import os, sys
+import numpy as np
+from whisper_npu.cpu.build import find_build
+from whisper_npu.cpu.cases import CASES
+from whisper_npu.cpu.kernels import load_library
+from whisper_npu.cpu.verify import run_case
+library = load_library(find_build().path)
+library.threads = 3
+case = next(c for c in CASES["linear_int8"](np.random.default_rng(0)) if "520x" in c.name)
+assert run_case(library, case)[0] is None
+child = os.fork()
+if child == 0:
+    os._exit(0 if run_case(library, case)[0] is None and run_case(library, case)[0] is None else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert run_case(library, case)[0] is None
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+
+
+def test_two_threads_of_a_program_at_the_same_time(cpu_home: Path) -> None:
+    build = find_build()
+    assert build is not None
+    library = load_library(build.path)
+    cases = [c for c in CASES["linear_int8"](np.random.default_rng(0)) if " 97x" in c.name]
+    before, library.threads = library.threads, 3
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            found = threads.map(lambda case: run_case(library, case)[0], 10 * cases)
+            assert set(found) == {None}
+    finally:
+        library.threads = before
+
+
+def test_threads_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, count in (("3", 3), ("2,4", 2)):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert default_threads() == count
+    for text in ("0", "many", ""):
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+        assert 1 <= default_threads() <= (os.cpu_count() or 1)
+
+
+def test_a_transcription_says_where_it_ran(
+    cpu_home: Path, seeded_directory: Callable[[Recipe], Path]
+) -> None:
+    folder = seeded_directory(Recipe("nano"))
+    audio = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
+    transcriber = Transcriber(folder, precision="int8", cpu_kernels=True)
+    placement = transcriber.transcribe(audio, language="en", temperature=0.0).placement
+    assert placement is not None
+    assert placement.ops["linear_int8"].keys() == {"cpu_linear_int8"}
+    none = Transcriber(folder, precision="int8", cpu_kernels=False)
+    placement = none.transcribe(audio, language="en", temperature=0.0).placement
+    assert placement is not None
+    assert placement.ops["linear_int8"].keys() == {"numpy"}

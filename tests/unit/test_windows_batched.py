@@ -1,0 +1,381 @@
+"""Windows decoded side by side: each as it is alone, in the order of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.decoding_fakes import (
+    FakeFeatures,
+    FakeModel,
+    says,
+    seeks,
+    small_tokenizer,
+    transcript,
+)
+from tests.unit.random_decoding import random_alignment, random_options, random_result, seeded
+from whisper_npu.decoding import windows, words
+from whisper_npu.decoding.clips import Clip, cut_at_pauses, find_clips
+from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
+from whisper_npu.decoding.timing import WordTiming
+from whisper_npu.decoding.windows import Transcript, transcribe_windows
+from whisper_npu.results import Segment
+
+TOKENIZER = small_tokenizer()
+BEGIN = TOKENIZER.timestamp_begin
+A, B = TOKENIZER.encode(" the water"), TOKENIZER.encode(" and the")
+SENTENCE = [BEGIN, *A, BEGIN + 100]
+CLIPS = "0,10,10,30,30,40,40,45,45,60"
+STARTS = [0, 1000, 3000, 4000, 4500]
+
+
+def batched(plan: Any, n_frames: int = 6000, batch_size: int = 2, **options: Any) -> Transcript:
+    chosen = {"condition_on_previous_text": False, "clip_timestamps": CLIPS, **options}
+    return transcript(plan, n_frames, batch_size=batch_size, **chosen)
+
+
+class Chance:
+    """Random decoding and alignment; keeps what was decoded together, and what was aligned."""
+
+    def __init__(self, trial: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trial = trial
+        self.batches: list[list[tuple[int, float, tuple[int, ...]]]] = []
+        self.aligned: list[tuple[int, tuple[int, ...]]] = []
+        monkeypatch.setattr(windows, "decode_session", self.decode)
+        monkeypatch.setattr(words, "find_alignment", self.align)
+
+    @property
+    def attempts(self) -> list[tuple[int, float, tuple[int, ...]]]:
+        return sorted(attempt for batch in self.batches for attempt in batch)
+
+    def decode(
+        self, session: Any, tokenizer: Any, dims: Any, options: Any, seeks: Sequence[int]
+    ) -> list[DecodingResult]:
+        assert session.windows == list(seeks)
+        assert session.group == options.group
+        attempts = [(seek, options.temperature, tuple(options.prompt)) for seek in seeks]
+        self.batches.append(attempts)
+        results = [
+            random_result((self.trial, *attempt), attempt[1], not options.without_timestamps)
+            for attempt in attempts
+        ]
+        return [DecodingResult(**{**r, "tokens": tuple(r["tokens"])}) for r in results]
+
+    def align(
+        self, session: Any, tokenizer: Any, tokens: Sequence[int], num_frames: int, heads: Any
+    ) -> list[WordTiming]:
+        (window,) = session.windows
+        self.aligned.append((window, tuple(tokens)))
+        return random_alignment(tokenizer, tokens, num_frames) if tokens else []
+
+
+class Levels(FakeFeatures):
+    """Audio of given loudness; a window is still known by its position."""
+
+    def __init__(self, levels: np.ndarray) -> None:
+        super().__init__(len(levels))
+        self.levels = levels
+
+    def window(self, seek: int, size: int | None = None) -> np.ndarray:
+        window = super().window(seek, size)
+        window[1, :size] = self.levels[seek : seek + (size or 3000)]
+        return window
+
+
+def run(features: FakeFeatures, **options: Any) -> tuple[list[Segment], str]:
+    checked = TranscribeOptions.from_keywords(**options)
+    model = FakeModel(lambda window, context: {})
+    result = transcribe_windows(model, TOKENIZER, features, checked)
+    return list(result), result.text
+
+
+def one_by_one(
+    features: FakeFeatures, clips: Sequence[Clip], options: Mapping[str, Any]
+) -> list[Segment]:
+    """The segments of every clip, transcribed alone without batches."""
+    segments: list[Segment] = []
+    for start, end in clips:
+        alone = {**options, "clip_timestamps": [start / 100, end / 100]}
+        segments += run(features, **alone, condition_on_previous_text=False)[0]
+    return [replace(segment, id=id) for id, segment in enumerate(segments)]
+
+
+def test_every_clip_is_what_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_segments = n_long = n_together = n_at_once = 0
+    for trial in range(200):
+        chance = seeded("batched", trial)
+        n_frames = chance.choice([1, 150, 3000, 3001, 7000, 12000, 12000])
+        features = Levels(np.random.RandomState(trial).rand(n_frames).astype(np.float32))
+        options = random_options(chance, n_frames)
+        del options["condition_on_previous_text"]
+        if chance.random() < 0.4:
+            points = sorted(chance.randint(0, n_frames) / 100 for _ in range(4))
+            options["clip_timestamps"] = points
+        checked = TranscribeOptions.from_keywords(**options, batch_size=1)
+        clips = list(find_clips(features, checked, 3000))
+
+        alone = Chance(trial, monkeypatch)
+        expected = one_by_one(features, clips, options)
+        for batch_size in (1, 2, 3, 8):
+            together = Chance(trial, monkeypatch)
+            segments, text = run(features, **options, batch_size=batch_size)
+            assert segments == expected, (batch_size, options)
+            assert text == TOKENIZER.decode(t for s in expected for t in s.tokens)
+            assert together.attempts == alone.attempts
+            assert sorted(together.aligned) == sorted(alone.aligned)
+            assert max(map(len, together.batches), default=0) <= batch_size
+            n_together += any(len(batch) == batch_size for batch in together.batches[:1])
+
+        # All clips in one go without batches, but for what that carries from clip to clip.
+        if "initial_prompt" not in options and "word_timestamps" not in options:
+            same = [point / 100 for clip in clips for point in clip] or [0, 0]
+            options.update(clip_timestamps=same, condition_on_previous_text=False)
+            assert run(features, **options)[0] == expected
+            n_at_once += 1
+        n_segments += len(segments)
+        n_long += any(end - start > 3000 for start, end in clips)
+    # Enough of what was drawn is worth comparing.
+    assert n_segments > 600
+    assert n_long > 10
+    assert n_together > 250
+    assert n_at_once > 20
+
+
+def test_as_many_windows_at_a_time_as_asked_for() -> None:
+    for batch_size, expected in ((1, [1] * 5), (2, [2, 2, 1]), (3, [3, 2]), (8, [5])):
+        model = Counting(says(SENTENCE))
+        list(batched([], model=model, batch_size=batch_size))
+        assert model.batches == expected
+
+
+class Counting(FakeModel):
+    """Keeps the sizes of the batches it decodes."""
+
+    def __init__(self, script: Any) -> None:
+        super().__init__(script)
+        self.batches: list[int] = []
+
+    def decoder(self, states: np.ndarray, group: int = 1) -> Any:
+        self.batches.append(len(states))
+        return super().decoder(states, group)
+
+
+def unfinished(window: int) -> list[int]:
+    """The clip from 10 s on takes four windows, others one."""
+    if 1000 <= window < 2500:
+        return [BEGIN, *A, BEGIN + 250, BEGIN + 250, *B]
+    return SENTENCE
+
+
+def test_a_clip_that_ends_makes_room_for_another() -> None:
+    result = batched(unfinished)
+    found = [(s.id, s.seek) for s in result]
+    rounds = [0, 1000, 1500, 3000, 2000, 4000, 2500, 4500]
+    assert [seek for seek, _ in seeks(result)] == rounds
+    assert found == list(enumerate(sorted(rounds)))
+
+
+def test_segments_come_as_soon_as_those_before_them_are_known() -> None:
+    result = batched(unfinished)
+    n_encoded, positions = [], []
+    for segments in result.windows():
+        assert len(segments) == 1
+        n_encoded.append(len(seeks(result)))
+        positions.append(result.seek)
+    assert n_encoded == [2, 2, 4, 6, 8, 8, 8, 8]
+    assert positions == [1000, 1500, 2000, 2500, 3000, 4000, 4500, 6000]
+    assert result.text == 8 * " the water"
+
+
+def test_only_a_batch_is_decoded_ahead() -> None:
+    features = FakeFeatures(100 * 3000)
+    model = FakeModel(says(SENTENCE))
+    options = TranscribeOptions.from_keywords(language="en", temperature=0.0, batch_size=4)
+    result = transcribe_windows(model, TOKENIZER, features, options)
+    assert features.asked == []
+    next(result)
+    assert model.n_encoded == 4
+    assert len(features.asked) == 8  # to cut, and to decode
+
+
+def test_windows_that_failed_are_decoded_again_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[float, list[int]]] = []
+
+    def decode(session: Any, tokenizer: Any, dims: Any, options: Any, seeks: Any) -> Any:
+        assert session.windows == seeks
+        tried.append((options.temperature, seeks))
+        enough = {0: 0.0, 1000: 0.4, 3000: 0.0, 4000: 0.2, 4500: 9.0}
+        return [
+            DecodingResult(
+                "en",
+                tokens=tuple(SENTENCE),
+                text=str(seek),
+                avg_logprob=-0.5 if options.temperature >= enough[seek] else -2.0,
+                no_speech_prob=0.0,
+                temperature=options.temperature,
+                compression_ratio=1.0,
+            )
+            for seek in seeks
+        ]
+
+    monkeypatch.setattr(windows, "decode_session", decode)
+    result = batched([], batch_size=5, temperature=(0.0, 0.2, 0.4, 0.6))
+    assert [(s.seek, s.temperature) for s in result] == [
+        (0, 0.0),
+        (1000, 0.4),
+        (3000, 0.0),
+        (4000, 0.2),
+        (4500, 0.6),
+    ]
+    assert tried == [(0.0, STARTS), (0.2, [1000, 4000, 4500]), (0.4, [1000, 4500]), (0.6, [4500])]
+
+
+def test_a_window_is_encoded_once_for_all_temperatures() -> None:
+    model = FakeModel(says(SENTENCE))
+    temperatures = (0.0, 0.2, 0.4)
+    options = {"temperature": temperatures, "compression_ratio_threshold": 0.1}
+    list(batched([], model=model, batch_size=3, **options))
+    assert len(model.prompts) == 15
+    assert model.n_encoded == 5
+
+
+def random_words(window: int, context: tuple[int, ...]) -> dict[int, float]:
+    return dict.fromkeys(range(256, 512), 30.0)
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 1.0, "best_of": 3}, {"beam_size": 3}])
+def test_samples_and_beams_do_not_depend_on_the_batch(sampling: dict[str, Any]) -> None:
+    options = {"sample_len": 6, "logprob_threshold": None, "without_timestamps": True, **sampling}
+    found = [
+        [s.tokens for s in batched([], model=FakeModel(random_words), batch_size=n, **options)]
+        for n in (1, 2, 5)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 5
+    assert "beam_size" in sampling or len(set(found[0])) == 5
+
+
+def test_every_clip_begins_with_the_initial_prompt() -> None:
+    model = FakeModel(says(unfinished))
+    list(batched([], model=model, initial_prompt="the river"))
+    prompt = (TOKENIZER.sot_prev, *TOKENIZER.encode(" the river"))
+    later = [p for p in model.prompts if p[: len(prompt)] != prompt]
+    # The three windows of the long clip after its first.
+    assert len(later) == 3
+    assert {p[0] for p in later} == {TOKENIZER.sot}
+    assert len(model.prompts) == 8
+
+    model = FakeModel(says(unfinished))
+    list(batched([], model=model, initial_prompt="the river", carry_initial_prompt=True))
+    assert {p[: len(prompt)] for p in model.prompts} == {prompt}
+    assert len(model.prompts) == 8
+
+
+def test_the_language_is_detected_once() -> None:
+    def script(window: int, context: tuple[int, ...]) -> Mapping[int, float]:
+        if context == (TOKENIZER.sot,):
+            return {TOKENIZER.all_language_tokens[1]: 5.0}
+        return says(SENTENCE)(window, context)
+
+    model = FakeModel(script)
+    result = batched([], model=model, language=None)
+    assert result.language == "de"
+    assert len(list(result)) == 5
+    assert model.prompts.count((TOKENIZER.sot,)) == 1
+    german = TOKENIZER.for_task("de", "transcribe").sot_sequence
+    assert model.prompts.count(german) == 5
+
+
+def test_silent_windows_give_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(session: Any, tokenizer: Any, dims: Any, options: Any, seeks: Any) -> Any:
+        sure = DecodingResult("en", None, tuple(SENTENCE), "x", -0.5, 0.0, 0.0, 1.0)
+        silent = replace(sure, avg_logprob=-2.0, no_speech_prob=0.9)
+        return [silent if seek in (0, 4000) else sure for seek in seeks]
+
+    monkeypatch.setattr(windows, "decode_session", decode)
+    assert [(s.id, s.seek) for s in batched([])] == [(0, 1000), (1, 3000), (2, 4500)]
+
+
+# Clips.
+
+
+def cuts(levels: np.ndarray, start: int = 0, longest: int = 3000) -> list[Clip]:
+    return list(cut_at_pauses(Levels(levels.astype(np.float32)), start, longest))
+
+
+def loud(n_frames: int, *quiet: tuple[int, int, float]) -> np.ndarray:
+    """Levels of 1 but for some parts: start, end, level."""
+    levels = np.ones(n_frames)
+    for start, end, level in quiet:
+        levels[start:end] = level
+    return levels
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        (loud(0), []),
+        (loud(1), [(0, 1)]),
+        (loud(3000), [(0, 3000)]),
+        # The middle of the quietest 0.4 s, even if less would do for a pause.
+        (loud(3001, (2500, 2540, 0)), [(0, 2520), (2520, 3001)]),
+        (loud(4000, (2200, 2300, 0.5), (2700, 2740, 0.25)), [(0, 2720), (2720, 4000)]),
+        # A pause counts by its length too: half as quiet for more than twice as long.
+        (loud(4000, (2200, 2216, 0), (2700, 2740, 0.5)), [(0, 2720), (2720, 4000)]),
+        # Not before the last third.
+        (loud(4000, (1000, 1990, 0), (2100, 2140, 0.9)), [(0, 2120), (2120, 4000)]),
+        # The latest of several.
+        (loud(4000, (2200, 2240, 0), (2800, 2840, 0)), [(0, 2820), (2820, 4000)]),
+        # Silence, or no pause at all: hardly shorter than 30 s.
+        (loud(7000), [(0, 2980), (2980, 5960), (5960, 7000)]),
+    ],
+)
+def test_cuts(levels: np.ndarray, expected: list[Clip]) -> None:
+    assert cuts(levels) == expected
+
+
+@pytest.mark.parametrize("longest", [2, 3, 30, 100, 1000, 3000])
+def test_cuts_leave_nothing_out(longest: int) -> None:
+    for seed in range(20):
+        levels = np.random.RandomState(seed).rand(seed * longest // 2 + 7)
+        clips = cuts(levels, 5, longest)
+        assert clips[0][0] == 5
+        assert clips[-1][1] == len(levels)
+        assert all(end == start for (_, end), (start, _) in pairwise(clips))
+        assert all(0 < end - start <= longest for start, end in clips)
+        assert all(end - start >= longest * 2 // 3 for start, end in clips[:-1])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("0", [(0, 2520), (2520, 5000)]),
+        ("", [(0, 2520), (2520, 5000)]),
+        ("0,50", [(0, 5000)]),
+        ("10", [(1000, 3980), (3980, 5000)]),
+        ("1,2,10", [(100, 200), (1000, 3980), (3980, 5000)]),
+        ("40,45,1,2.5", [(4000, 4500), (100, 250)]),
+        ("40,999", [(4000, 5000)]),
+        ("70", []),
+    ],
+)
+def test_a_clip_without_an_end_is_cut(given: str, expected: list[Clip]) -> None:
+    features = Levels(loud(5000, (2500, 2540, 0)).astype(np.float32))
+    options = TranscribeOptions.from_keywords(clip_timestamps=given, batch_size=3)
+    assert list(find_clips(features, options, 3000)) == expected
+
+
+def test_models_with_short_windows() -> None:
+    model = FakeModel(says([BEGIN, *A, BEGIN + 20]), n_audio_ctx=500)
+    result = batched([], 2500, model=model, clip_timestamps="0")
+    assert [s.seek for s in result] == [0, 980, 1960]
+
+
+def test_recordings_with_nothing_in_them() -> None:
+    for options in ({"clip_timestamps": "0"}, {"clip_timestamps": "70,80,90,95"}):
+        assert list(batched([], 0, **options)) == []

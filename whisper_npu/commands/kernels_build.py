@@ -1,0 +1,47 @@
+"""``whisper-npu kernels build``: compile the kernels for this CPU, and verify them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whisper_npu.errors import KernelError
+
+if TYPE_CHECKING:
+    from whisper_npu.cpu.evidence import CpuEvidence
+
+
+def build(force: bool) -> int:
+    """Compile unless that was done, verify unless that was done; 5 if a kernel failed.
+
+    Raises KernelError if nothing can be compiled, OutputError if nothing can be written.
+    """
+    from whisper_npu.cpu.bind import BINDERS
+    from whisper_npu.cpu.build import build_library, find_build
+    from whisper_npu.cpu.evidence import find_evidence, library_hash, record_evidence
+    from whisper_npu.cpu.kernels import load_library
+    from whisper_npu.cpu.verify import verify_library
+
+    before = find_build()
+    made = build_library(force)
+    print(f"{made.path}: {'was built before' if made == before and not force else 'built'}")
+    library = load_library(made.path)
+    sha256 = library_hash(made.path)
+    print(f"{library.cpu or 'this CPU'}: {', '.join(library.isas)}; in use: {library.isa}")
+    known = [
+        evidence
+        for isa in library.isas
+        for evidence in find_evidence(sha256, library.cpu, isa).values()
+    ]
+    if force or len(known) < len(library.isas) * len(BINDERS):
+        known = verify_library(made.path)
+        record_evidence(known)
+    for evidence in known:
+        print(f"{evidence.kernel} ({evidence.isa}): {_outcome(evidence)}")
+    return 0 if all(evidence.passed for evidence in known) else KernelError.exit_code
+
+
+def _outcome(evidence: CpuEvidence) -> str:
+    if evidence.failure is not None:
+        return f"FAILED: {evidence.failure}"
+    error = f"errors up to {evidence.worst_error:.2f} of the bound"
+    return f"verified: {evidence.cases} cases, {error if evidence.worst_error else 'all equal'}"

@@ -1,0 +1,293 @@
+"""Inputs that verification gives to the CPU kernels, and the errors that it allows.
+
+Sizes are those of Whisper and those just beside whole vectors, panels and blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from whisper_npu.model.graph import Op
+from whisper_npu.ops import quant
+from whisper_npu.ops.arrays import F32, I8
+from whisper_npu.ops.attention import QUERY_BLOCK, split_heads
+from whisper_npu.runtime.numpy_ops import Array
+
+Random = np.random.Generator
+
+
+def _exact() -> Array | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op with inputs, and outputs of the right shapes. What an op writes into is both.
+
+    ``allowed`` gives, once it has, the largest error of every element; None where outputs must be
+    equal.
+    """
+
+    name: str
+    op: Op
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    scratch: Array | None = None
+    allowed: Callable[[], Array | None] = field(default=_exact)
+
+
+def _integers(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I8]]:
+    size = int(np.prod(shape))
+    yield "random", rng.integers(-127, 127, shape, np.int8, endpoint=True)
+    yield "extreme", rng.choice(np.array([-127, 127], np.int8), shape)
+    yield "all of one sign", np.full(shape, -127, np.int8)
+    yield "sparse", np.where(rng.random(shape) < 0.02, 127, 0).astype(np.int8)
+    # Every value tells where it stands: a transposed or shifted block cannot go unseen.
+    yield "structured", (np.arange(size) % 251 - 125).astype(np.int8).reshape(shape)
+    few = rng.integers(-3, 3, shape, np.int8, endpoint=True)
+    few.reshape(-1)[rng.integers(0, size, max(1, size // 50))] = 127
+    yield "outliers", few
+
+
+def floats(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
+    """Floats of several kinds, all finite."""
+    size = int(np.prod(shape))
+    normal = rng.standard_normal(shape, np.float32)
+    yield "random", normal
+    yield "large", normal * np.float32(1e4)
+    yield "tiny", normal * np.float32(1e-20)
+    sparse = np.where(rng.random(shape) < 0.02, normal, 0).astype(np.float32)
+    yield "sparse", sparse
+    yield "structured", np.linspace(-8, 8, size, dtype=np.float32).reshape(shape)
+    outliers = normal.copy()
+    outliers.reshape(-1)[rng.integers(0, size, max(1, size // 100))] = 300
+    yield "outliers", outliers
+
+
+def _quantize_rows(rng: Random) -> Iterator[Case]:
+    op = Op("values", "quantize_rows", ("x",), ("values", "scale"))
+    for shape in ((1, 384), (3, 1), (5, 15), (4, 16), (7, 240), (2, 9, 65), (40, 1280), (500, 33)):
+        for name, x in floats(rng, shape):
+            yield Case(f"{name} {shape}", op, (x,), _quantized_outputs(shape))
+        x = rng.standard_normal(shape, np.float32)
+        x[..., 0, :] = 0
+        # Halves: ties are rounded to even.
+        x[..., -1, :] = np.arange(shape[-1]) % 127 + np.float32(0.5)
+        x[..., -1, 0] = 127
+        yield Case(f"ties {shape}", op, (x,), _quantized_outputs(shape))
+        for value in (np.nan, np.inf, -np.inf, 1e-30, 1e-42, 3e38):
+            x = rng.standard_normal(shape, np.float32)
+            x[..., -1] = value
+            yield Case(f"{value} {shape}", op, (x,), _quantized_outputs(shape))
+
+
+def _quantized_outputs(shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return np.empty(shape, np.int8), np.empty(shape[:-1], np.float32)
+
+
+# (m, k, n)
+_PRODUCTS = (
+    (1, 1, 1), (1, 384, 384), (1, 1536, 50), (1, 5120, 6), (2, 240, 33), (3, 65, 7), (4, 63, 64),
+    (5, 64, 130), (6, 128, 5), (7, 7, 19), (8, 384, 65), (12, 127, 64), (13, 64, 64), (14, 66, 65),
+    (16, 384, 384), (33, 129, 63), (37, 240, 200), (64, 1536, 66), (97, 192, 128), (520, 66, 70),
+)  # fmt: skip
+
+
+def _linear_int8(rng: Random) -> Iterator[Case]:
+    op = Op("out", "linear_int8", ("x", "x_scale", "w", "w_scale", "bias"), ("out",))
+    for m, k, n in _PRODUCTS:
+        pairs = zip(_integers(rng, (m, k)), _integers(rng, (n, k)), strict=True)
+        for i, ((name, x), (_, w)) in enumerate(pairs):
+            scales = [rng.random(size, np.float32) for size in (m, n)]
+            bias = [rng.standard_normal(n, np.float32)] if i % 2 == 0 else []
+            yield Case(
+                f"{name} {m}x{k}x{n}", op, (x, scales[0], w, scales[1], *bias),
+                (np.empty((m, n), np.float32),),
+                np.empty(quant.scratch_size(m, k, n), np.float32),
+            )  # fmt: skip
+
+
+def _embed_int8(rng: Random) -> Iterator[Case]:
+    op = Op("out", "embed_int8", ("tokens", "table", "scale", "positions", "position"), ("out",))
+    for b, n, d, position in ((1, 1, 1, 0), (3, 4, 33, 5), (2, 1, 384, 447), (1, 40, 512, 0)):
+        for name, table in _integers(rng, (70, d)):
+            tokens = rng.integers(0, 70, (b, n))
+            tokens[0, 0] = 69
+            yield Case(
+                f"{name} {b}x{n} {d} at {position}", op,
+                (tokens, table, rng.random(70, np.float32),
+                 rng.standard_normal((448, d), np.float32), np.array(position)),
+                (np.empty((b, n, d), np.float32),),
+            )  # fmt: skip
+
+
+def _store_cache(rng: Random) -> Iterator[Case]:
+    op = Op("cache", "store_cache", ("x", "cache", "position"), ("cache",))
+    for n_head, d_head, n, position in ((1, 1, 1, 0), (2, 33, 3, 5), (6, 64, 1, 15), (3, 4, 16, 0)):
+        x = rng.standard_normal((2, n, n_head * d_head), np.float32)
+        cache = rng.standard_normal((2, 3, n_head, 16, d_head), np.float32)
+        for each in (cache[0], cache[:, 1]):
+            own = each[:2].copy() if each.flags.c_contiguous else each
+            yield Case(f"{x.shape} at {position}", op, (x, own, np.array(position)), (own,))
+
+
+def _im2col(rng: Random) -> Iterator[Case]:
+    for t, c, stride in ((2, 1, 1), (2, 1, 2), (30, 7, 1), (30, 80, 2), (64, 33, 2), (50, 384, 1)):
+        op = Op("out", "im2col", ("x",), ("out",), (("stride", stride),))
+        x = rng.standard_normal((2, t, c), np.float32)
+        yield Case(f"{x.shape} {stride}", op, (x,), (np.empty((2, t // stride, 3 * c), "f4"),))
+
+
+# Float kernels sum in another order than NumPy, and round less: within these many roundings of what
+# is summed up, or of the largest number on the way.
+_EPSILON = 2.0**-24
+
+
+def _gelu(rng: Random) -> Iterator[Case]:
+    op = Op("out", "gelu", ("x",), ("out",))
+    for shape in ((1,), (3, 5), (16,), (2, 63), (7, 1536), (40, 257)):
+        for name, x in floats(rng, shape):
+            yield Case(
+                f"{name} {shape}", op, (x,), (np.empty_like(x),), allowed=partial(_gelu_bound, x)
+            )
+
+
+def _gelu_bound(x: F32) -> Array:
+    """The formula of the specification is itself 5e-7 off at most, near 5."""
+    bound: Array = 8 * _EPSILON * (1 + np.abs(x))
+    return bound
+
+
+def _add(rng: Random) -> Iterator[Case]:
+    op = Op("out", "add", ("x", "y"), ("out",))
+    for shape, rest in (((1, 3), 1), ((2, 5, 33), 1), ((3, 64, 48), 0), ((20, 700), 0)):
+        for name, x in floats(rng, shape):
+            y = rng.standard_normal(shape[1:] if rest else shape, np.float32)
+            yield Case(f"{name} {shape}", op, (x, y), (np.empty_like(x),))
+
+
+def _layer_norm(rng: Random) -> Iterator[Case]:
+    op = Op("out", "layer_norm", ("x", "gain", "bias"), ("out",))
+    for shape in ((1, 1), (2, 3, 5), (1, 384), (3, 63), (2, 65), (7, 512), (50, 1280)):
+        for name, x in floats(rng, shape):
+            for shift in (0, 3):
+                gain, bias = rng.standard_normal((2, shape[-1]), np.float32)
+                moved = x + np.float32(shift)
+                yield Case(
+                    f"{name} + {shift} {shape}", op, (moved, gain, bias), (np.empty_like(x),),
+                    allowed=partial(_layer_norm_bound, moved, gain, bias),
+                )  # fmt: skip
+
+
+def _layer_norm_bound(x: F32, gain: F32, bias: F32) -> Array:
+    """Roundings of the largest input, in units of the standard deviation, times the gain."""
+    wide = x.astype(np.float64)
+    deviation = np.sqrt(wide.var(axis=-1, keepdims=True) + 1e-5)
+    largest = np.abs(wide).max(axis=-1, keepdims=True)
+    # NumPy adds up the squares one after the other.
+    roundings = 16 + 2 * x.shape[-1] ** 0.5
+    bound: Array = roundings * _EPSILON * (largest / deviation * np.abs(gain) + np.abs(bias))
+    return bound
+
+
+def _scaled(rng: Random, *shape: int) -> Iterator[tuple[str, F32]]:
+    """Queries: of scores near 0, of usual ones, and of some that leave all weight to few keys."""
+    for factor in (0.01, 1, 6):
+        yield f"times {factor}", rng.standard_normal(shape, np.float32) * np.float32(factor)
+
+
+def _attention(rng: Random) -> Iterator[Case]:
+    for t, n_head, d_head in (
+        (1, 1, 4),
+        (5, 2, 8),
+        (64, 3, 64),
+        (65, 1, 16),
+        (200, 2, 33),
+        (311, 1, 64),
+    ):
+        op = Op("out", "attention", ("q", "k", "v"), ("out",), (("n_head", n_head),))
+        shape = (2, t, n_head * d_head)
+        for name, q in _scaled(rng, *shape):
+            k, v = (rng.standard_normal(shape, np.float32) for _ in range(2))
+            yield Case(
+                f"{name} {shape}", op, (q, k, v), (np.empty_like(q),),
+                np.empty((min(t, QUERY_BLOCK), t), np.float32),
+                partial(_attention_bound, q, split_heads(k, n_head), split_heads(v, n_head)),
+            )  # fmt: skip
+
+
+def _attention_bound(q: F32, k: F32, v: F32, position: int | None = None) -> Array:
+    """Roundings of scores, as relative errors of weights, times what these add up to."""
+    group = len(q) // len(k)
+    queries = split_heads(q, k.shape[1]).astype(np.float64) * k.shape[3] ** -0.5
+    keys, values = (np.repeat(x.astype(np.float64), group, axis=0) for x in (k, v))
+    scores = queries @ keys.transpose(0, 1, 3, 2)
+    if position is not None:
+        seen = np.arange(k.shape[2]) <= position + np.arange(q.shape[1])[:, None]
+        scores = np.where(seen, scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    magnitude = np.abs(queries) @ np.abs(keys).transpose(0, 1, 3, 2)
+    roundings = 16 + 4 * magnitude.max(axis=-1, keepdims=True)
+    bound = _EPSILON * roundings * (weights @ np.abs(values))
+    merged: Array = bound.transpose(0, 2, 1, 3).reshape(q.shape)
+    return merged
+
+
+def _cached_attention(rng: Random) -> Iterator[Case]:
+    op = Op("out", "cached_attention", ("q", "k", "v", "position"), ("out",))
+    for n_head, d_head, n, position in (
+        (1, 4, 1, 0),
+        (2, 64, 1, 37),
+        (3, 33, 5, 0),
+        (2, 16, 4, 60),
+    ):
+        for name, q in _scaled(rng, 4, n, n_head * d_head):
+            # Behind what has been written lies what was left there.
+            k, v = (rng.standard_normal((4, 2, n_head, 64, d_head), np.float32) for _ in range(2))
+            for cache in (k, v):
+                cache[:, :, :, position + n :] = np.nan
+            first = [k[:, 0], v[:, 0]]
+            for caches in ([np.ascontiguousarray(cache) for cache in first], first):
+                yield Case(
+                    f"{name} {q.shape} at {position}", op,
+                    (q, *caches, np.array(position)), (np.empty_like(q),),
+                    np.empty(4 * n_head * n * 64, np.float32),
+                    partial(_cached_bound, q, caches[0], caches[1], position),
+                )  # fmt: skip
+
+
+def _cached_bound(q: F32, k: F32, v: F32, position: int) -> Array:
+    seen = position + q.shape[1]
+    return _attention_bound(q, k[:, :, :seen], v[:, :, :seen], position)
+
+
+def _cross_attention(rng: Random) -> Iterator[Case]:
+    op = Op("out", "cross_attention", ("q", "k", "v"), ("out",), (("heads", ()),))
+    for n_head, d_head, n, t, group in ((1, 4, 1, 3, 1), (2, 64, 1, 300, 3), (3, 33, 5, 100, 2)):
+        for name, q in _scaled(rng, 2 * group, n, n_head * d_head):
+            k, v = (rng.standard_normal((2, n_head, t, d_head), np.float32) for _ in range(2))
+            yield Case(
+                f"{name} {q.shape} over {t}", op, (q, k, v), (np.empty_like(q),),
+                np.empty(2 * group * n_head * n * t, np.float32),
+                partial(_attention_bound, q, k, v),
+            )  # fmt: skip
+
+
+CASES: Mapping[str, Callable[[Random], Iterator[Case]]] = {
+    "quantize_rows": _quantize_rows,
+    "linear_int8": _linear_int8,
+    "embed_int8": _embed_int8,
+    "store_cache": _store_cache,
+    "im2col": _im2col,
+    "gelu": _gelu,
+    "add": _add,
+    "layer_norm": _layer_norm,
+    "attention": _attention,
+    "cached_attention": _cached_attention,
+    "cross_attention": _cross_attention,
+}
