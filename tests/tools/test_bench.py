@@ -118,7 +118,8 @@ def test_the_meter_knows_own_time_from_that_of_others() -> None:
     while time.process_time() < until:
         pass
     measured = meter.stop()
-    assert measured.wall >= measured.cpu >= 0.1
+    # The two clocks are read one after the other.
+    assert measured.wall + 0.01 >= measured.cpu >= 0.1
     busy = measured.foreign + measured.cpu
     assert -0.05 <= busy <= (measured.wall + 0.05) * measured.n_cpus
 
