@@ -80,7 +80,6 @@ def test_threads_are_set_before_numpy_reads_them(model: str, tmp_path: Path) -> 
     )
     if not Path("/proc/self/task").is_dir() or os.cpu_count() == 1:
         pytest.skip("counts threads in /proc, and needs two cores")
-    # OpenBLAS starts no more threads than there are cores; and a second thread of its own is followed
-    # by a second of ours.
+    # OpenBLAS starts no more threads than there are cores; and with its second comes one of ours.
     one, two = (int(python(code, tmp_path, model, n)) for n in ("1", "2"))
     assert two - one == 2

@@ -16,8 +16,8 @@ def test_every_built_in_model_runs_on_the_buffers_of_its_contract() -> None:
     ran = set()
     for kernel in read_folder(built_in_folder()):
         made = kernel.contract
-        # A GEMM has buffers of any size; its model is of one tile. Kernels of the CPU are compared with
-        # the specification itself.
+        # A GEMM has buffers of any size; its model is of one tile. Kernels of the CPU are compared
+        # with the specification itself.
         if made.model is None or made.family in (GEMM_FAMILY, CPU_FAMILY):
             continue
         inputs = [
