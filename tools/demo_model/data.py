@@ -26,14 +26,22 @@ CTC_SYMBOLS = " 'abcdefghijklmnopqrstuvwxyz"
 N_CTC = len(CTC_SYMBOLS) + 1
 # (seconds, windows in one process's batch, share of the batches at hardness 0, 1 and 2)
 BUCKETS = [
-    (4.0, 10, (0.5, 0.28, 0.12)),
-    (6.0, 7, (0.34, 0.26, 0.14)),
-    (10.0, 4, (0.06, 0.16, 0.14)),
-    (16.0, 3, (0.04, 0.1, 0.1)),
-    (30.0, 2, (0.06, 0.2, 0.5)),
+    (4.0, 10, (0.5, 0.28, 0.08)),
+    (6.0, 7, (0.34, 0.26, 0.1)),
+    (10.0, 4, (0.06, 0.16, 0.1)),
+    (16.0, 3, (0.04, 0.1, 0.12)),
+    (30.0, 2, (0.06, 0.2, 0.6)),
 ]
 # Long-form decoding gives the next window up to 223 tokens of previous text.
 MAX_PROMPT = 223
+
+
+@dataclass
+class Reading:
+    """What the decoder is given of a window, and what it is to say at each token (-1: anything)."""
+
+    tokens: list[int]
+    labels: list[int]
 
 
 @dataclass
@@ -41,8 +49,7 @@ class Window:
     """One training example before it is batched."""
 
     audio: np.ndarray
-    tokens: list[int]
-    labels: list[int]
+    readings: list[Reading]
     ctc: list[int]
     speech_end: float
     use_ctc: bool = True
@@ -50,7 +57,10 @@ class Window:
 
 @dataclass
 class Batch:
-    """Tensors of one step; `start` is the encoder position of the first frame."""
+    """Tensors of one step; `start` is the encoder position of the first frame.
+
+    `tokens` and `labels` have as many rows for each window as it has readings, one after another.
+    """
 
     mel: Tensor
     tokens: Tensor
@@ -95,6 +105,8 @@ class Composer:
     # windows, timestamps and previous text of long recordings. The decoder finds the audio by its
     # position at first, and by its content later.
     hardness: float = 1.0
+    # How often the decoder reads a window, each time after another text and with other mistakes.
+    readings: int = 1
     utterances: list[tuple[np.ndarray, synth.Utterance]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -168,6 +180,8 @@ class Composer:
         if self.rng.random() > ((0.65 if self.hardness > 1 else 0.4) if long else 0.1):
             return []
         wanted = self.rng.randint(1, MAX_PROMPT if long else 30)
+        if long and self.hardness > 1 and self.rng.random() < 0.6:
+            wanted = MAX_PROMPT  # what every window but the first few of a recording gets
         tokens: list[int] = []
         at = self.rng.randrange(0, 60)
         while len(tokens) < wanted:
@@ -187,16 +201,13 @@ class Composer:
         rng = self.rng
         audio = np.zeros(int(seconds * RATE), dtype=np.float32)
         timed = rng.random() < (0.8 if seconds > 15 and self.hardness > 1 else 0.5)
-        prompt = self._prompt(seconds, timed)
-        head = [*prompt, vocab.SOT]
-        mask = [-1] * len(prompt)
         placed = [] if rng.random() < 0.06 else self._layout(seconds)
-        if not placed:
-            return self._no_speech(audio, head, mask, timed)
+        if not placed or placed[0][0] + len(placed[0][1]) / RATE > seconds:
+            return self._no_speech(audio, timed)
         body: list[int] = []
         ctc: list[int] = []
         cut, speech_end = False, 0.0
-        for index, (at, samples, text) in enumerate(placed):
+        for at, samples, text in placed:
             first = int(at * RATE)
             fitted = samples[: len(audio) - first]
             audio[first : first + len(fitted)] += fitted
@@ -205,8 +216,6 @@ class Composer:
             cut = end > seconds
             speech_end = min(end, seconds)
             if cut:
-                if index == 0:
-                    return self._no_speech(np.zeros_like(audio), head, mask, timed)
                 # Without timestamps there is no way to write half an utterance: leave it out.
                 body += [t0] if timed else []
                 if not timed:
@@ -215,17 +224,24 @@ class Composer:
                 break
             body += [t0, *self.text_tokens(text), t1] if timed else self.text_tokens(text)
             ctc += ([1] if ctc else []) + ctc_target(text)
-        audio = self._add_noise(audio)
+        late = placed[0][0] + start > 1.0
+        readings = [self._reading(body, seconds, timed, late) for _ in range(self.readings)]
+        return Window(self._add_noise(audio), readings, ctc, speech_end, not cut)
+
+    def _reading(self, body: list[int], seconds: float, timed: bool, late: bool) -> Reading:
+        """The text of a window after some other text; `late`: it begins after the first second."""
+        prompt = self._prompt(seconds, timed)
         mode = [] if timed else [vocab.NO_TIMESTAMPS]
-        full = [*head, vocab.ENGLISH, vocab.TRANSCRIBE, *mode, *body, vocab.EOT]
-        labels = [*mask, *full[len(mask) + 1 :]]
+        head = [*prompt, vocab.SOT, vocab.ENGLISH, vocab.TRANSCRIBE, *mode]
+        full = [*head, *body, vocab.EOT]
+        labels = [-1] * len(prompt) + full[len(prompt) + 1 :]
         if not timed:
             labels[len(prompt) + 2] = -1
-        inputs = self._corrupt(full[:-1], len(prompt) + 3)
-        if timed and (placed[0][0] + start) > 1.0 and rng.random() < 0.5:
+        tokens = self._corrupt(full[:-1], len(prompt) + 3)
+        if timed and late and self.rng.random() < 0.5:
             # Whisper's decoding never lets the first timestamp exceed one second.
-            inputs[len(prompt) + 3] = vocab.TIMESTAMP_BEGIN + rng.randint(0, 50)
-        return Window(audio, inputs, labels, ctc, speech_end, not cut)
+            tokens[len(head)] = vocab.TIMESTAMP_BEGIN + self.rng.randint(0, 50)
+        return Reading(tokens, labels)
 
     def _corrupt(self, tokens: list[int], first: int) -> list[int]:
         """Replace some of the text already said, so that the decoder trusts the audio more."""
@@ -238,9 +254,7 @@ class Composer:
             for i, token in enumerate(tokens)
         ]
 
-    def _no_speech(
-        self, audio: np.ndarray, head: list[int], mask: list[int], timed: bool
-    ) -> Window:
+    def _no_speech(self, audio: np.ndarray, timed: bool) -> Window:
         """Silence or noise only: the no-speech token, and no text however the decoder is led."""
         rng = self.rng
         if rng.random() < 0.6:
@@ -248,17 +262,22 @@ class Composer:
             at = rng.randrange(0, len(noise) - len(audio))
             audio = noise[at : at + len(audio)] * np.float32(10 ** rng.uniform(-4.5, -1.0))
         elif rng.random() < 0.4:
-            audio = audio.copy()
             for _ in range(rng.randint(1, 3)):  # clicks
                 audio[rng.randrange(0, len(audio) - 40) :][:40] += rng.uniform(-0.3, 0.3)
-        labels = [*mask, vocab.NO_SPEECH]
-        if rng.random() < 0.25:
-            inputs = [*head, vocab.NO_SPEECH]
+        readings = [self._silent_reading(len(audio) / RATE, timed) for _ in range(self.readings)]
+        return Window(audio, readings, [], 0.0)
+
+    def _silent_reading(self, seconds: float, timed: bool) -> Reading:
+        prompt = self._prompt(seconds, timed)
+        head = [*prompt, vocab.SOT]
+        labels = [-1] * len(prompt) + [vocab.NO_SPEECH]
+        if self.rng.random() < 0.25:
+            tokens = [*head, vocab.NO_SPEECH]
         else:
             last = vocab.TIMESTAMP_BEGIN if timed else vocab.NO_TIMESTAMPS
-            inputs = [*head, vocab.ENGLISH, vocab.TRANSCRIBE, last]
+            tokens = [*head, vocab.ENGLISH, vocab.TRANSCRIBE, last]
             labels += [vocab.TRANSCRIBE, last if timed else -1]
-        return Window(audio, inputs, [*labels, vocab.EOT], [], 0.0)
+        return Reading(tokens, [*labels, vocab.EOT])
 
     def _add_noise(self, audio: np.ndarray) -> np.ndarray:
         if self.clean or self.rng.random() > 0.2:
@@ -316,12 +335,13 @@ class Composer:
 
     def collate(self, windows: list[Window], start: int) -> Batch:
         """Pad token rows to one length."""
-        width = max(len(w.tokens) for w in windows)
-        tokens = torch.full((len(windows), width), vocab.EOT)
-        labels = torch.full((len(windows), width), -1)
-        for i, window in enumerate(windows):
-            tokens[i, : len(window.tokens)] = torch.tensor(window.tokens)
-            labels[i, : len(window.labels)] = torch.tensor(window.labels)
+        readings = [reading for window in windows for reading in window.readings]
+        width = max(len(reading.tokens) for reading in readings)
+        tokens = torch.full((len(readings), width), vocab.EOT)
+        labels = torch.full((len(readings), width), -1)
+        for i, reading in enumerate(readings):
+            tokens[i, : len(reading.tokens)] = torch.tensor(reading.tokens)
+            labels[i, : len(reading.labels)] = torch.tensor(reading.labels)
         lengths = torch.tensor([len(w.ctc) for w in windows])
         ctc = torch.zeros((len(windows), max(1, int(lengths.max()))), dtype=torch.long)
         for i, window in enumerate(windows):

@@ -221,10 +221,18 @@ class Whisper(nn.Module):
         self.decoder = Decoder(dims)
         self.ctc = nn.Linear(dims.n_audio_state, n_ctc)
 
+    def only_decoder(self) -> None:
+        """From now on the encoder stays as it is."""
+        self.encoder.requires_grad_(False)
+        self.ctc.requires_grad_(False)
+
     def forward(self, mel: Tensor, tokens: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Decoder logits and CTC logits."""
-        features = self.encoder(mel, start)
-        return self.decoder(tokens, features), self.ctc(features)
+        """Decoder logits, of one row of tokens or of several for each row of mel; CTC logits."""
+        trained = self.encoder.conv1.weight.requires_grad
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+            features = self.encoder(mel, start)
+        readings = features.repeat_interleave(tokens.shape[0] // mel.shape[0], dim=0)
+        return self.decoder(tokens, readings), self.ctc(features)
 
     @torch.no_grad()
     def greedy(self, mel: Tensor, prompt: list[int], eot: int, limit: int = 60) -> list[list[int]]:

@@ -71,9 +71,11 @@ class Muon:
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Hidden matrices for Muon; embeddings, convolutions, biases, norms, head for AdamW."""
+    """Of what is trained, hidden matrices for Muon; all else (embeddings, norms ...) for AdamW."""
     matrices, others = [], []
     for name, param in model.named_parameters():
+        if not param.requires_grad:
+            continue
         hidden = param.ndim == 2 and "embedding" not in name and not name.startswith("ctc")
         (matrices if hidden else others).append(param)
     return matrices, others

@@ -4,13 +4,16 @@
 
 Needs flite and espeak-ng, and the Python packages of requirements.txt. The seed fixes the
 sentences, the voices and the training windows; a run that was stopped goes on with --resume.
+Training the decoder alone comes last, and takes DECODER_SHARE of the time or steps in addition.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import export
@@ -20,6 +23,7 @@ import vocab
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
+DECODER_SHARE = 0.3
 
 
 def ship(work_dir: Path, out: Path) -> None:
@@ -51,16 +55,30 @@ def main() -> None:
     if not (work_dir / "tokenizer.json").exists():
         texts = (work_dir / "train.txt").read_text().splitlines()
         vocab.train_tokenizer(texts, work_dir / "tokenizer.json")
-    train.Trainer(
-        train.Options(
-            work_dir=work_dir,
-            minutes=options.minutes,
-            steps=options.steps,
-            seed=options.seed,
-            resume=options.resume,
-            processes=options.processes,
-        )
-    ).run()
+    whole = train.Options(
+        work_dir=work_dir,
+        minutes=options.minutes,
+        steps=options.steps,
+        seed=options.seed,
+        resume=options.resume,
+        processes=options.processes,
+    )
+    begun = options.resume and train.decoder_only_begun(work_dir)
+    if not (begun or train.Trainer(whole).run()):
+        raise SystemExit("stopped; --resume goes on")
+    decoder = replace(
+        whole,
+        minutes=options.minutes and options.minutes * DECODER_SHARE,
+        steps=options.steps and math.ceil(options.steps * DECODER_SHARE),
+        seed=options.seed + 1,
+        resume=True,
+        decoder_only=True,
+        muon_rate=0.005,
+        adam_rate=7e-4,
+        hold=0.35,
+    )
+    if not train.Trainer(decoder).run():
+        raise SystemExit("stopped; --resume goes on")
     ship(work_dir, options.out)
 
 

@@ -5,6 +5,10 @@ and the momenta in shared memory: small tensors keep one thread busy far better 
 
 The learning rate follows the progress (the share of the steps, or of the time, that is spent) and
 ends at zero. A run that was stopped goes on from its last checkpoint with `--resume`.
+
+`--decoder-only` is the second stage, of the length given: the encoder is ready long before the
+decoder finds its place in half a minute of dense speech after 223 tokens of earlier text. A step of
+the decoder alone costs a third, and reads each window several times.
 """
 
 from __future__ import annotations
@@ -49,7 +53,8 @@ class Options:
     hold: float = 0.5
     easy_until: float = 0.2
     hard_from: float = 0.45
-    long_from: float = 0.8
+    decoder_only: bool = False
+    readings: int = 3
     ctc_weight: float = 1.5
     smoothing: float = 0.05
     processes: int = 2
@@ -137,7 +142,10 @@ class Shared:
         torch.manual_seed(options.seed)
         self.options = options
         self.model = Whisper(Dims(n_vocab=vocab.VOCAB_SIZE), N_CTC).share_memory()
-        self.size = sum(p.numel() for p in self.model.parameters())
+        if options.decoder_only:
+            self.model.only_decoder()
+        self.params = [p for p in self.model.parameters() if p.requires_grad]
+        self.size = sum(p.numel() for p in self.params)
         self.gradients = torch.zeros(options.processes, self.size).share_memory_()
         self.control = torch.zeros(4, dtype=torch.float64).share_memory_()
         self.muon = Muon(split_parameters(self.model)[0])
@@ -164,7 +172,8 @@ class Worker:
         self.adam = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, foreach=True)
         tokenizer = Tokenizer.from_file(str(self.options.work_dir / "tokenizer.json"))
         seed = self.options.seed + 7919 * step + 104729 * rank
-        self.data = Composer(self.options.work_dir, tokenizer, seed)
+        readings = self.options.readings if self.options.decoder_only else 1
+        self.data = Composer(self.options.work_dir, tokenizer, seed, readings=readings)
 
     def train_step(self) -> dict[str, float]:
         """One batch; returns what the log averages."""
@@ -175,7 +184,7 @@ class Worker:
         made = time.perf_counter()
         entropy, ctc = losses(self.model, batch, options)
         (entropy + options.ctc_weight * ctc).backward()
-        params = list(self.model.parameters())
+        params = shared.params
         torch.cat([p.grad.flatten() for p in params], out=shared.gradients[self.rank])
         backward = time.perf_counter()
         shared.barrier.wait()
@@ -218,6 +227,7 @@ class Trainer(Worker):
 
     def __init__(self, options: Options) -> None:
         self.step, self.spent = 0, 0.0
+        self.begun = (0, 0.0)  # the steps and seconds of an earlier stage
         self.checkpoint = options.work_dir / "checkpoint.pt"
         self.log_path = options.work_dir / "train.log"
         torch.set_num_threads(1)  # before anything starts threads that a fork would lose
@@ -226,11 +236,15 @@ class Trainer(Worker):
         if options.resume and self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
             self.step, self.spent = state["step"], state["spent"]
+        new_stage = state is None or options.decoder_only != ("begun" in state)
+        if options.decoder_only:
+            self.begun = (self.step, self.spent) if new_stage else state["begun"]
         super().__init__(shared, 0, self.step)
         if state:
             self.model.load_state_dict(state["model"])
-            self.muon.load_state_dict(state["muon"])
-            self.adam.load_state_dict(state["adam"])
+            if not new_stage:
+                self.muon.load_state_dict(state["muon"])
+                self.adam.load_state_dict(state["adam"])
         self.sets = {
             name: Composer(options.work_dir, self.data.tokenizer, 0, name).utterances
             for name in ("heldout", "newvoice")
@@ -255,20 +269,22 @@ class Trainer(Worker):
             "spent": self.spent,
             "seed": self.options.seed,
         }
+        if self.options.decoder_only:
+            state["begun"] = self.begun
         partial = self.checkpoint.with_suffix(".part")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
 
     def progress(self) -> float:
-        """Share of the run that is done."""
+        """Share of the stage that is done."""
         if self.options.steps is not None:
-            return self.step / self.options.steps
-        return self.spent / 60 / (self.options.minutes or 1.0)
+            return (self.step - self.begun[0]) / self.options.steps
+        return (self.spent - self.begun[1]) / 60 / (self.options.minutes or 1.0)
 
     def hardness(self) -> float:
-        """From short single utterances to the full mix and to long windows, by progress."""
+        """From short single utterances to the full mix, by progress; long windows at the end."""
         options = self.options
-        if self.progress() >= options.long_from:
+        if options.decoder_only:
             return 2.0
         span = options.hard_from - options.easy_until
         return min(1.0, max(0.0, (self.progress() - options.easy_until) / span))
@@ -279,8 +295,8 @@ class Trainer(Worker):
         self.log({"wer": evaluate(self.model, self.data, self.sets, limit)})
         torch.set_num_threads(1)
 
-    def run(self) -> None:
-        """Train until the progress is complete, or until told to stop (SIGTERM)."""
+    def run(self) -> bool:
+        """Train until the stage is complete, or until told to stop (SIGTERM): then False."""
         context = mp.get_context("fork")
         others = [
             context.Process(target=follow, args=(self.shared, rank, self.step), daemon=True)
@@ -294,7 +310,8 @@ class Trainer(Worker):
         clock = last_eval = last_save = time.perf_counter()
         while self.progress() < 1.0 and not stop:
             options = self.options
-            factor = rate_factor(self.progress(), self.step, options.warmup, options.hold)
+            steps = self.step - self.begun[0]
+            factor = rate_factor(self.progress(), steps, options.warmup, options.hold)
             hardness = self.hardness()
             self.data.hardness = hardness
             values = [0.0, float(self.data.pick_bucket()), factor, hardness]
@@ -321,6 +338,13 @@ class Trainer(Worker):
         self.save()
         if not stop:
             self.evaluate(limit=100)
+        return not stop
+
+
+def decoder_only_begun(work_dir: Path) -> bool:
+    """Whether the checkpoint is one of the second stage."""
+    checkpoint = work_dir / "checkpoint.pt"
+    return checkpoint.exists() and "begun" in torch.load(checkpoint, weights_only=True)
 
 
 def main() -> None:
@@ -337,7 +361,7 @@ def main() -> None:
     parser.add_argument("--hold", type=float, default=Options.hold)
     parser.add_argument("--easy-until", type=float, default=Options.easy_until)
     parser.add_argument("--hard-from", type=float, default=Options.hard_from)
-    parser.add_argument("--long-from", type=float, default=Options.long_from)
+    parser.add_argument("--decoder-only", action="store_true")
     parser.add_argument("--resume", action="store_true")
     Trainer(Options(**vars(parser.parse_args()))).run()
 
