@@ -178,15 +178,16 @@ def measure_heads(model: Whisper, work_dir: Path, windows: int = 40) -> dict[str
     count = 0
     while count < windows:
         window = composer.window(30.0, 0.0)
-        stamps = [i for i, t in enumerate(window.tokens) if t >= vocab.TIMESTAMP_BEGIN]
-        if len(stamps) < 4 or vocab.SOT_PREV in window.tokens:
+        said = window.readings[0].tokens
+        stamps = [i for i, t in enumerate(said) if t >= vocab.TIMESTAMP_BEGIN]
+        if len(stamps) < 4 or vocab.SOT_PREV in said:
             continue
         count += 1
-        tokens = torch.tensor([window.tokens])
+        tokens = torch.tensor([said])
         features = model.encoder(composer.features([window]))
-        wanted = torch.full((len(window.tokens),), -1.0)
+        wanted = torch.full((len(said),), -1.0)
         for first, last in zip(stamps[::2], stamps[1::2], strict=False):
-            t0, t1 = ((window.tokens[i] - vocab.TIMESTAMP_BEGIN) * 0.02 for i in (first, last))
+            t0, t1 = ((said[i] - vocab.TIMESTAMP_BEGIN) * 0.02 for i in (first, last))
             size = last - first - 1
             for i in range(size):
                 # The attention at a position serves to predict the token that follows.
