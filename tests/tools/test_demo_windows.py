@@ -107,3 +107,19 @@ def test_every_reading_of_a_window_says_the_same_after_a_text_of_its_own(compose
             assert batch.labels[row, : len(reading.labels)].tolist() == reading.labels
             assert (batch.labels[row, len(reading.labels) :] == -1).all()
     assert len(prompts) > 12
+
+
+def test_long_windows_may_begin_just_after_an_utterance_did(composer: Any) -> None:
+    composer.rng, composer.hardness = random.Random(5), 2.0
+    wholes = {len(samples) for samples, _ in composer.utterances}
+    composer.clean = True  # no other tempo
+    try:
+        firsts = [composer._layout(30.0)[0] for _ in range(200)]
+        composer.hardness = 1.0
+        assert all(len(composer._layout(30.0)[0][1]) in wholes for _ in range(50))
+    finally:
+        composer.clean = False
+    begun = [len(samples) for at, samples, _ in firsts if len(samples) not in wholes]
+    assert 50 <= len(begun) <= 110
+    assert all(at == 0 for at, samples, _ in firsts if len(samples) not in wholes)
+    assert all(min(whole - n for whole in wholes if whole > n) <= 0.3 * 16000 for n in begun)

@@ -158,6 +158,8 @@ class Composer:
         """Utterances with their start times; the last may run past the end of a full window."""
         rng, placed, at = self.rng, [], 0.0
         at = rng.uniform(0, 0.25) if rng.random() < 0.6 else rng.uniform(0, min(3.0, seconds / 3))
+        if seconds == FULL and self.hardness > 1 and rng.random() < 0.4:
+            at = -rng.uniform(0, 0.3)
         filled = rng.random() < 0.75
         wanted = 99 if filled else rng.choice([1, 1, 1, 2, 3])
         if seconds < 7:
@@ -169,9 +171,13 @@ class Composer:
             found = self._utterance(12.0 if full else seconds - at - 0.02)
             if found is None:
                 break
-            placed.append((round(at / 0.02) * 0.02, *found))
+            samples, text = found
+            if at < 0:
+                # The window before took an utterance that it saw in part for a little shorter.
+                samples, at = samples[int(-at * RATE) :], 0.0
+            placed.append((round(at / 0.02) * 0.02, samples, text))
             gap = rng.choice([rng.uniform(0.05, 0.5), rng.uniform(0.2, 1.2), rng.expovariate(1.0)])
-            at += len(found[0]) / RATE + gap
+            at += len(samples) / RATE + gap
         return placed
 
     def _prompt(self, seconds: float, timed: bool) -> list[int]:
