@@ -20,6 +20,7 @@ from time import perf_counter
 
 import numpy as np
 
+from whisper_npu.model.builders import build_encoder, build_step
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.plan import Observer
@@ -123,8 +124,8 @@ class Ours:
         return (perf_counter() - began) / STEPS
 
     def profile(self, runs: int) -> str:
-        encoder = OpTimes(self.model._encoder[1].graph)
-        step = OpTimes(self.model.decoder(self.states, self.group)._step.graph)
+        encoder = OpTimes(build_encoder(self.model.dims, precision=self.model.precision))
+        step = OpTimes(build_step(self.model.dims, 1, self.group, self.model.precision))
         for _ in range(runs):
             encoder.begin()
             self.encoder(encoder)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from whisper_npu.audio_files import (
@@ -20,6 +19,9 @@ from whisper_npu.audio_files import (
 from whisper_npu.errors import AudioError, OptionError
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.mel import HOP_LENGTH, N_FFT, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import soxr
 
 CHUNK_LENGTH = 30
 N_SAMPLES = CHUNK_LENGTH * SAMPLE_RATE  # 480000 samples in 30 s
@@ -127,6 +129,9 @@ def _to_mono_16k(blocks: Iterator[DecodedBlock], name: str) -> Iterator[F32]:
 
 
 def _resampler(rate: int, name: str) -> soxr.ResampleStream:
+    # Imported here, as audio made for speech recognition has this rate already.
+    import soxr
+
     try:
         return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
     except (ValueError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,8 @@ from importlib import import_module
 from whisper_npu.errors import WhisperNpuError
 
 INTERRUPTED = 130
+# As a shell says of other programs: 128 and the number of SIGPIPE.
+NO_READER = 141
 
 # Each is a module of whisper_npu.commands with ``add_arguments(parser)`` and, unless all it has are
 # commands of its own, ``run(args)``: name -> what the help says in a list, and by itself.
@@ -45,6 +48,20 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            # Here, where it can be caught that nobody reads any more (as with | head).
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(_with_underscores(sys.argv[1:] if argv is None else argv))
     args = _parser(arguments[:1]).parse_args(arguments)
     try:

@@ -26,6 +26,8 @@ _SILENCE = np.log10(FLOOR)
 _PADDING = N_FFT // 2
 _BLOCK_HOP = N_FRAMES * HOP_LENGTH
 _BLOCK_SAMPLES = _BLOCK_HOP - HOP_LENGTH + N_FFT
+# Two frames: as many as can reach into audio that ends within a block.
+_TAIL_SAMPLES = HOP_LENGTH + N_FFT
 
 # Up to here frames stay in memory: 17 minutes at 80 mels.
 _SPILL_BYTES = 32 * 2**20
@@ -122,9 +124,10 @@ def compute_log_mel(blocks: Iterable[F32], n_mels: int, log_mel: Callable[[F32],
     """Compute the log-mel frames of a stream of samples.
 
     ``blocks`` are mono float32 samples at 16 kHz, in pieces of any length; ``log_mel`` maps samples
-    [160 (t - 1) + 400] to log10 mel [n_mels, t]. It is always called with 30 s of frames, so that
-    the result does not depend on how the samples were cut. Raises what ``blocks`` raises, and
-    OutputError if the temporary file cannot be written.
+    [160 (t - 1) + 400] to log10 mel [n_mels, t]. It is always called with 30 s of frames, or with
+    two where audio ends between the last of them and the end of its samples, so that the result
+    does not depend on how the samples were cut. Raises what ``blocks`` raises, and OutputError if
+    the temporary file cannot be written.
     """
     result = LogMel(n_mels)
     try:
@@ -165,6 +168,11 @@ def _overlapping(blocks: Iterable[F32]) -> Iterator[tuple[F32, int]]:
         _mirror(buffer)
     if n_samples:
         yield buffer, n_samples
+    if filled > _BLOCK_HOP:
+        # As after exactly 30 s. They are beyond any window, but may hold the maximum.
+        tail = np.zeros(_TAIL_SAMPLES, np.float32)
+        tail[: _BLOCK_SAMPLES - _BLOCK_HOP] = buffer[_BLOCK_HOP:]
+        yield tail, n_samples
 
 
 def _mirror(buffer: F32) -> None:

@@ -3,6 +3,9 @@
 Special tokens, timestamps and languages are looked up in the file, so any byte-level BPE
 vocabulary laid out as Whisper's works: text tokens first, then ``<|endoftext|>`` and the control
 tokens, then the timestamps. Property names are openai-whisper's.
+
+Tokens become text here. Text becomes tokens in the tokenizers library, which takes longer to read
+its file than all else of a small model, and is only asked to where there is text: a prompt.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import tokenizers
+from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.languages import LANGUAGES, TASKS, to_language_code
-from whisper_npu.model.json_file import read_json
+from whisper_npu.model.json_file import parse_json, read_text
+
+if TYPE_CHECKING:
+    import tokenizers
 
 _REPLACEMENT = "\ufffd"
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
@@ -51,6 +55,8 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTES = _byte_alphabet()
+_NO_BYTE = re.compile(f"[^{re.escape(''.join(_BYTES))}]")
+_SPACE = next(char for char, byte in _BYTES.items() if byte == 0x20)
 
 
 def _is_marked(name: str) -> bool:
@@ -62,29 +68,36 @@ class Vocabulary:
 
     ``specials`` maps the control tokens to their ids, timestamps excluded; timestamps are the
     ids from ``timestamp_begin`` up to ``timestamp_end``. ``unused`` are ids that the model has
-    and the file does not describe. Raises ModelError if the file cannot be read or does not fit.
+    and the file does not describe. ``blank`` is what a space alone is encoded as: its one byte,
+    which no merge changes. Raises ModelError if the file cannot be read or does not fit.
     """
 
     def __init__(self, file: Path, n_vocab: int, timestamp_begin: int | None = None) -> None:
         self.file = file
         self.n_vocab = n_vocab
-        self._backend, ids = _read(file)
+        # Kept for the library, as the file may change or go.
+        self._content = read_text(file)
+        ids = _ids(self._content, file)
         largest = max(ids.values(), default=0)
         if largest >= n_vocab:
             self._misfit(
                 f"has tokens up to {largest} but the model only has {n_vocab}; "
                 "use the tokenizer.json of this model"
             )
-        self._names = {id: name for name, id in ids.items()}
+        self._names = dict(zip(ids.values(), ids, strict=True))
         if len(self._names) < len(ids):
             self._misfit("two tokens have the same id")
-        marked = {id: name for id, name in self._names.items() if _is_marked(name)}
+        self.blank = (ids[_SPACE],) if _SPACE in ids else ()
+        # Of 50,000 names, which take a while to look at in Python.
+        marked = {ids[name]: name for name in ids if name[:2] == "<|" and _is_marked(name)}
         stamps = {id: name for id, name in marked.items() if _TIMESTAMP.fullmatch(name)}
         self.specials = {marked[id]: id for id in sorted(marked.keys() - stamps.keys())}
         self.timestamp_begin, self.timestamp_end = self._timestamps(stamps, timestamp_begin)
-        self._check_layout({id: name for id, name in self._names.items() if id not in marked})
-        known = self._names.keys() | range(self.timestamp_begin, self.timestamp_end)
-        self.unused = tuple(sorted(set(range(n_vocab)) - known))
+        for name in marked.values():
+            del ids[name]
+        self._check_layout(ids)
+        stamped = range(self.timestamp_begin, self.timestamp_end)
+        self.unused = tuple(sorted(set(range(n_vocab)).difference(self._names, stamped)))
 
     def _misfit(self, problem: str) -> None:
         raise ModelError(f"{self.file}: {problem}")
@@ -107,25 +120,38 @@ class Vocabulary:
             self._misfit("the timestamp tokens do not follow each other from <|0.00|>")
         return first, last + 1
 
-    def _check_layout(self, text: Mapping[int, str]) -> None:
+    def _check_layout(self, text: Mapping[str, int]) -> None:
         # The decoding rules tell text, control tokens and timestamps apart by their order.
         eot = self.id("<|endoftext|>")
-        last = max(text, default=0)
+        last = max(text.values(), default=0)
         if last >= eot:
-            self._misfit(f"token {text[last]!r} ({last}) is not below <|endoftext|> ({eot})")
+            name = self._names[last]
+            self._misfit(f"token {name!r} ({last}) is not below <|endoftext|> ({eot})")
         for name, id in self.specials.items():
             if not eot <= id < self.timestamp_begin:
                 self._misfit(f"{name} ({id}) is not between <|endoftext|> and the timestamps")
-        if strange := set("".join(text.values())) - _BYTES.keys():
-            self._misfit(f"is not a byte-level BPE: a token has {min(strange)!r}")
+        if strange := _NO_BYTE.search("".join(text)):
+            self._misfit(f"is not a byte-level BPE: a token has {strange[0]!r}")
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``; the names of special tokens in it are ordinary text."""
+        """Token ids of ``text``; the names of special tokens in it are ordinary text.
+
+        Raises ModelError if the tokenizers library cannot read the file.
+        """
         backend = self._backend
         if backend.normalizer is not None:
             text = backend.normalizer.normalize_str(text)
         pieces = backend.pre_tokenizer.pre_tokenize_str(text)
         return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]
+
+    @cached_property
+    def _backend(self) -> tokenizers.Tokenizer:
+        import tokenizers
+
+        try:
+            return tokenizers.Tokenizer.from_str(self._content)
+        except Exception as error:  # the library raises nothing more specific
+            raise ModelError(f"{self.file}: cannot be read as a tokenizer: {error}") from error
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ``ids``; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
@@ -139,19 +165,23 @@ class Vocabulary:
         return name.encode() if name in self.specials else bytes(_BYTES[char] for char in name)
 
 
-def _read(file: Path) -> tuple[Any, dict[str, int]]:
-    """The library's tokenizer, for encoding, and the ids of all tokens by name."""
-    content = read_json(file)
+def _ids(text: str, file: Path) -> dict[str, int]:
+    """The ids of all tokens by name. Raises ModelError if the file is no tokenizer.json."""
+    content = parse_json(text, file)
     try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
         ids = dict(content["model"]["vocab"])
         # As the file has them: the library numbers added tokens anew if it misses one.
         ids.update((token["content"], token["id"]) for token in content["added_tokens"])
-    except Exception as error:  # the library raises nothing more specific
-        raise ModelError(f"{file}: cannot be read as a tokenizer: {error}") from error
-    if backend.pre_tokenizer is None:
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{file}: cannot be read as a tokenizer: model.vocab and added_tokens must be there"
+        ) from error
+    names = {type(token["content"]) for token in content["added_tokens"]}
+    if names - {str} or {*map(type, ids.values())} - {int} or min(ids.values(), default=0) < 0:
+        raise ModelError(f"{file}: a token has no name or an id that is none")
+    if content.get("pre_tokenizer") is None:
         raise ModelError(f"{file}: has no pre-tokenizer; Whisper's is ByteLevel")
-    return backend, ids
+    return ids
 
 
 @dataclass(frozen=True)
@@ -298,6 +328,11 @@ class Tokenizer:
     @property
     def sot_sequence_including_notimestamps(self) -> tuple[int, ...]:
         return (*self.sot_sequence, self.no_timestamps)
+
+    @property
+    def blank(self) -> tuple[int, ...]:
+        """What a space alone is encoded as."""
+        return self.vocabulary.blank
 
     @cached_property
     def non_speech_tokens(self) -> tuple[int, ...]:

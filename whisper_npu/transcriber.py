@@ -23,6 +23,7 @@ from whisper_npu.runtime.machine import choose_precision, make_machine, open_dev
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.plan import Machine
 from whisper_npu.runtime.usage import Usage
+from whisper_npu.runtime.workers import use_threads
 from whisper_npu.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ class Transcriber:
     Raises KernelError if ops that were asked to be on the NPU cannot be, unless
     ``allow_fallback``. ``check_rate`` is the share of launches that are recomputed and compared.
     ``cpu_kernels`` says whether to use the kernels that ``whisper-npu kernels build`` compiled for
-    this CPU; if not given, they are used if they are there and verified. Raises OptionError for
-    values that an option does not take.
+    this CPU; if not given, they are used if they are there and verified. ``threads`` is the number
+    that NumPy's products, workers and CPU kernels compute with. There is one for the process: the
+    last transcriber that names it decides for those made after it. By default it is that of the
+    physical cores, or what ``OMP_NUM_THREADS`` says. Raises OptionError for values that an option
+    does not take.
     """
 
     def __init__(
@@ -58,9 +62,12 @@ class Transcriber:
         allow_fallback: bool = False,
         check_rate: float = 1e-3,
         cpu_kernels: bool | None = None,
+        threads: int | None = None,
     ) -> None:
         if precision is not None:
             _precision(precision)
+        if threads is not None:
+            use_threads(threads)
         opened = open_device(device) if isinstance(device, str) else device
         chosen = _precision(choose_precision(precision, opened))
         checkpoint = load_checkpoint(model_directory(model))
@@ -106,7 +113,9 @@ class Transcriber:
         ``audio`` is a path, ``"-"`` for standard input, bytes, a binary file object, or a NumPy
         array with its ``sampling_rate`` in Hz (default 16000). Options are the keywords of
         openai-whisper's ``transcribe()``, with its defaults, but for ``verbose`` and ``fp16``, and
-        ``seed``: see ``TranscribeOptions``. Raises AudioError and OptionError.
+        two more: ``seed``, and ``batch_size``, the number of windows that are decoded side by
+        side, each without text from before it: see ``TranscribeOptions``. Raises AudioError and
+        OptionError.
         """
         stream = self.segments(audio, sampling_rate=sampling_rate, **options)
         for _ in stream:

@@ -29,12 +29,15 @@ DEFAULTS = {
     "check_rate": 1e-3,
     "cpu_kernels": None,
     "kernels": [],
+    "threads": None,
 }
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT, raising=False)
+    for name in transcribe._THREAD_VARIABLES:
+        monkeypatch.setenv(name, "1")
 
 
 @pytest.fixture
@@ -63,6 +66,8 @@ def passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str,
         (["--allow-fallback=True"], {"allow_fallback": True}),
         (["--check_rate", "0.5"], {"check_rate": 0.5}),
         (["--kernels", "a", "--kernels", "b"], {"kernels": ["a", "b"]}),
+        (["--threads", "0"], {"threads": None}),
+        (["--threads", "3"], {"threads": 3}),
     ],
 )
 def test_options_are_passed_on(
@@ -70,6 +75,14 @@ def test_options_are_passed_on(
 ) -> None:
     assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
     assert passed == [{**DEFAULTS, **changed}]
+
+
+def test_a_number_of_threads_is_checked_before_anything_is_loaded(
+    passed: list[Mapping[str, Any]], capsys: Capture
+) -> None:
+    assert main(["transcribe", "--model=fake", "a.wav", "--threads", "257"]) == 2
+    assert "--threads must be a whole number from 1 to 256, not 257" in capsys.readouterr().err
+    assert passed == []
 
 
 @pytest.fixture
@@ -83,6 +96,7 @@ def nano(seeded_directory: Callable[[Recipe], Path]) -> str:
         (["--device", "tpu"], 2, "--device must be one of cpu, npu, auto"),
         (["--precision", "fp4"], 2, "--precision must be one of float32, int8, not 'fp4'"),
         (["--check_rate", "2"], 2, "--check_rate must be between 0 and 1, not 2.0"),
+        (["--threads", "257"], 2, "--threads must be a whole number from 1 to 256, not 257"),
         (["--device=software", "--precision=float32"], 2, "--precision 'float32' does not go"),
         (["--kernels", "nowhere", "--device=software"], 5, "nowhere/registry.json: no such file"),
     ],

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from make_checkpoint import Recipe
 
+from tests.cpu_library import cpu_home as cpu_home
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
+from tests.unit.signals import noise
 from whisper_npu.cli import main
 from whisper_npu.model.builders import PHASES, Precision, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
@@ -18,6 +22,7 @@ from whisper_npu.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime import cost
 from whisper_npu.runtime.cost import HostRates
+from whisper_npu.transcriber import Transcriber
 
 TINY = KNOWN_DIMENSIONS["tiny"]
 Capture = pytest.CaptureFixture[str]
@@ -127,6 +132,46 @@ def test_text(capsys: Capture, folder: Path) -> None:
     assert [line.split(":")[0] for line in rest[4:6]] == [LARGE, SMALL]
     assert all(line.startswith("limit, ") for line in rest[6:])
     assert len(rest[6:]) == 2
+
+
+def test_int8_on_the_cpu(capsys: Capture, folder: Path) -> None:
+    report = plan(capsys, folder, "--precision", "int8")
+    assert report["precision"] == "int8"
+    assert [(op["phase"], op["op"]) for op in report["ops"]] == names("int8")
+    error = "--precision float32 does not go with an NPU"
+    arguments = ["--model", "tiny", "--device", "software", "--precision", "float32"]
+    assert main(["plan", *arguments]) == 2
+    assert error in capsys.readouterr().err
+
+
+def test_cpu_kernels_that_are_not_there(capsys: Capture) -> None:
+    assert main(["plan", "--model", "tiny", "--cpu_kernels", "True"]) == 5
+    assert "CPU kernels are not built: run whisper-npu kernels build" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_cpu_kernels_are_placed_as_a_transcription_places_them(
+    cpu_home: Path,
+    capsys: Capture,
+    folder: Path,
+    precision: str,
+    seeded_directory: Callable[[Recipe], Path],
+) -> None:
+    model = seeded_directory(Recipe("nano"))
+    arguments = ("--precision", precision)
+    without = plan(capsys, folder, *arguments, "--cpu_kernels", "False", model=str(model))
+    assert {op["backend"] for op in without["ops"]} == {"numpy"}
+    report = plan(capsys, folder, *arguments, model=str(model))
+    planned: dict[str, set[str]] = {}
+    for op in report["ops"]:
+        planned.setdefault(op["kind"], set()).add(op["backend"])
+    assert planned["gelu"] == {"cpu_gelu"}
+    transcriber = Transcriber(model, precision=precision)
+    placement = transcriber.transcribe(noise(16000), language="en", temperature=0.0).placement
+    assert placement is not None
+    assert {kind: set(ops) for kind, ops in placement.ops.items()} == planned
+    assert report["rates"][-1].startswith("CPU kernels: ")
+    check_totals(report)
 
 
 def test_larger_models_cost_more(

@@ -69,6 +69,40 @@ def test_help_does_not_load_numpy(tmp_path: Path) -> None:
     assert "numpy" not in loaded
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["graph", "--model", "tiny"]])
+def test_a_reader_that_has_gone(arguments: list[str], tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "whisper_npu", *arguments],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        stdout=write,
+        stderr=subprocess.PIPE,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_what_a_transcription_does_not_need_is_not_imported(model: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encode(noise(16000), 16000, "WAV"))
+    loaded = python(
+        "import sys\n"
+        "from whisper_npu.cli import main\n"
+        "assert main(['transcribe', 'a.wav', '--quiet', '--model', sys.argv[1],\n"
+        "             '--suppress_tokens', '', '--language', 'en']) == 0\n"
+        "print(*sys.modules)",
+        tmp_path,
+        model,
+    ).split()
+    assert "whisper_npu.runtime.model" in loaded
+    unneeded = ("whisper_npu.npu", "whisper_npu.hub.", "whisper_npu.convert")
+    # Names are needed of the hub, to tell a model's from a folder's.
+    found = {name for name in loaded if name.startswith(unneeded)}
+    assert found <= {"whisper_npu.hub.names"}
+    assert not {"tokenizers", "soxr", "tqdm", "requests", "jsonschema"} & {*loaded}
+
+
 def test_threads_are_set_before_numpy_reads_them(model: str, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(encode(noise(16000), 16000, "WAV"))
     code = (

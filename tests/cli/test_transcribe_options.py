@@ -10,7 +10,6 @@ import pytest
 
 from tests.cli.fake import FakeTranscriber
 from whisper_npu.cli import main
-from whisper_npu.commands import transcribe
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.errors import OptionError
 
@@ -238,7 +237,6 @@ class TestUsage:
                 ["--word-timestamps=True", "--max-line-width=9", "--max-words-per-line=2"],
                 "--max_words_per_line has no effect with --max_line_width",
             ),
-            (["--threads", "1"], "--threads has no effect: NumPy is loaded already"),
         ],
     )
     def test_what_has_no_effect_is_said(
@@ -249,8 +247,6 @@ class TestUsage:
         arguments: list[str],
         message: str,
     ) -> None:
-        for name in transcribe._THREAD_VARIABLES:
-            monkeypatch.setenv(name, "1")
         assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         assert capsys.readouterr().err == f"whisper-npu: warning: {message}\n"
         assert main(["transcribe", "--model=fake", "a.wav", "--quiet", *arguments]) == 0

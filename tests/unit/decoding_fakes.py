@@ -100,6 +100,13 @@ class FakeSession:
     def reorder(self, source: np.ndarray) -> None:
         self.contexts = [self.contexts[i] for i in source.tolist()]
 
+    def keep(self, windows: np.ndarray) -> None:
+        kept = windows.tolist()
+        assert kept == sorted(set(kept))
+        self.contexts = [c for i in kept for c in self.contexts[i * self.group :][: self.group]]
+        self.windows = [self.windows[i] for i in kept]
+        self.n_audio = len(kept)
+
     def align(
         self, tokens: np.ndarray, heads: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -118,8 +125,8 @@ class FakeModel:
         self.n_encoded += len(features)
         return features[:, 0, :1]
 
-    def decoder(self, states: np.ndarray, group: int = 1) -> FakeSession:
-        return FakeSession(self, [round(float(window)) for window in states[:, 0]], group)
+    def decoder(self, states: Sequence[np.ndarray], group: int = 1) -> FakeSession:
+        return FakeSession(self, [round(float(window[0])) for window in states], group)
 
 
 class FakeFeatures:

@@ -79,7 +79,7 @@ def shard(folder: Path) -> dict[str, str]:
 
 
 def test_shards(small_directory: Path) -> None:
-    whole = load_checkpoint(small_directory).weights
+    whole = dict(load_checkpoint(small_directory).weights)
     shard(small_directory)
     parts = load_checkpoint(small_directory).weights
     assert parts.keys() == whole.keys()
@@ -143,6 +143,32 @@ def test_truncated_safetensors(small_directory: Path, keep: int) -> None:
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"model.safetensors: not a readable safetensors file"):
         load_checkpoint(small_directory)
+
+
+def test_a_file_that_changes_after_it_was_opened(small_directory: Path) -> None:
+    file = small_directory / "model.safetensors"
+    weights = load_checkpoint(small_directory).weights
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-4])
+    with pytest.raises(ModelError, match=r"model.safetensors: ends within tensor "):
+        dict(weights)
+    file.unlink()
+    with pytest.raises(ModelError, match=r"model.safetensors: cannot be read: No such file"):
+        weights[EMBEDDING]
+
+
+def test_each_tensor_has_memory_of_its_own(
+    small_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So small that many blocks are begun.
+    monkeypatch.setattr("whisper_npu.model.safetensors_file._BLOCK", 8192)
+    monkeypatch.setattr("whisper_npu.model.safetensors_file._LARGE", 8192)
+    stored = load_checkpoint(small_directory).weights
+    for _ in range(2):
+        read = {name: stored[name] for name in stored}
+        for name, array in random_weights(SMALL).items():
+            np.testing.assert_array_equal(read[name], array)
+            read[name][...] = np.nan
 
 
 def test_missing_directory_and_file(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.runtime.caches import CrossCache, OwnCache
 from whisper_npu.runtime.model import Model
 
 TOKENS = np.random.RandomState(5).randint(0, 50, (2, 12))
@@ -131,33 +135,178 @@ def test_batches_of_all_sizes_share_memory(
 
 
 def cache_bytes(model: Model) -> int:
-    """All that the sessions that are kept have as keys and values."""
+    """All that the plans that are kept have as keys and values."""
     arrays = {}
-    for session in model._sessions._made.values():
-        for cache in (*session._caches.values(), *session._cross.values()):
-            base = cache if cache.base is None else cache.base
+    for plans in model._decoder._made.values():
+        states = [t.name for t in plans.step.graph.role("state")]
+        for array in (plans.step._arrays[name] for name in states):
+            base = array if array.base is None else array.base
             arrays[id(base)] = base.nbytes
     return sum(arrays.values())
 
 
-def test_only_a_few_sessions_are_kept(model: Model, states: np.ndarray) -> None:
-    sessions = [model.decoder(states, group) for group in range(11, 0, -1)]
-    assert list(model._sessions._made.values()) == sessions[-4:]
-    assert model.decoder(states, 4) is sessions[-4]
+def test_only_a_few_plans_are_kept(model: Model, states: np.ndarray) -> None:
+    for group in range(15, 0, -1):
+        model.decoder(states, group)
+    made = model._decoder._made
+    assert list(made) == [(2, group) for group in range(8, 0, -1)]
     # Those used last are kept.
-    model.decoder(states, 5)
-    assert model.decoder(states, 4) is sessions[-4]
+    kept = made[2, 8]
+    model.decoder(states, 8)
+    model.decoder(states, 9)
+    assert made[2, 8] is kept
+    assert (2, 7) not in made
 
 
-def test_the_cross_cache_of_states_is_computed_once(model: Model, states: np.ndarray) -> None:
+def test_the_cross_cache_of_a_window_is_computed_once(model: Model, states: np.ndarray) -> None:
     runs = model.machine.usage.runs
     for group in (1, 2, 1):
         model.decoder(states, group)
     # Window by window.
     assert runs["cross_kv"] == 2
+    # Known alone, and in another place: then it is moved.
     model.decoder(states[:1])
-    model.decoder(states)
+    model.decoder([states[1]])
+    assert runs["cross_kv"] == 2
+    np.testing.assert_array_equal(model._cross.states["cross.0.k"][0], cross_keys(model, states[1]))
+    # The other one's place is taken.
+    model.decoder([states[1], states[0]])
+    assert runs["cross_kv"] == 3
+    np.testing.assert_array_equal(model._cross.states["cross.0.k"][1], cross_keys(model, states[0]))
+    same = states.copy()
+    model.decoder(same)
+    model.decoder(same)
     assert runs["cross_kv"] == 5
+    # An observer is to see all of it.
+    model.decoder(same, observe=lambda name, array: None)
+    assert runs["cross_kv"] == 7
+
+
+def cross_keys(model: Model, window: np.ndarray) -> np.ndarray:
+    """Keys of the first layer, computed anew."""
+    network = model._network
+    fresh = CrossCache(network, 1)
+    before = network.machine.usage.runs["cross_kv"]
+    fresh.fill([window.copy()])
+    network.machine.usage.runs["cross_kv"] = before
+    return fresh.states["cross.0.k"][0]
+
+
+@pytest.mark.parametrize("kept", [[0], [1], [3], [0, 2], [1, 3], [0, 1, 3], [2, 3]])
+def test_some_windows_of_a_batch_go_on(
+    small_checkpoint: Checkpoint, model: Model, kept: list[int]
+) -> None:
+    random = np.random.RandomState(2)
+    states = random.standard_normal((4, 30, 24)).astype(np.float32)
+    n, group = len(kept), 3
+    tokens = random.randint(0, 50, (4, 5))
+    nexts = random.randint(0, 50, (4, 4, group))
+    order = np.array([[1, 0, 2], [0, 0, 0], [2, 1, 1], [2, 0, 1]])
+
+    session = model.decoder(states, group)
+    session.prefill(tokens, [4])
+    session.step(nexts[0].ravel())
+    session.reorder((order + 3 * np.arange(4)[:, None]).ravel())
+    session.step(nexts[1].ravel())
+    session.keep(np.array(kept))
+    assert (session.n_audio, session.group, session.position) == (n, group, 7)
+    found = [session.step(nexts[2, kept].ravel()).copy()]
+    session.reorder((order[kept] + 3 * np.arange(n)[:, None]).ravel())
+    found.append(session.step(nexts[3, kept].ravel()).copy())
+
+    alone = Model(small_checkpoint).decoder(states[kept].copy(), group)
+    alone.prefill(tokens[kept], [4])
+    alone.step(nexts[0, kept].ravel())
+    alone.reorder((order[kept] + 3 * np.arange(n)[:, None]).ravel())
+    alone.step(nexts[1, kept].ravel())
+    expected = [alone.step(nexts[2, kept].ravel()).copy()]
+    alone.reorder((order[kept] + 3 * np.arange(n)[:, None]).ravel())
+    expected.append(alone.step(nexts[3, kept].ravel()).copy())
+    # Rows of float32 products are added up in an order that depends on how many there are.
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    # Windows that left are computed again when they are asked for.
+    again = model.decoder(states, 1)
+    expected_logits = Model(small_checkpoint).decoder(states.copy(), 1).prefill(tokens, [4])
+    np.testing.assert_array_equal(again.prefill(tokens, [4]), expected_logits)
+
+
+def test_what_sequences_have_in_common_is_not_copied(
+    model: Model, states: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[tuple[list[int], list[int], int, int]] = []
+    copy = OwnCache.copy
+
+    def keep_account(
+        self: OwnCache, source: np.ndarray, target: np.ndarray, start: int, stop: int
+    ) -> None:
+        copied.append((source.tolist(), target.tolist(), start, stop))
+        copy(self, source, target, start, stop)
+
+    session = model.decoder(states, group=2)
+    session.prefill(TOKENS[:, :5], [4])
+    monkeypatch.setattr(OwnCache, "copy", keep_account)
+    session.reorder([1, 0, 2, 3])  # still the same
+    assert copied == []
+    session.step([1, 2, 3, 4])
+    session.reorder([0, 0, 3, 2])
+    assert copied == [([0], [1], 5, 6), ([3, 2], [2, 3], 5, 6)]
+    copied.clear()
+    session.step([1, 2, 3, 4])
+    session.step([1, 2, 3, 4])
+    session.reorder([1, 0, 3, 3])
+    # The first two were one until then, the others were not.
+    assert copied == [([1, 0], [0, 1], 6, 8), ([3], [2], 5, 8)]
+
+
+@pytest.mark.parametrize("group", [1, 2, 5])
+def test_any_order_any_time(small_checkpoint: Checkpoint, group: int) -> None:
+    """Caches after many reorderings are those of sequences that were fed all tokens one by one."""
+    model = Model(small_checkpoint)
+    random = np.random.RandomState(group)
+    states = random.standard_normal((2, 30, 24)).astype(np.float32)
+    for _ in range(6):
+        session = model.decoder(states, group)
+        prompt = random.randint(0, 50, (2, 3))
+        session.prefill(prompt, [2])
+        said = [list(prompt[i // group]) for i in range(2 * group)]
+        for _ in range(9):
+            if random.rand() < 0.7:
+                order = random.randint(0, group, 2 * group) + np.repeat([0, group], group)
+                session.reorder(order)
+                said = [list(said[i]) for i in order]
+            tokens = random.randint(0, 50, 2 * group)
+            logits = session.step(tokens).copy()
+            said = [[*s, t] for s, t in zip(said, tokens, strict=True)]
+        for sequence, fed in enumerate(said):
+            window = states[sequence // group][None].copy()
+            expected = full_logits(model, window, np.array([fed]))
+            np.testing.assert_allclose(logits[sequence], expected[0, -1], atol=TOLERANCE)
+
+
+def test_memory_is_given_back_without_the_garbage_collector(
+    small_checkpoint: Checkpoint,
+) -> None:
+    model = Model(small_checkpoint)
+    model.log_mel(np.zeros(560, np.float32))
+    states = model.encode(np.zeros((2, 80, 60), np.float32))
+    session = model.decoder(states, 2)
+    session.prefill(TOKENS[:, :5], [4])
+    session.step([1, 2, 3, 4])
+    session.keep(np.array([1]))
+    kept = [model, model._network, model._cross, model._own, session, session._plans]
+    kept += [session._plans.step, model._encoder._made[2], model._cross.states["cross.0.k"]]
+    alive = [weakref.ref(thing) for thing in kept]
+    del kept
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        # A session is enough to go on.
+        session.step([1, 2])
+        del session
+        assert [ref() for ref in alive] == [None] * len(alive)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("tokens", [[[50]], [[-1]]])
@@ -189,7 +338,7 @@ def test_observer_sees_every_op(model: Model) -> None:
 
 def test_the_arena_is_hardly_larger_than_what_is_alive_at_once(model: Model) -> None:
     model.encode(np.zeros((1, 80, 60), np.float32))
-    plan = model._encoder[1]
+    plan = model._encoder._made[1]
     blocks = plan._blocks().values()
     peak = max(
         sum(b.nbytes for b in blocks if b.first <= index <= b.last)

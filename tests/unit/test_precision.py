@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -174,7 +177,56 @@ def test_damaged_int8_files(
 ) -> None:
     damage(int8_directory, change)
     with pytest.raises(ModelError, match=message):
-        load_checkpoint(int8_directory)
+        Model(load_checkpoint(int8_directory))
+
+
+class Watched(Mapping[str, np.ndarray]):
+    """Weights that know how many of them are held."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
+        self.weights, self.asked, self.held, self.most = weights, Counter[str](), 0, 0
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        array = self.weights[name].copy()
+        self.asked[name] += 1
+        self.held += 1
+        self.most = max(self.most, self.held)
+        weakref.finalize(array, self.forget)
+        return array
+
+    def forget(self) -> None:
+        self.held -= 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+
+def test_weights_are_asked_for_once_and_not_held_when_they_are_converted(
+    small_checkpoint: Checkpoint,
+) -> None:
+    matrices = {
+        name: weight
+        for name, weight in small_checkpoint.weights.items()
+        if is_quantizable(name, weight.shape)
+    }
+    watched = Watched(matrices)
+    prepared = prepare_weights(watched, "int8", as_integers=True)
+    assert watched.asked == Counter(dict.fromkeys(matrices, 1))
+    assert (watched.held, len(prepared)) == (0, 2 * len(matrices))
+    # One for each of the threads that convert, and one that is just being dropped.
+    assert watched.most <= 8 < len(matrices)
+
+
+def test_weights_are_quantised_in_parts_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = np.random.default_rng(0).standard_normal((50, 8), np.float32)
+    monkeypatch.setattr("whisper_npu.runtime.weights._QUANTIZED", 60)
+    prepared = prepare_weights({FC1: w}, "int8", as_integers=True)
+    expected = quantize_weight(w)
+    assert np.array_equal(prepared[FC1], expected.values)
+    assert np.array_equal(prepared[scale_name(FC1)], expected.scale)
 
 
 def test_weights_that_cannot_be_quantised_are_named(small_checkpoint: Checkpoint) -> None:

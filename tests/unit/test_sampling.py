@@ -59,24 +59,24 @@ def test_uniforms_are_uniform_and_independent() -> None:
 
 def test_tokens_by_cumulative_probability() -> None:
     # Probabilities 1/4, 0, 1/4, 1/2.
-    logits = np.log(np.array([[1, 0, 1, 2]] * 5, np.float32) + 1e-45)
-    logits[:, 1] = -np.inf
-    uniforms = np.array([0.0, 0.2499, 0.2501, 0.4999, 0.5001])
-    assert sample_from(logits, uniforms).tolist() == [0, 0, 2, 2, 3]
+    logits = np.log(np.array([1, 0, 1, 2], np.float32) + 1e-45)
+    logits[1] = -np.inf
+    uniforms = [0.0, 0.2499, 0.2501, 0.4999, 0.5001]
+    assert [sample_from(logits, uniform) for uniform in uniforms] == [0, 0, 2, 2, 3]
 
 
 def test_tokens_of_probability_0_are_never_taken() -> None:
-    logits = np.array([[-np.inf, 0, -np.inf, 5, -np.inf]], np.float32)
+    logits = np.array([-np.inf, 0, -np.inf, 5, -np.inf], np.float32)
     for uniform in (0.0, 1e-300, 0.5, 1 - 2.0**-53):
-        assert sample_from(logits, np.array([uniform]))[0] in (1, 3)
-    assert sample_from(logits, np.array([0.0])).tolist() == [1]
-    assert sample_from(logits, np.array([1 - 2.0**-53])).tolist() == [3]
+        assert sample_from(logits, uniform) in (1, 3)
+    assert sample_from(logits, 0.0) == 1
+    assert sample_from(logits, 1 - 2.0**-53) == 3
 
 
 def test_frequencies_follow_the_probabilities() -> None:
-    logits = np.tile(np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32)), (5, 1))
-    drawn = [sample_from(logits, sample_uniforms(0, 0, 1.0, 5, step)) for step in range(2000)]
-    counts = np.bincount(np.concatenate(drawn), minlength=4)
+    logits = np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
+    uniforms = (sample_uniforms(0, 0, 1.0, 5, step) for step in range(2000))
+    counts = np.bincount([sample_from(logits, u) for five in uniforms for u in five], minlength=4)
     assert ((counts - [1000, 2000, 3000, 4000]) ** 2 / [1000, 2000, 3000, 4000]).sum() < 16.3
 
 
@@ -100,8 +100,8 @@ def test_a_window_is_sampled_alike_alone_and_in_a_batch() -> None:
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
 def test_the_temperature_divides_the_logits(temperature: float) -> None:
-    logits = np.array([[0.0, 1.0]], np.float32)
+    logits = [np.array([0.0, 1.0], np.float32)]
     sampler = Sampler(0, [0], temperature, group=1)
-    share = np.mean([sampler(logits, step)[0] for step in range(3000)])
+    share = np.mean([sampler(logits, step, np.array([0]))[0] for step in range(3000)])
     expected = 1 / (1 + np.exp(-1 / temperature))
     assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 3000)

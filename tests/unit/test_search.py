@@ -11,11 +11,13 @@ from whisper_npu.decoding.search import (
     BeamSearch,
     Candidate,
     GreedySearch,
+    Sampler,
     Search,
     rank,
     take_likeliest,
     token_logprobs,
     top_tokens,
+    windows_to_keep,
 )
 
 EOT, N_VOCAB = 0, 7
@@ -86,19 +88,19 @@ def test_greedy_is_complete_when_all_have_ended() -> None:
 
 def test_the_first_of_equal_tokens_is_taken() -> None:
     logits = np.zeros((1, 4), np.float32)
-    assert take_likeliest(logits, 0).tolist() == [0]
+    assert take_likeliest(list(logits), 0, np.array([0])) == [0]
     assert top_tokens(np.float32([[1, 5, 5, 0, 5, 1]]), 4).tolist() == [[1, 2, 4, 0]]
     assert top_tokens(np.float32([[-np.inf, 2, -np.inf, -np.inf]]), 3).tolist() == [[1, 0, 2]]
 
 
-@pytest.mark.parametrize("n_vocab", [7, 500, 5000])
+@pytest.mark.parametrize("n_vocab", [7, 512 * 6, 500, 5000])
 def test_top_tokens_of_random_rows(n_vocab: int) -> None:
     random = np.random.RandomState(0)
     logits = random.standard_normal((20, n_vocab)).astype(np.float32)
     logits[10:] = np.round(logits[10:])  # equal ones
     logits[:, n_vocab // 3 : n_vocab // 2] = -np.inf
     expected = np.argsort(-logits, axis=1, kind="stable")[:, :6]
-    assert np.array_equal(top_tokens(logits, 6), expected)
+    assert np.array_equal(top_tokens(list(logits), 6), expected)
 
 
 def test_logprobs_are_those_of_a_log_softmax() -> None:
@@ -109,7 +111,9 @@ def test_logprobs_are_those_of_a_log_softmax() -> None:
     exact -= np.log(np.exp(exact).sum(axis=1, keepdims=True))
     tokens = np.tile(np.arange(10, 3000, 7), (4, 1))
     # Measured: 3.1e-6, half a unit in the last place of values up to 63.
-    error = token_logprobs(logits, tokens) - np.take_along_axis(exact, tokens, 1)
+    found = [token_logprobs(*pair) for pair in zip(logits, tokens, strict=True)]
+    error = np.array(found) - np.take_along_axis(exact, tokens, 1)
+    assert [token_logprobs(row, 10) for row in logits] == [row[0] for row in found]
     assert abs(error).max() < 6e-6
 
 
@@ -177,6 +181,64 @@ def test_windows_are_searched_alike_alone_and_together(patience: float | None) -
         lengths.add(alone.tokens.shape[1])
         assert alone.candidates()[0] == together.candidates()[window]
     assert len(lengths) > 1
+
+
+def run_narrowing(search: Search, logits: Table, n: int, group: int) -> list[list[int]]:
+    """Run a search of windows 0 to n - 1; returns the windows that were still in it, by step."""
+    windows = list(range(n))
+    searched = []
+    for _ in range(14):
+        searched.append(windows)
+        owner = np.repeat(windows, group)
+        rows = [logits(w, s) for w, s in zip(owner.tolist(), search.tokens.tolist(), strict=True)]
+        search.update(np.array(rows))
+        if search.completed:
+            break
+        kept = search.narrow()
+        if kept is not None:
+            windows = [windows[i] for i in kept]
+    return searched
+
+
+@pytest.mark.parametrize(
+    ("make", "group"),
+    [
+        (lambda n: GreedySearch(n, 1, EOT, take_likeliest), 1),
+        (lambda n: GreedySearch(n, 2, EOT, Sampler(3, range(8)[:n], 1.0, 2)), 2),
+        (lambda n: BeamSearch(n, 3, None, EOT), 3),
+        (lambda n: BeamSearch(n, 2, 2.0, EOT), 2),
+    ],
+)
+def test_windows_that_are_complete_leave(make: Callable[[int], Search], group: int) -> None:
+    shrunk = 0
+    for seed in range(6):
+        logits = table(seed, eot_bias=0.5)
+        narrowed, whole = make(8), make(8)
+        searched = run_narrowing(narrowed, logits, 8, group)
+        run(whole, logits, list(range(8)), group, 14)
+        assert narrowed.candidates() == whole.candidates()
+        # By halves, in order.
+        assert {len(windows) for windows in searched} <= {8, 4, 2, 1}
+        assert all(windows == sorted(windows) for windows in searched)
+        shrunk += len(searched[-1]) < 8
+    assert shrunk > 3
+
+
+def test_which_windows_stay() -> None:
+    def kept(*searched: int) -> list[int] | None:
+        found = windows_to_keep(np.array(searched, bool))
+        return None if found is None else found.tolist()
+
+    assert kept(1) is None
+    assert kept(1, 1) is None
+    assert kept(0, 1) == [1]
+    assert kept(1, 0, 1) == [0, 2]
+    assert kept(0, 0, 1) == [2]
+    # Enough to fill half a batch, among them some that are complete.
+    assert kept(1, 1, 0, 1, 1, 0, 1, 0) is None
+    assert kept(1, 1, 0, 0, 1, 0, 1, 0) == [0, 1, 4, 6]
+    assert kept(0, 1, 0, 0, 1, 0, 1, 0) == [0, 1, 4, 6]
+    assert kept(0, 0, 0, 0, 0, 1, 0, 0) == [5]
 
 
 @pytest.mark.parametrize(("patience", "n"), [(None, 4), (2.0, 8), (0.5, 2)])

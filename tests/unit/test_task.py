@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.decoding_fakes import (
     FakeModel,
+    FakeSession,
     read_tokenizer,
     says,
     small_tokenizer,
@@ -88,6 +89,32 @@ def test_windows_of_a_batch_are_decoded_each_on_its_own() -> None:
             assert result.tokens == tuple(plan(window))
             (alone,) = decode(FakeModel(says(plan)), TOKENIZER, states(window), options)
             assert alone == result
+
+
+@pytest.mark.parametrize("sampling", [{}, {"beam_size": 2}, {"temperature": 0.5, "best_of": 2}])
+def test_windows_that_have_ended_leave_the_batch(
+    sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = [3, 12, 5, 20, 1, 9, 4, 2]
+    sizes: list[int] = []
+    step = FakeSession.step
+
+    def count(self: FakeSession, tokens: np.ndarray) -> np.ndarray:
+        sizes.append(self.n_audio)
+        return step(self, tokens)
+
+    def plan(window: int) -> list[int]:
+        return [WATER[i % 2] + window for i in range(lengths[window])]
+
+    monkeypatch.setattr(FakeSession, "step", count)
+    options = plain(language="en", **sampling)
+    results = decode(FakeModel(says(plan)), TOKENIZER, states(*range(8)), options)
+    assert [list(result.tokens) for result in results] == [plan(window) for window in range(8)]
+    if "beam_size" in sampling:  # beams end some steps after the best of them
+        assert {8, 4, 2, 1} >= set(sizes) > {8}
+    else:
+        # By halves, in the step after the fourth, the sixth and the seventh window has ended.
+        assert sizes == [8] * 4 + [4] * 5 + [2] * 3 + [1] * 8
 
 
 def test_sample_len_limits_the_tokens() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabulary import LANGUAGES, tiktoken_vocabulary
 
 from tests.unit.decoding_fakes import read_tokenizer, small_tokenizer, special, tokenizer_json
+from whisper_npu.builtin import built_in_directory
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.languages import to_language_code
 from whisper_npu.tokenizer import Tokenizer
@@ -253,6 +258,87 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         Tokenizer.from_dir(tmp_path, 3000, {})
 
 
+def vocab_as(value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda content: content["model"].update(vocab=value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (vocab_as(["a", "b"]), "model.vocab and added_tokens must be there"),
+        (vocab_as("ab"), "model.vocab and added_tokens must be there"),
+        (vocab_as({"a": "5"}), "no name or an id that is none"),
+        (vocab_as({"a": True}), "no name or an id that is none"),
+        (vocab_as({"a": 1.0}), "no name or an id that is none"),
+        (vocab_as({"a": -1}), "no name or an id that is none"),
+        (lambda content: content.update(added_tokens="ab"), "must be there"),
+        (lambda content: content.update(added_tokens=[7]), "must be there"),
+        (lambda content: content.update(added_tokens=[{"id": 7}]), "must be there"),
+        (lambda content: content["added_tokens"][0].update(id=[7]), "an id that is none"),
+        (lambda content: content["added_tokens"][0].update(content=7), "has no name"),
+        (lambda content: content["added_tokens"][0].update(content=[7]), "must be there"),
+    ],
+)
+def test_files_that_are_no_vocabulary(
+    change: Callable[[dict[str, Any]], None], problem: str
+) -> None:
+    content = tokenizer_json()
+    change(content)
+    with pytest.raises(ModelError, match=rf"tokenizer.json: .*{problem}"):
+        read_tokenizer(content, 3000)
+
+
+def test_a_file_that_only_the_library_refuses_is_refused_when_it_is_needed() -> None:
+    content = tokenizer_json()
+    content["model"]["merges"] = ["no such"]
+    tokenizer = read_tokenizer(content, suppress_tokens=[1])
+    assert tokenizer.decode([tokenizer.blank[0]]) == " "
+    with pytest.raises(ModelError, match=r"tokenizer.json: cannot be read as a tokenizer: "):
+        tokenizer.encode("a")
+
+
+def test_the_library_is_only_imported_for_text() -> None:
+    code = """
+    import sys
+    from whisper_npu.builtin import built_in_directory
+    from whisper_npu.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_dir(built_in_directory(), 2632, {"suppress_tokens": [1]})
+    assert tokenizer.decode(tokenizer.blank) == " "
+    assert "tokenizers" not in sys.modules
+    assert tuple(tokenizer.encode(" ")) == tokenizer.blank
+    assert "tokenizers" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+@cache
+def built_in() -> tuple[Tokenizer, tokenizers.Tokenizer]:
+    """Our tokenizer of the built-in model, and the library's."""
+    file = built_in_directory() / "tokenizer.json"
+    library = tokenizers.Tokenizer.from_file(str(file))
+    return Tokenizer.from_dir(file.parent, library.get_vocab_size(), {}), library
+
+
+def test_every_token_is_decoded_as_the_library_does() -> None:
+    ours, library = built_in()
+    for id in range(library.get_vocab_size()):
+        theirs = library.decode([id], skip_special_tokens=False)
+        assert ours.decode_with_timestamps([id]) == theirs, id
+
+
+def test_random_tokens_are_decoded_as_the_library_does() -> None:
+    ours, library = built_in()
+    random = np.random.RandomState(3)
+    # Single bytes are likely, so that characters break in all ways.
+    limits = [256, library.get_vocab_size()]
+    for _ in range(3000):
+        size = random.randint(1, 20)
+        ids = [random.randint(limits[random.randint(2)]) for _ in range(size)]
+        theirs = library.decode(ids, skip_special_tokens=False)
+        assert ours.decode_with_timestamps(ids) == theirs
+
+
 def remove(name: str) -> Callable[[dict[str, Any]], None]:
     return lambda content: content["added_tokens"].remove(special(content, name))
 
@@ -356,6 +442,10 @@ class TestAgainstOpenai:
     def test_encoding(self, kind: str, text: str) -> None:
         ours, theirs = published(kind)
         assert ours.encode(text) == theirs.encoding.encode_ordinary(text)
+
+    def test_a_blank(self, kind: str) -> None:
+        ours, theirs = published(kind)
+        assert ours.blank == tuple(theirs.encode(" "))
 
     def test_encoding_of_random_text(self, kind: str) -> None:
         ours, theirs = published(kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -379,3 +381,18 @@ def test_models_with_short_windows() -> None:
 def test_recordings_with_nothing_in_them() -> None:
     for options in ({"clip_timestamps": "0"}, {"clip_timestamps": "70,80,90,95"}):
         assert list(batched([], 0, **options)) == []
+
+
+def test_a_transcription_that_is_dropped_gives_back_its_model_at_once() -> None:
+    model = FakeModel(says(SENTENCE))
+    result = batched([], model=model)
+    segments = iter(result)
+    next(segments)
+    alive = weakref.ref(model)
+    gc.collect()
+    gc.disable()
+    try:
+        del model, result, segments
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.unit.decoding_fakes import seeks, small_tokenizer, transcript
-from whisper_npu.decoding import words
+from whisper_npu.decoding import chain, words
 from whisper_npu.decoding.timing import WordTiming
+from whisper_npu.results import Segment
 
 TOKENIZER = small_tokenizer()
 BEGIN = TOKENIZER.timestamp_begin
@@ -107,3 +108,22 @@ def test_after_a_short_rest_the_next_window_is_whole(monkeypatch: pytest.MonkeyP
     plan = [BEGIN, A[0], BEGIN + 1480, BEGIN + 1480, *B]
     decoded, _ = skipping(monkeypatch, plan, [(29.0, 29.5, 0.9)], 6000)
     assert decoded[:2] == [0, 3000]
+
+
+def test_words_are_told_when_speech_ended_before_their_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[float] = []
+    add = chain.add_word_timestamps
+
+    def add_words(*args: Any) -> list[Segment]:
+        told.append(args[-1])
+        return add(*args)
+
+    monkeypatch.setattr(chain, "add_word_timestamps", add_words)
+    aligned(monkeypatch, [(0.5, 1.0, 0.9), (2.4, 2.9, 0.9)])
+    plan = [BEGIN, A[0], BEGIN + 100, BEGIN + 100, B[0], BEGIN + 145]
+    result = transcript(plan, 9000, word_timestamps=True)
+    list(result)
+    assert [seek for seek, _ in seeks(result)] == [0, 3000, 6000]
+    assert told == [0.0, 2.9, 32.9]

@@ -5,11 +5,25 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
-from whisper_npu.runtime.workers import Workers, find_blas, physical_cores, scratch, spans
+from whisper_npu.errors import ModelError, OptionError
+from whisper_npu.runtime.threads import physical_cores
+from whisper_npu.runtime.workers import (
+    Workers,
+    _Process,
+    find_blas,
+    kernel_threads,
+    scratch,
+    spans,
+    use_threads,
+    workers,
+)
+from whisper_npu.transcriber import Transcriber
 
 
 class FakeBlas:
@@ -142,6 +156,45 @@ def test_openblas_takes_a_number_of_threads() -> None:
     finally:
         blas.threads = before
     assert blas.threads == before
+
+
+@pytest.fixture
+def unset(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Threads as this process had them before."""
+    blas = find_blas()
+    before = None if blas is None else blas.threads
+    monkeypatch.setattr("whisper_npu.runtime.workers._Process.asked", None)
+    yield
+    if blas is not None:
+        blas.threads = before
+
+
+def test_threads_that_are_asked_for(unset: None) -> None:
+    usual = workers()
+    for count in (3, 1, 2):
+        use_threads(count)
+        assert kernel_threads() == count
+        blas = find_blas()
+        if blas is not None:
+            assert workers().threads == blas.threads == count
+    assert workers() is workers()
+    _Process.asked = None
+    assert workers() is usual
+
+
+@pytest.mark.parametrize("count", [0, -1, 257, 1.0, "2", True, None])
+def test_threads_that_are_none(count: Any, unset: None) -> None:
+    with pytest.raises(OptionError, match=r"threads must be a whole number from 1 to 256, not "):
+        use_threads(count)
+    assert _Process.asked is None
+
+
+def test_a_transcriber_sets_them(unset: None) -> None:
+    with pytest.raises(ModelError):
+        Transcriber("nowhere", threads=2)
+    assert kernel_threads() == 2
+    with pytest.raises(OptionError, match="threads"):
+        Transcriber("nowhere", threads=0)
 
 
 def test_there_is_a_physical_core_and_no_more_than_logical_ones() -> None:

@@ -93,7 +93,8 @@ class _State:
     def categorical(self, logits: Tensor) -> _Choice:
         n = len(logits)
         uniforms = sample_uniforms(self.seed, self.seek, self.temperature, n, self.step)
-        tokens = sample_from(logits.numpy(), uniforms)
+        pairs = zip(logits.numpy(), uniforms, strict=True)
+        tokens = np.array([sample_from(row, uniform) for row, uniform in pairs])
         upper = logits.double().softmax(-1).cumsum(-1).numpy()
         lower = np.concatenate([np.zeros((n, 1)), upper[:, :-1]], axis=1)
         rows = np.arange(n)

@@ -18,7 +18,7 @@ def build(force: bool) -> int:
     from whisper_npu.cpu.bind import BINDERS
     from whisper_npu.cpu.build import build_library, find_build
     from whisper_npu.cpu.evidence import find_evidence, library_hash, record_evidence
-    from whisper_npu.cpu.kernels import load_library
+    from whisper_npu.cpu.kernels import kernel_name, load_library
     from whisper_npu.cpu.verify import verify_library
 
     before = find_build()
@@ -32,7 +32,10 @@ def build(force: bool) -> int:
         for isa in library.isas
         for evidence in find_evidence(sha256, library.cpu, isa).values()
     ]
-    if force or len(known) < len(library.isas) * len(BINDERS):
+    there = [
+        kind for isa in library.isas for kind in BINDERS if library.has(kernel_name(kind), isa)
+    ]
+    if force or len(known) < len(there):
         known = verify_library(made.path)
         record_evidence(known)
     for evidence in known:

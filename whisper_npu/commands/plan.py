@@ -9,7 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.commands.dimensions import dimensions_of
-from whisper_npu.model.builders import PHASES, Precision, build_phase
+from whisper_npu.commands.transcribe_options import flag
+from whisper_npu.errors import OptionError
+from whisper_npu.model.builders import PHASES, PRECISIONS, Precision, build_phase
 
 if TYPE_CHECKING:
     from whisper_npu.runtime.planner import PlannedOp
@@ -40,22 +42,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a kernel where it is faster, or wherever there is one (default: %(default)s)",
     )
     parser.add_argument("--kernels", action="append", default=[], metavar="DIR")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of products with weights (default: int8 on the NPU, float32 on the CPU)",
+    )
+    parser.add_argument(
+        "--cpu_kernels",
+        type=flag,
+        metavar="{True,False}",
+        help="for what the NPU leaves, the kernels compiled for this CPU (default: where they are)",
+    )
     parser.add_argument("--phase", choices=PHASES, help="one phase only (default: all)")
     parser.add_argument("--format", choices=("text", "json"), default="text")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan on stdout."""
+    from whisper_npu.cpu.kernels import open_cpu_kernels
     from whisper_npu.runtime.cost import physical_limits
     from whisper_npu.runtime.machine import plan_device
+    from whisper_npu.runtime.planner import on_cpu_kernels
+    from whisper_npu.runtime.usage import Usage
 
     dims = dimensions_of(args.model)
     planner, rates = plan_device(args.device, args.policy, args.kernels)
-    precision: Precision = "float32" if args.device == "cpu" else "int8"
+    precision = _precision(args)
+    usage = Usage(precision=precision)
+    cpu = None if args.cpu_kernels is False else open_cpu_kernels(usage, args.cpu_kernels is True)
     phases = [args.phase] if args.phase else list(PHASES)
-    placed = [
-        op for phase in phases for op in planner.plan(build_phase(phase, dims, precision=precision))
-    ]
+    graphs = [build_phase(phase, dims, precision=precision) for phase in phases]
+    placed = [op for graph in graphs for op in planner.plan(graph)]
+    if cpu is not None:
+        placed = list(on_cpu_kernels(placed, cpu.names))
+        rates.append(f"CPU kernels: {cpu.isa}; what they take is not predicted")
     report = {
         "model": args.model,
         "device": args.device,
@@ -78,6 +98,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_text(placed, report)))
     return 0
+
+
+def _precision(args: argparse.Namespace) -> Precision:
+    asked: Precision | None = args.precision
+    if args.device == "cpu":
+        return asked or "float32"
+    if asked == "float32":
+        raise OptionError("--precision float32 does not go with an NPU, whose products are int8")
+    return "int8"
 
 
 def _totals(ops: Iterable[PlannedOp]) -> dict[str, float]:

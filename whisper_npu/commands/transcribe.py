@@ -14,12 +14,12 @@ from whisper_npu.builtin import BUILT_IN
 from whisper_npu.commands import transcribe_options
 from whisper_npu.commands.transcribe_options import add_arguments as add_arguments
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
-from whisper_npu.hub.store import Store
 from whisper_npu.languages import LANGUAGES
 from whisper_npu.results import Segment, Transcription
 from whisper_npu.writers import LineOptions, format_timestamp, prepare_output_dir, write_result
 
-# What the libraries that NumPy may be built with read when they are loaded.
+# What the libraries that NumPy may be built with read when they are loaded. OpenBLAS can be told
+# later too, but has started its threads by then.
 _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -98,6 +98,9 @@ def load(model: str, machine: Mapping[str, Any]) -> Transcribes:
 
 def _unnamed_model(quiet: bool) -> str:
     """The model pulled last, or else the built-in one; says on stderr which it is."""
+    # Imported here, as most models are named.
+    from whisper_npu.hub.store import Store
+
     pulled = Store().latest()
     if pulled is None:
         warnings.warn(transcribe_options.BUILT_IN_NOTICE, stacklevel=1)
@@ -112,8 +115,6 @@ def _unnamed_model(quiet: bool) -> str:
 
 
 def _set_threads(threads: int) -> None:
-    if "numpy" in sys.modules:
-        warnings.warn("--threads has no effect: NumPy is loaded already", stacklevel=1)
     for name in _THREAD_VARIABLES:
         os.environ[name] = str(threads)
 

@@ -16,10 +16,12 @@ from whisper_npu.decoding.options import (
 )
 from whisper_npu.errors import OptionError
 from whisper_npu.languages import TASKS
+from whisper_npu.runtime.threads import check_threads
 from whisper_npu.writers import OUTPUT_FORMATS, LineOptions
 
 
-def _flag(text: str) -> bool:
+def flag(text: str) -> bool:
+    """The value of an option that is True or False. Raises ArgumentTypeError."""
     if text not in ("True", "False"):
         raise argparse.ArgumentTypeError(f"must be True or False, not {text!r}")
     return text == "True"
@@ -58,10 +60,10 @@ _DECODING: Sequence[_Option] = (
 )
 _LONG_AUDIO: Sequence[_Option] = (
     ("initial_prompt", str, None, "text that the model takes to precede the audio"),
-    ("carry_initial_prompt", _flag, False, "put the initial prompt before every window"),
+    ("carry_initial_prompt", flag, False, "put the initial prompt before every window"),
     (
         "condition_on_previous_text",
-        _flag,
+        flag,
         None,
         "give each window the text of those before it; if not given, True without --batch_size",
     ),
@@ -79,7 +81,7 @@ _LONG_AUDIO: Sequence[_Option] = (
     ),
 )
 _WORDS: Sequence[_Option] = (
-    ("word_timestamps", _flag, False, "time every word; the options below need it"),
+    ("word_timestamps", flag, False, "time every word; the options below need it"),
     ("prepend_punctuations", str, PREPEND_PUNCTUATIONS, "signs that belong to the word after them"),
     ("append_punctuations", str, APPEND_PUNCTUATIONS, "signs that belong to the word before them"),
     (
@@ -88,7 +90,7 @@ _WORDS: Sequence[_Option] = (
         None,
         "skip silences longer than this (seconds) around text that looks invented",
     ),
-    ("highlight_words", _flag, False, "underline each word as it is spoken, in srt and vtt"),
+    ("highlight_words", flag, False, "underline each word as it is spoken, in srt and vtt"),
     ("max_line_width", _optional_count, None, "characters in a line of srt and vtt"),
     ("max_line_count", _optional_count, None, "lines in a cue; needs --max_line_width"),
     ("max_words_per_line", _optional_count, None, "words in a cue; not with --max_line_width"),
@@ -101,9 +103,9 @@ _GENERAL: Sequence[_Option] = (
         f"folder, name of a pulled model, or {BUILT_IN}; if not given, the model pulled last, "
         f"else {BUILT_IN}; nothing is ever downloaded here",
     ),
-    ("threads", _count, 0, "threads of matrix products; 0 leaves it to the library"),
-    ("fp16", _flag, None, "accepted, but without effect: everything is computed in float32"),
-    ("verbose", _flag, True, "True prints segments as they are found, False a progress bar"),
+    ("threads", _count, 0, "threads to compute with; 0: one for each physical core"),
+    ("fp16", flag, None, "accepted, but without effect: everything is computed in float32"),
+    ("verbose", flag, True, "True prints segments as they are found, False a progress bar"),
 )
 
 _MACHINE: Sequence[_Option] = (
@@ -115,11 +117,11 @@ _MACHINE: Sequence[_Option] = (
         "of products with weights: float32, or int8, which is what the NPU computes; if not given, "
         "int8 on the NPU and float32 on the CPU",
     ),
-    ("allow_fallback", _flag, False, "let NumPy run what the NPU cannot, instead of an error"),
+    ("allow_fallback", flag, False, "let NumPy run what the NPU cannot, instead of an error"),
     ("check_rate", float, 1e-3, "share of the NPU's launches that NumPy recomputes and compares"),
     (
         "cpu_kernels",
-        _flag,
+        flag,
         None,
         "use the kernels compiled for this CPU by whisper-npu kernels build; if not given, where "
         "they are there",
@@ -169,7 +171,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add(group: argparse._ArgumentGroup, options: Sequence[_Option]) -> None:
     for name, kind, default, text in options:
-        metavar = "{True,False}" if kind is _flag else None
+        metavar = "{True,False}" if kind is flag else None
         group.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
 
 
@@ -196,7 +198,13 @@ def machine_options(args: argparse.Namespace) -> dict[str, Any]:
         raise OptionError(f"--device must be one of {listed}, not {args.device!r}")
     if not 0 <= args.check_rate <= 1:
         raise OptionError(f"--check_rate must be between 0 and 1, not {args.check_rate}")
-    return {name: getattr(args, name) for name in (*(name for name, *_ in _MACHINE), "kernels")}
+    if args.threads:
+        try:
+            check_threads(args.threads)
+        except OptionError as error:
+            raise OptionError(f"--{error}") from None
+    options = {name: getattr(args, name) for name in (*(name for name, *_ in _MACHINE), "kernels")}
+    return {**options, "threads": args.threads or None}
 
 
 def line_options(args: argparse.Namespace) -> LineOptions:

@@ -21,6 +21,7 @@ from whisper_npu.cpu.library import (
     OverCache,
     QuantizeRows,
     Scratch,
+    SplitHeads,
     StoreCache,
 )
 from whisper_npu.runtime.numpy_ops import Array, Bound
@@ -93,6 +94,15 @@ def _store_cache(place: Place, b: Bound) -> ctypes.Structure | None:
     )  # fmt: skip
 
 
+def _split_heads(place: Place, b: Bound) -> ctypes.Structure | None:
+    (x,), (out,) = b.inputs, b.outputs
+    dtype = np.float16 if out.dtype == np.float16 else np.float32
+    if not _lies(x, np.float32) or not _lies(out, dtype):
+        return None
+    batch, n_head, t, d_head = out.shape
+    return SplitHeads(_address(x), _address(out), batch, t, n_head, d_head, out.itemsize == 2)
+
+
 def _im2col(place: Place, b: Bound) -> ctypes.Structure | None:
     (x,), (out,) = b.inputs, b.outputs
     if not _all_lie({np.float32: (x, out)}):
@@ -154,7 +164,8 @@ def _over_cache(place: Place, b: Bound, position: Array | None) -> ctypes.Struct
     (out,) = b.outputs
     audios, n_head, t, d_head = k.shape
     # The first sequences of some that lie further apart are caches too.
-    lie = k.strides == v.strides and all(_lies(cache[0], np.float32) for cache in (k, v))
+    dtype = np.float16 if k.dtype == np.float16 else np.float32
+    lie = k.strides == v.strides and all(_lies(cache[0], dtype) for cache in (k, v))
     if not lie or not _all_lie({np.float32: (q, out)}):
         return None
     if position is not None and not _lies(position, np.int64):
@@ -162,22 +173,25 @@ def _over_cache(place: Place, b: Bound, position: Array | None) -> ctypes.Struct
     sequences, n, _ = q.shape
     args = OverCache(
         *map(_address, (q, k, v, out, position)), sequences, n, sequences // audios, t, n_head,
-        d_head, k.strides[0] // k.itemsize, d_head**-0.5, place.scratch.address,
+        d_head, k.strides[0] // k.itemsize, k.itemsize == 2, d_head**-0.5, place.scratch.address,
     )  # fmt: skip
     place.scratch.reserve(place.library.over_cache_scratch(args))
     return args
 
 
+# By kernel: most are named after the kind of op that they are for.
 BINDERS: Mapping[str, Binder] = {
     "quantize_rows": _quantize_rows,
     "linear_int8": _linear_int8,
     "embed_int8": _embed_int8,
     "store_cache": _store_cache,
+    "split_heads": _split_heads,
     "im2col": _im2col,
     "gelu": _gelu,
     "add": _add,
     "layer_norm": _layer_norm,
     "attention": _attention,
+    "attention_int16": _attention,
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
 }

@@ -31,7 +31,7 @@ _FLAGS = (
     "-fno-trapping-math", "-w",
 )  # fmt: skip
 _LINK_FLAGS = ("-shared", "-pthread")
-_AVX2 = ("-mavx2", "-mfma")
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (
     *_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"
 )  # fmt: skip
@@ -48,7 +48,7 @@ _ARM = {"scalar": (), "dotprod": ("-march=armv8.2-a+dotprod",)}
 # for all, or for those named here.
 VARIANT_SOURCES: dict[str, tuple[str, ...] | None] = {
     "integers.cc": None,
-    "floats.cc": ("scalar", "avx2", "avx512"),
+    "floats.cc": ("scalar", "avx2", "avx512", "avx512_vnni"),
 }
 # Options of the compiler by the instruction sets of variant.h, by processor.
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -29,7 +29,7 @@ class Case:
     """An op with inputs, and outputs of the right shapes. What an op writes into is both.
 
     ``allowed`` gives, once it has, the largest error of every element; None where outputs must be
-    equal.
+    equal. ``rms_share`` is how much of that the root mean square of many may come to.
     """
 
     name: str
@@ -38,6 +38,13 @@ class Case:
     outputs: tuple[Array, ...]
     scratch: Array | None = None
     allowed: Callable[[], Array | None] = field(default=_exact)
+    # The kernel, where it is not named after the kind of op.
+    kernel: str | None = None
+    rms_share: float | None = None
+
+
+# Of queries, keys and values, split by heads.
+AttentionBound = Callable[[F32, F32, F32], Array]
 
 
 def _integers(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I8]]:
@@ -200,7 +207,12 @@ def _scaled(rng: Random, *shape: int) -> Iterator[tuple[str, F32]]:
         yield f"times {factor}", rng.standard_normal(shape, np.float32) * np.float32(factor)
 
 
-def _attention(rng: Random) -> Iterator[Case]:
+def _attention(
+    rng: Random,
+    bound: AttentionBound,
+    kernel: str | None = None,
+    rms_share: float | None = None,
+) -> Iterator[Case]:
     for t, n_head, d_head in (
         (1, 1, 4),
         (5, 2, 8),
@@ -216,7 +228,8 @@ def _attention(rng: Random) -> Iterator[Case]:
             yield Case(
                 f"{name} {shape}", op, (q, k, v), (np.empty_like(q),),
                 np.empty((min(t, QUERY_BLOCK), t), np.float32),
-                partial(_attention_bound, q, split_heads(k, n_head), split_heads(v, n_head)),
+                partial(bound, q, split_heads(k, n_head), split_heads(v, n_head)),
+                kernel, rms_share,
             )  # fmt: skip
 
 
@@ -235,6 +248,44 @@ def _attention_bound(q: F32, k: F32, v: F32, position: int | None = None) -> Arr
     roundings = 16 + 4 * magnitude.max(axis=-1, keepdims=True)
     bound = _EPSILON * roundings * (weights @ np.abs(values))
     merged: Array = bound.transpose(0, 2, 1, 3).reshape(q.shape)
+    return merged
+
+
+# Of attention_int16: the largest integer of weights and values, and the keys that share a scale.
+_LARGEST_INTEGER = 5792
+_BLOCK_KEYS = 64
+
+
+def _int16_bound(q: F32, k: F32, v: F32) -> Array:
+    """Eight standard deviations of what rounding to integers does to an output.
+
+    A rounding is off by a twelfth of its step squared, in the mean and by itself: of a query and a
+    key with a step for each row, which move scores; of a weight with a step for its 64 keys; of a
+    value with one for its column. A weight off by dw moves an output by dw (value - output).
+    """
+    d_head, t = q.shape[2] // k.shape[1], k.shape[2]
+    queries = split_heads(q, k.shape[1]).astype(np.float64)
+    keys, values = k.astype(np.float64), v.astype(np.float64)
+    scores = queries @ keys.transpose(0, 1, 3, 2) * d_head**-0.5
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    step = 1 / min(32767.0, (2147483000 / d_head) ** 0.5 - 1)
+    query_step = step * np.abs(queries).max(axis=-1, keepdims=True)
+    key_step = step * np.abs(keys).max(axis=-1)[:, :, None]
+    moved = query_step**2 * np.square(keys).sum(axis=-1)[:, :, None]
+    moved = moved + key_step**2 * np.square(queries).sum(axis=-1, keepdims=True)
+    off = np.square(weights) * moved / d_head
+    for start in range(0, t, _BLOCK_KEYS):
+        block = slice(start, start + _BLOCK_KEYS)
+        top = weights[..., block].max(axis=-1, keepdims=True)
+        off[..., block] += np.square(top / _LARGEST_INTEGER)
+    mixed = weights @ values
+    squares = off @ np.square(values) - 2 * mixed * (off @ values)
+    squares += np.square(mixed) * off.sum(axis=-1, keepdims=True)
+    value_step = np.abs(values).max(axis=2, keepdims=True) / _LARGEST_INTEGER
+    squares += np.square(weights).sum(axis=-1, keepdims=True) * np.square(value_step)
+    deviation = np.sqrt(np.maximum(squares, 0) / 12) + 2 * _EPSILON * (weights @ np.abs(values))
+    merged: Array = 8 * deviation.transpose(0, 2, 1, 3).reshape(q.shape)
     return merged
 
 
@@ -270,12 +321,29 @@ def _cross_attention(rng: Random) -> Iterator[Case]:
     op = Op("out", "cross_attention", ("q", "k", "v"), ("out",), (("heads", ()),))
     for n_head, d_head, n, t, group in ((1, 4, 1, 3, 1), (2, 64, 1, 300, 3), (3, 33, 5, 100, 2)):
         for name, q in _scaled(rng, 2 * group, n, n_head * d_head):
-            k, v = (rng.standard_normal((2, n_head, t, d_head), np.float32) for _ in range(2))
-            yield Case(
-                f"{name} {q.shape} over {t}", op, (q, k, v), (np.empty_like(q),),
-                np.empty(2 * group * n_head * n * t, np.float32),
-                partial(_attention_bound, q, k, v),
-            )  # fmt: skip
+            wide = [rng.standard_normal((2, n_head, t, d_head), np.float32) for _ in range(2)]
+            for dtype in (np.float32, np.float16):
+                k, v = (x.astype(dtype) for x in wide)
+                yield Case(
+                    f"{name} {q.shape} over {t} {k.dtype}", op, (q, k, v), (np.empty_like(q),),
+                    np.empty(2 * group * n_head * n * t, np.float32),
+                    partial(_attention_bound, q, k, v),
+                )  # fmt: skip
+
+
+def _split_heads(rng: Random) -> Iterator[Case]:
+    for b, t, n_head, d_head in ((1, 1, 1, 1), (2, 3, 2, 33), (1, 100, 6, 64), (3, 7, 3, 20)):
+        op = Op("out", "split_heads", ("x",), ("out",), (("n_head", n_head),))
+        for name, x in floats(rng, (b, t, n_head * d_head)):
+            # Those between halves that are denormal, ties, and what is beyond the largest half.
+            close = x.copy()
+            close.reshape(-1)[::2] *= np.float32(2.0**-20)
+            ties = np.arange(x.size, dtype=np.float32).reshape(x.shape) + np.float32(2048)
+            beyond = np.copysign(np.float32(65519), x) + x
+            for of, y in ((name, x), ("close", close), ("ties", ties), ("beyond", beyond)):
+                for dtype in (np.float32, np.float16):
+                    out = np.empty((b, n_head, t, d_head), dtype)
+                    yield Case(f"{of} {y.shape} {out.dtype}", op, (y,), (out,))
 
 
 CASES: Mapping[str, Callable[[Random], Iterator[Case]]] = {
@@ -287,7 +355,12 @@ CASES: Mapping[str, Callable[[Random], Iterator[Case]]] = {
     "gelu": _gelu,
     "add": _add,
     "layer_norm": _layer_norm,
-    "attention": _attention,
+    "attention": partial(_attention, bound=_attention_bound),
+    # An eighth is what the bound predicts.
+    "attention_int16": partial(
+        _attention, bound=_int16_bound, kernel="attention_int16", rms_share=0.155
+    ),
+    "split_heads": _split_heads,
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
 }

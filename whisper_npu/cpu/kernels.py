@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from whisper_npu.cpu.bind import BINDERS, Place
 from whisper_npu.cpu.build import find_build
 from whisper_npu.cpu.evidence import CpuEvidence, find_evidence, library_hash
-from whisper_npu.cpu.library import Library, Scratch, default_threads
+from whisper_npu.cpu.library import Call, Function, Library, Scratch
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph
 from whisper_npu.results import Fallback
 from whisper_npu.runtime.numpy_ops import Bound, Step
 from whisper_npu.runtime.usage import Usage
+from whisper_npu.runtime.workers import kernel_threads
 
 log = logging.getLogger("whisper_npu")
+
+# Steps of one call: an interrupt waits for its end, a quarter of a second in the encoder of the
+# largest model.
+_LONGEST_RUN = 32
+# Kernels that do what others do in integers, faster.
+_IN_INTEGERS = {"attention": "attention_int16"}
 
 
 def kernel_name(kind: str) -> str:
@@ -29,10 +39,56 @@ def kernel_name(kind: str) -> str:
 load_library = lru_cache(maxsize=4)(Library)
 
 
+class KernelStep:
+    """A step that runs an op on its kernel; ``instead`` if that does not take its arguments."""
+
+    def __init__(
+        self,
+        function: Function,
+        args: ctypes.Structure,
+        key: tuple[str, str],
+        usage: Usage,
+        instead: Step,
+    ) -> None:
+        self.function, self.args, self.key, self.instead = function, args, key, instead
+        self._address, self._counts = ctypes.addressof(args), usage.kernel_ops
+
+    def __call__(self) -> None:
+        if self.function(self._address) == 0:
+            self._counts[self.key] += 1
+        else:
+            self.instead()
+
+
+class KernelRun:
+    """Several such steps as one call."""
+
+    def __init__(self, library: Library, steps: Sequence[KernelStep], usage: Usage) -> None:
+        self._run, self._steps, self._counts = library.run, steps, usage.kernel_ops
+        functions: list[Any] = [step.function for step in steps]
+        calls = [
+            Call(ctypes.cast(function, ctypes.c_void_p), ctypes.addressof(step.args))
+            for function, step in zip(functions, steps, strict=True)
+        ]
+        self._calls = (Call * len(calls))(*calls)
+        self._address = ctypes.addressof(self._calls)
+        self._keys = Counter(step.key for step in steps)
+
+    def __call__(self) -> None:
+        done = self._run(self._address, 0, len(self._steps))
+        for key, count in self._keys.items():
+            self._counts[key] += count
+        while done < len(self._steps):
+            step = self._steps[done]
+            self._counts[step.key] -= 1
+            step.instead()
+            done = self._run(self._address, done + 1, len(self._steps))
+
+
 class CpuKernels:
     """The kernels of one library for the plans of one model.
 
-    ``kinds`` are the kinds of op that they are used for.
+    ``kinds`` are those that are used, by the kind of op or the name in ``BINDERS``.
     """
 
     def __init__(self, library: Library, kinds: frozenset[str], usage: Usage) -> None:
@@ -41,36 +97,70 @@ class CpuKernels:
         # Plans come and go; an op that failed in one has failed.
         self._failed: set[tuple[str, str]] = set()
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The kernel for each kind of op that there is one for."""
+        rounded = set(_IN_INTEGERS.values())
+        return {kind: kernel_name(self._choose(kind)) for kind in sorted(self.kinds - rounded)}
+
+    @property
+    def isa(self) -> str:
+        """The instruction set that the kernels use."""
+        return self._place.library.isa
+
+    @property
+    def reads_halves(self) -> bool:
+        """Whether cross keys and values are to be float16: half of what a step reads of them."""
+        kernels = {"split_heads", "cross_attention"}
+        return self.usage.precision == "int8" and kernels <= self.kinds
+
+    def _choose(self, kind: str) -> str:
+        """The kernel for a kind of op. Only INT8 models get one that rounds more than float32."""
+        rounded = _IN_INTEGERS.get(kind, kind)
+        return rounded if self.usage.precision == "int8" and rounded in self.kinds else kind
+
     def bind(self, graph: Graph, bound: Bound, numpy: Step) -> Step:
         """The step that runs an op: on its kernel, or ``numpy``, which is its other choice."""
         op = bound.op
-        if op.kind not in self.kinds or (graph.name, op.name) in self._failed:
+        kind = self._choose(op.kind)
+        if kind not in self.kinds or (graph.name, op.name) in self._failed:
             return numpy
-        args = BINDERS[op.kind](self._place, bound)
+        args = BINDERS[kind](self._place, bound)
         if args is None:
             return numpy
-        name = kernel_name(op.kind)
+        name = kernel_name(kind)
         function = self._place.library.function(name)
-        address = ctypes.addressof(args)
-        counts, key = self.usage.kernel_ops, (op.kind, name)
 
-        def step() -> None:
-            if function(address) == 0:
-                counts[key] += 1
-            else:
-                self._fall_back(graph.name, bound, args)
-                numpy()
+        def instead() -> None:
+            self._fall_back(graph.name, op.name, name, args)
+            numpy()
 
-        return step
+        return KernelStep(function, args, (op.kind, name), self.usage, instead)
 
-    def _fall_back(self, phase: str, bound: Bound, args: ctypes.Structure) -> None:
-        op, name = bound.op, kernel_name(bound.op.kind)
-        if (phase, op.name) in self._failed:
+    def join(self, steps: Sequence[Step]) -> list[Step]:
+        """The same steps with those on kernels that follow each other as one call of the library.
+
+        Between two calls from Python a kernel of a few microseconds could have run.
+        """
+        joined: list[Step] = []
+        run: list[KernelStep] = []
+        for step in (*steps, None):
+            if run and (not isinstance(step, KernelStep) or len(run) == _LONGEST_RUN):
+                joined.append(KernelRun(self._place.library, run, self.usage))
+                run = []
+            if isinstance(step, KernelStep):
+                run.append(step)
+            elif step is not None:
+                joined.append(step)
+        return joined
+
+    def _fall_back(self, phase: str, op: str, name: str, args: ctypes.Structure) -> None:
+        if (phase, op) in self._failed:
             return
-        self._failed.add((phase, op.name))
-        event = Fallback(phase, op.name, name, "kernel", f"{name} did not take {type(args)}")
+        self._failed.add((phase, op))
+        event = Fallback(phase, op, name, "kernel", f"{name} did not take {type(args)}")
         self.usage.fallbacks.append(event)
-        log.warning("%s: %s on NumPy from now on: %s", phase, op.name, event.detail)
+        log.warning("%s: %s on NumPy from now on: %s", phase, op, event.detail)
 
 
 def open_cpu_kernels(usage: Usage, required: bool = False) -> CpuKernels | None:
@@ -98,7 +188,7 @@ def _open(path: Path, usage: Usage) -> CpuKernels | None:
     )
     if not kinds:
         return None
-    library.threads = default_threads()
+    library.threads = kernel_threads()
     return CpuKernels(library, kinds, usage)
 
 

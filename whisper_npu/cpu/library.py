@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from whisper_npu.errors import KernelError, OptionError
-from whisper_npu.runtime.workers import physical_cores
 
 # Caps the instruction set, for tests and measurements.
 ISA_ENVIRONMENT = "WHISPER_NPU_CPU_ISA"
@@ -72,6 +71,15 @@ class StoreCache(ctypes.Structure):
     ]  # fmt: skip
 
 
+class SplitHeads(ctypes.Structure):
+    """``SplitHeads`` of api.h."""
+
+    _fields_ = [
+        ("x", c_void_p), ("out", c_void_p), ("b", c_int64), ("t", c_int64), ("n_head", c_int64),
+        ("d_head", c_int64), ("half", c_int64),
+    ]  # fmt: skip
+
+
 class Im2Col(ctypes.Structure):
     """``Im2Col`` of api.h."""
 
@@ -122,8 +130,14 @@ class OverCache(ctypes.Structure):
         ("q", c_void_p), ("k", c_void_p), ("v", c_void_p), ("out", c_void_p),
         ("position", c_void_p), ("b", c_int64), ("n", c_int64), ("group", c_int64),
         ("t", c_int64), ("n_head", c_int64), ("d_head", c_int64), ("stride", c_int64),
-        ("scale", c_float), ("scratch", c_void_p),
+        ("half", c_int32), ("scale", c_float), ("scratch", c_void_p),
     ]  # fmt: skip
+
+
+class Call(ctypes.Structure):
+    """``Call`` of api.h."""
+
+    _fields_ = [("kernel", c_void_p), ("args", c_void_p)]
 
 
 class Library:
@@ -141,6 +155,10 @@ class Library:
             for name, arguments in _SCRATCH_SIZES.items():
                 size = getattr(self._library, name)
                 size.argtypes, size.restype = arguments, c_int64
+            #: ``cpu_run`` of api.h.
+            self.run: Callable[[int, int, int], int] = self._library.cpu_run
+            self._library.cpu_run.argtypes = [c_void_p, c_int64, c_int64]
+            self._library.cpu_run.restype = c_int64
         except (OSError, AttributeError) as error:
             raise KernelError(
                 f"{path}: cannot be loaded ({error}); run whisper-npu kernels build --force"
@@ -179,6 +197,10 @@ class Library:
         function.argtypes = [c_void_p]
         function.restype = c_int32
         return function
+
+    def has(self, name: str, isa: str) -> bool:
+        """Whether there is this kernel for an instruction set."""
+        return bool(self._library.cpu_has(name.encode(), isa.encode()))
 
     def linear_scratch(self, k: int) -> int:
         """Bytes of scratch for each thread of a product over ``k``."""
@@ -222,11 +244,3 @@ class Scratch:
             start = self._memory.ctypes.data
             self._args.data = start + -start % _ALIGNMENT
             self._args.bytes = nbytes
-
-
-def default_threads() -> int:
-    """``OMP_NUM_THREADS``, else the number of physical cores that this process may run on."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if asked.isdecimal() and int(asked) > 0:
-        return int(asked)
-    return physical_cores()

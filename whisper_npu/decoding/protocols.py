@@ -31,6 +31,10 @@ class Session(Protocol):
         """Sequence i goes on from the cache of sequence ``source[i]``."""
         ...
 
+    def keep(self, windows: I64) -> None:
+        """Go on with some of the windows, in ascending order, and without the others."""
+        ...
+
     def align(self, tokens: I64, heads: Sequence[tuple[int, int]]) -> tuple[F32, F32]:
         # [n] -> [n, n_vocab], [len(heads), n, n_audio_ctx]
         """Logits of all tokens and the cross-attention scores, before softmax, of some heads."""
@@ -47,8 +51,8 @@ class Model(Protocol):
         # [b, n_mels, 2 * n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
         ...
 
-    def decoder(self, states: F32, group: int = 1) -> Session:
-        # [n_audio, n_audio_ctx, n_audio_state]
+    def decoder(self, states: F32 | Sequence[F32], group: int = 1) -> Session:
+        # n_audio of [n_audio_ctx, n_audio_state]
         ...
 
 

@@ -6,8 +6,10 @@ and with the tokens that they have sampled since the prompt. The rules are opena
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +20,8 @@ from whisper_npu.errors import OptionError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
 from whisper_npu.tokenizer import Tokenizer
+
+_MARGIN = 0.01
 
 
 class Rule(Protocol):
@@ -43,8 +47,12 @@ class SuppressTokens:
 
     tokens: Sequence[int]
 
+    @cached_property
+    def _columns(self) -> I64:
+        return np.array(self.tokens, np.int64)
+
     def __call__(self, logits: F32, sampled: I64) -> None:  # [n, n_vocab], [n, t]
-        logits[:, self.tokens] = -np.inf
+        logits[:, self._columns] = -np.inf
 
 
 @dataclass(frozen=True)
@@ -63,42 +71,44 @@ class TimestampRules:
         logits[:, self.no_timestamps] = -np.inf
         if sampled.shape[1] == 0:
             self._begin(logits)
-        else:
-            self._pair_and_grow(logits, sampled)
-        self._prefer_timestamps(logits)
+            return
+        # Row by row: all that is done to one stays in a core's cache.
+        latest = np.argmax((sampled >= self.timestamp_begin)[:, ::-1], axis=1).tolist()
+        for row, tokens, age in zip(logits, sampled, latest, strict=True):
+            self._go_on(row, tokens[-2:].tolist(), int(tokens[-1 - age]))
 
     def _begin(self, logits: F32) -> None:  # [n, n_vocab]
         logits[:, : self.timestamp_begin] = -np.inf
         if self.max_initial is not None:
             logits[:, self.timestamp_begin + self.max_initial + 1 :] = -np.inf
 
-    def _pair_and_grow(self, logits: F32, sampled: I64) -> None:  # [n, n_vocab], [n, t]
-        n, t = sampled.shape
-        is_timestamp = sampled >= self.timestamp_begin
-        last = is_timestamp[:, -1]
+    def _go_on(self, row: F32, tokens: list[int], latest: int) -> None:  # [n_vocab]
+        """Rules for a sequence that ends with ``tokens``, one or two, and of whose timestamps
+        ``latest`` is the last, if it has any."""
+        closing = tokens[-1] >= self.timestamp_begin
         # The first timestamp opens a segment, as if another had closed one before it.
-        before = is_timestamp[:, -2] if t > 1 else np.ones(n, bool)
-        closing = last & ~before
-        logits[last & before, self.timestamp_begin :] = -np.inf
-        logits[closing, : self.eot] = -np.inf
-
+        if closing and (len(tokens) == 1 or tokens[-2] >= self.timestamp_begin):
+            row[self.timestamp_begin :] = -np.inf
+            return
+        if closing:
+            row[: self.eot] = -np.inf
         # The next timestamp is above the last one, so that every segment has a length and the
         # windows move on; only after a closing one may it be the same.
-        latest = t - 1 - np.argmax(is_timestamp[:, ::-1], axis=1)
-        lowest = sampled[np.arange(n), latest] + ~closing
-        for row in np.flatnonzero(is_timestamp.any(axis=1)):
-            logits[row, self.timestamp_begin : lowest[row]] = -np.inf
+        if latest >= self.timestamp_begin:
+            row[self.timestamp_begin : latest if closing else latest + 1] = -np.inf
+        self._prefer_timestamps(row)
 
-    def _prefer_timestamps(self, logits: F32) -> None:  # [n, n_vocab]
+    def _prefer_timestamps(self, row: F32) -> None:  # [n_vocab]
         # Where all timestamps together are likelier than any other token, it is a timestamp.
         # Comparing logits does for comparing probabilities: both have the same denominator.
-        stamps = logits[:, self.timestamp_begin :]
-        largest = stamps.max(axis=-1, keepdims=True)
-        largest[np.isneginf(largest)] = 0
-        with np.errstate(divide="ignore"):  # none is allowed: log(0) is -inf, as it should be
-            total = largest[:, 0] + np.log(np.exp(stamps - largest).sum(axis=-1))
-        text = logits[:, : self.timestamp_begin].max(axis=-1)
-        logits[total > text, : self.timestamp_begin] = -np.inf
+        stamps, text = row[self.timestamp_begin :], row[row[: self.timestamp_begin].argmax()]
+        largest = stamps[stamps.argmax()]
+        # Together they are at most as likely as if each were like the likeliest. The margin is
+        # for rounding: where it is close, they are added up.
+        if largest + math.log(len(stamps)) + _MARGIN < text or largest == -np.inf:
+            return
+        if largest + np.log(np.exp(stamps - largest).sum()) > text:
+            row[: self.timestamp_begin] = -np.inf
 
 
 def logit_rules(
@@ -107,7 +117,7 @@ def logit_rules(
     """The rules that ``options`` ask for, in the order in which they apply."""
     rules: list[Rule] = []
     if options.suppress_blank:
-        rules.append(SuppressBlank([*tokenizer.encode(" "), tokenizer.eot]))
+        rules.append(SuppressBlank([*tokenizer.blank, tokenizer.eot]))
     if suppressed := suppressed_tokens(tokenizer, options):
         rules.append(SuppressTokens(suppressed))
     if not options.without_timestamps:

@@ -13,7 +13,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.arrays import F32
 
 F64 = NDArray[np.float64]
 
@@ -32,13 +32,11 @@ def sample_uniforms(seed: int, seek: int, temperature: float, n: int, step: int)
     return uniforms
 
 
-def sample_from(logits: F32, uniforms: F64) -> I64:  # [n, n_vocab], [n] -> [n]
-    """One token for each row of ``logits``, by inverting the cumulative probabilities.
+def sample_from(logits: F32, uniform: float) -> int:  # [n_vocab]
+    """One token, by inverting the cumulative probabilities.
 
-    Row i takes the first token at which they exceed ``uniforms[i]``, so a token of probability
-    0 is never taken.
+    It is the first at which they exceed ``uniform``, so a token of probability 0 is never taken.
     """
-    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    cumulative = weights.cumsum(axis=-1, dtype=np.float64)
-    tokens: I64 = np.argmax(cumulative > uniforms[:, None] * cumulative[:, -1:], axis=-1)
-    return tokens
+    weights = np.exp(logits - logits.max())
+    cumulative = weights.cumsum(dtype=np.float64)
+    return int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))

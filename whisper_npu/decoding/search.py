@@ -2,7 +2,8 @@
 
 A search holds the sequences of all windows, ``group`` for each, ordered by window and then within
 the group. It is given the logits of their next tokens, with forbidden ones at minus infinity, and
-takes one step. The results of a window do not depend on the windows searched along with it.
+takes one step. The results of a window do not depend on the windows searched along with it; those
+that are complete leave when half of them are.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from whisper_npu.decoding.sampling import sample_from, sample_uniforms
 from whisper_npu.ops.arrays import F32, I64
 
-_BLOCK = 256
+# Tokens of which at first only the largest logit is looked for.
+_BLOCK = 512
 
-Choose = Callable[[F32, int], I64]  # logits [n, n_vocab], step -> tokens [n]
+# Logits of the next token of some sequences, step, numbers of the sequences -> tokens.
+Choose = Callable[[Sequence[F32], int, I64], Sequence[int]]
 
 
 class Candidate(NamedTuple):
@@ -31,11 +35,18 @@ class Search(Protocol):
     """State of a search: ``tokens`` [n, t] sampled so far; ``completed`` when more cannot help."""
 
     tokens: I64
-    completed: bool
+
+    @property
+    def completed(self) -> bool: ...
 
     def update(self, logits: F32) -> I64 | None:  # [n, n_vocab] -> [n] or None
         """Append a token to every sequence. Returns, if their order changed, whose cache
         each sequence goes on from."""
+        ...
+
+    def narrow(self) -> I64 | None:
+        """Search on in fewer windows once few enough are not complete. Returns the places, among
+        the windows before, of those that stay."""
         ...
 
     def candidates(self) -> list[list[Candidate]]:
@@ -48,35 +59,53 @@ class GreedySearch:
 
     def __init__(self, n_audio: int, group: int, eot: int, choose: Choose) -> None:
         self.tokens: I64 = np.empty((n_audio * group, 0), np.int64)
-        self.completed = False
         self._group, self._eot, self._choose = group, eot, choose
+        # Of the sequences that are still decoded: numbers, sums, and which of them have ended.
+        self._sequences = np.arange(n_audio * group)
         self._sum_logprobs = np.zeros(n_audio * group, np.float32)
         self._ended = np.zeros(n_audio * group, bool)
+        self._found = [Candidate((), 0.0)] * (n_audio * group)
+
+    @property
+    def completed(self) -> bool:
+        return bool(self._ended.all())
 
     def update(self, logits: F32) -> None:  # [n, n_vocab]
-        chosen = self._choose(logits, self.tokens.shape[1])
-        logprobs = token_logprobs(logits, chosen[:, None])[:, 0]
-        self._sum_logprobs += np.where(self._ended, np.float32(0), logprobs)
-        chosen = np.where(self._ended, self._eot, chosen)
-        self.tokens = np.concatenate([self.tokens, chosen[:, None]], axis=1)
-        self._ended = chosen == self._eot
-        self.completed = bool(self._ended.all())
+        growing = np.flatnonzero(~self._ended)
+        rows = [logits[i] for i in growing]
+        chosen = np.full((len(self.tokens), 1), self._eot)
+        found = self._choose(rows, self.tokens.shape[1], self._sequences[growing])
+        for i, row, token in zip(growing.tolist(), rows, found, strict=True):
+            chosen[i] = token
+            self._sum_logprobs[i] += token_logprobs(row, token)
+        self.tokens = np.concatenate([self.tokens, chosen], axis=1)
+        self._ended = chosen[:, 0] == self._eot
+
+    def narrow(self) -> I64 | None:
+        growing = ~self._ended.reshape(-1, self._group)
+        kept = windows_to_keep(np.logical_or.reduce(growing, axis=1))
+        if kept is not None:
+            self._keep_found()
+            rows = rows_of(kept, self._group)
+            self.tokens, self._sequences = self.tokens[rows], self._sequences[rows]
+            self._sum_logprobs, self._ended = self._sum_logprobs[rows], self._ended[rows]
+        return kept
+
+    def _keep_found(self) -> None:
+        lengths = (self.tokens != self._eot).sum(axis=1)
+        for sequence, tokens, length, logprob in zip(
+            self._sequences, self.tokens, lengths, self._sum_logprobs, strict=True
+        ):
+            self._found[sequence] = Candidate(tuple(tokens[:length].tolist()), float(logprob))
 
     def candidates(self) -> list[list[Candidate]]:
-        lengths = (self.tokens != self._eot).sum(axis=1)
-        found = [
-            Candidate(tuple(tokens[:length].tolist()), float(logprob))
-            for tokens, length, logprob in zip(
-                self.tokens, lengths, self._sum_logprobs, strict=True
-            )
-        ]
-        return [found[i : i + self._group] for i in range(0, len(found), self._group)]
+        self._keep_found()
+        return [self._found[i : i + self._group] for i in range(0, len(self._found), self._group)]
 
 
-def take_likeliest(logits: F32, step: int) -> I64:  # [n, n_vocab], step -> [n]
+def take_likeliest(rows: Sequence[F32], step: int, sequences: I64) -> list[int]:
     """The token of the largest logit, the first of several."""
-    tokens: I64 = np.argmax(logits, axis=-1)
-    return tokens
+    return [int(row.argmax()) for row in rows]
 
 
 class Sampler:
@@ -86,12 +115,20 @@ class Sampler:
         self._seed, self._seeks = seed, seeks
         self._temperature, self._group = temperature, group
 
-    def __call__(self, logits: F32, step: int) -> I64:  # [n, n_vocab], step -> [n]
-        uniforms = [
-            sample_uniforms(self._seed, seek, self._temperature, self._group, step)
-            for seek in self._seeks
+    def __call__(self, rows: Sequence[F32], step: int, sequences: I64) -> list[int]:
+        uniforms = {
+            window: sample_uniforms(
+                self._seed, self._seeks[window], self._temperature, self._group, step
+            )
+            for window in dict.fromkeys((sequences // self._group).tolist())
+        }
+        return [
+            sample_from(
+                row / np.float32(self._temperature),
+                uniforms[sequence // self._group][sequence % self._group],
+            )
+            for row, sequence in zip(rows, sequences.tolist(), strict=True)
         ]
-        return sample_from(logits / np.float32(self._temperature), np.concatenate(uniforms))
 
 
 class BeamSearch:
@@ -103,92 +140,122 @@ class BeamSearch:
     def __init__(self, n_audio: int, beam_size: int, patience: float | None, eot: int) -> None:
         n = n_audio * beam_size
         self.tokens: I64 = np.empty((n, 0), np.int64)
-        self.completed = False
         self._beam_size, self._eot = beam_size, eot
         self._max_candidates = round(beam_size * (patience or 1.0))
+        # Of the windows that are still decoded: numbers, and which of them are complete.
+        self._windows = np.arange(n_audio)
+        self._closed = np.zeros(n_audio, bool)
         self._sum_logprobs = np.zeros(n, np.float32)
         self._finished: list[list[Candidate]] = [[] for _ in range(n_audio)]
-        self._closed = [False] * n_audio
+
+    @property
+    def completed(self) -> bool:
+        return bool(self._closed.all())
 
     def update(self, logits: F32) -> I64:  # [n, n_vocab] -> [n]
-        likeliest = top_tokens(logits, self._beam_size + 1)
-        scores = self._sum_logprobs[:, None] + token_logprobs(logits, likeliest)
-        source = np.arange(len(logits))
-        chosen = np.empty_like(source)
-        for audio in range(len(self._closed)):
-            self._advance(audio, likeliest, scores, source, chosen)
-        self.tokens = np.concatenate([self.tokens[source], chosen[:, None]], axis=1)
-        for audio, finished in enumerate(self._finished):
-            if len(finished) >= self._max_candidates:
-                self._close(audio)
-        self.completed = all(self._closed)
+        beams, n_choices = self._beam_size, self._beam_size + 1
+        places = np.flatnonzero(~self._closed)
+        rows = rows_of(places, beams)
+        # At first all sequences are the same, so that one of them has all the continuations.
+        step = self.tokens.shape[1]
+        parents = rows if step else rows[::beams]
+        found = [logits[i] for i in parents]
+        likeliest = top_tokens(found, n_choices)
+        logprobs = np.stack([token_logprobs(*pair) for pair in zip(found, likeliest, strict=True)])
+        scores = self._sum_logprobs[parents, None] + logprobs
+
+        tokens, totals = likeliest.reshape(len(places), -1), scores.reshape(len(places), -1)
+        order = np.argsort(-totals, axis=1, kind="stable")
+        goes_on = np.take_along_axis(tokens, order, axis=1) != self._eot
+        n_better = goes_on.cumsum(axis=1)
+        # What ends and is better than the last one that goes on, best first.
+        for i, nth in np.argwhere(~goes_on & (n_better < beams)).tolist():
+            finished = self._finished[self._windows[places[i]]]
+            if len(finished) < self._max_candidates:
+                choice = int(order[i, nth])
+                ended = self.tokens[rows[i * beams + choice // n_choices]]
+                finished.append(Candidate(tuple(ended.tolist()), float(totals[i, choice])))
+
+        kept = order[goes_on & (n_better <= beams)].reshape(len(places), beams)
+        source = np.arange(len(self.tokens))
+        if step:
+            source[rows] = (rows[::beams, None] + kept // n_choices).ravel()
+        chosen = np.full((len(self.tokens), 1), self._eot)
+        chosen[rows, 0] = np.take_along_axis(tokens, kept, axis=1).ravel()
+        self._sum_logprobs[rows] = np.take_along_axis(totals, kept, axis=1).ravel()
+        self.tokens = np.concatenate([self.tokens[source], chosen], axis=1)
+        for place in places.tolist():
+            if len(self._finished[self._windows[place]]) >= self._max_candidates:
+                self._close(place)
         return source
 
-    def _advance(
-        self, audio: int, likeliest: I64, scores: F32, source: I64, chosen: I64
-    ) -> None:  # [n, k], [n, k], [n], [n]
-        """Fill in the window's part of ``source`` and ``chosen``, and collect what ended."""
-        beams = slice(audio * self._beam_size, (audio + 1) * self._beam_size)
-        # At first all sequences are the same, so that one of them has all the continuations.
-        first = self.tokens.shape[1] == 0
-        rows = slice(beams.start, beams.start + 1) if first else beams
-        n_choices = likeliest.shape[1]
-        tokens, totals = likeliest[rows].ravel(), scores[rows].ravel()
-        order = np.argsort(-totals, kind="stable")
-        ends = tokens[order] == self._eot
-        kept = order[~ends][: self._beam_size]
-        better = order[: np.flatnonzero(~ends)[self._beam_size - 1]]
+    def narrow(self) -> I64 | None:
+        kept = windows_to_keep(~self._closed)
+        if kept is not None:
+            rows = rows_of(kept, self._beam_size)
+            self.tokens, self._sum_logprobs = self.tokens[rows], self._sum_logprobs[rows]
+            self._windows, self._closed = self._windows[kept], self._closed[kept]
+        return kept
 
-        finished = self._finished[audio]
-        for place in better[tokens[better] == self._eot]:
-            if len(finished) < self._max_candidates:
-                row = rows.start + place // n_choices
-                finished.append(Candidate(tuple(self.tokens[row].tolist()), float(totals[place])))
-
-        if not first:
-            source[beams] = rows.start + kept // n_choices
-        chosen[beams] = tokens[kept]
-        self._sum_logprobs[beams] = totals[kept]
-
-    def _close(self, audio: int) -> None:
+    def _close(self, place: int) -> None:
         """Make up for sequences that did not end with the best of those that go on."""
-        if self._closed[audio]:
-            return
-        self._closed[audio] = True
-        beams = slice(audio * self._beam_size, (audio + 1) * self._beam_size)
+        self._closed[place] = True
+        finished = self._finished[self._windows[place]]
+        beams = slice(place * self._beam_size, (place + 1) * self._beam_size)
         sums = self._sum_logprobs[beams]
         for i in np.argsort(sums, kind="stable")[::-1]:
-            if len(self._finished[audio]) >= self._beam_size:
+            if len(finished) >= self._beam_size:
                 break
-            tokens = tuple(self.tokens[beams][i].tolist())
-            self._finished[audio].append(Candidate(tokens, float(sums[i])))
+            finished.append(Candidate(tuple(self.tokens[beams][i].tolist()), float(sums[i])))
 
     def candidates(self) -> list[list[Candidate]]:
-        for audio in range(len(self._finished)):
-            self._close(audio)
+        for place in np.flatnonzero(~self._closed).tolist():
+            self._close(place)
         return self._finished
 
 
-def token_logprobs(logits: F32, tokens: I64) -> F32:  # [n, n_vocab], [n, k] -> [n, k]
-    """Log-probabilities of some tokens: log-softmax of ``logits``, only where it is needed."""
-    largest = logits.max(axis=-1, keepdims=True)
-    total = np.exp(logits - largest).sum(axis=-1, keepdims=True)
-    logprobs: F32 = np.take_along_axis(logits, tokens, axis=-1) - largest - np.log(total)
+def rows_of(windows: I64, group: int) -> I64:  # [n] -> [n * group]
+    """The sequences of some windows."""
+    rows: I64 = (windows[:, None] * group + np.arange(group)).ravel()
+    return rows
+
+
+def windows_to_keep(searched: NDArray[np.bool_]) -> I64 | None:  # [n]
+    """The windows that go on when those that are not ``searched`` any more leave the batch; None
+    if all stay.
+
+    A batch shrinks by halves, so that few sizes need plans; windows that are complete fill it up.
+    """
+    size, needed = len(searched), int(searched.sum())
+    while size > 1 and needed <= (half := (size + 1) // 2):
+        size = half
+    if size == len(searched):
+        return None
+    return np.sort(np.argsort(~searched, kind="stable")[:size])
+
+
+def token_logprobs(row: F32, tokens: I64 | int) -> F32:  # [n_vocab], [k] or a token -> [k] or []
+    """Log-probabilities of some tokens: log-softmax of a row, only where it is needed."""
+    # One row at a time stays in a core's cache. exp2 would be faster, but not where much is
+    # forbidden: minus infinity takes it ten times as long.
+    weights = row - row[row.argmax()]
+    found = weights[tokens]
+    np.exp(weights, out=weights)
+    logprobs: F32 = found - np.log(weights.sum())
     return logprobs
 
 
-def top_tokens(logits: F32, k: int) -> I64:  # [n, n_vocab], k -> [n, k]
+def top_tokens(rows: Sequence[F32], k: int) -> I64:  # n of [n_vocab], k -> [n, k]
     """The ``k`` likeliest tokens of each row, best first, the lower id first where equal."""
-    # k blocks have a maximum of at least the k-th largest maximum, so that no token below it is
-    # wanted: only few are left to be sorted.
-    maxima = np.maximum.reduceat(logits, np.arange(0, logits.shape[1], _BLOCK), axis=-1)
-    smallest = np.full(len(logits), -np.inf, np.float32)
-    if maxima.shape[1] >= k:
-        smallest = np.partition(maxima, -k, axis=-1)[:, -k]
-    tokens = np.empty((len(logits), k), np.int64)
-    for row, (values, least) in enumerate(zip(logits, smallest, strict=True)):
-        places = np.flatnonzero(values >= least)
-        tokens[row] = places[np.argsort(-values[places], kind="stable")[:k]]
+    starts = np.arange(0, len(rows[0]), _BLOCK)
+    tokens = np.empty((len(rows), k), np.int64)
+    for row, result in zip(rows, tokens, strict=True):
+        # k blocks have a maximum of at least the k-th largest maximum, so that no token below it is
+        # wanted: only few are left to be sorted.
+        maxima = np.maximum.reduceat(row, starts)
+        least = np.partition(maxima, -k)[-k] if len(maxima) >= k else -np.inf
+        places = np.flatnonzero(row >= least)
+        result[:] = places[np.argsort(-row[places], kind="stable")[:k]]
     return tokens
 
 

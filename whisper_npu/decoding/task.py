@@ -30,7 +30,7 @@ from whisper_npu.tokenizer import Tokenizer
 def decode(
     model: Model,
     tokenizer: Tokenizer,
-    states: F32,
+    states: F32 | Sequence[F32],
     options: DecodingOptions | None = None,
     *,
     seeks: Sequence[int] | None = None,
@@ -47,7 +47,7 @@ def decode(
 
 
 def detect_language(
-    model: Model, tokenizer: Tokenizer, states: F32
+    model: Model, tokenizer: Tokenizer, states: F32 | Sequence[F32]
 ) -> tuple[I64, list[dict[str, float]]]:  # [n_audio, n_audio_ctx, n_audio_state] -> [n_audio]
     """The likeliest language token of each window, and the probabilities of all languages by code.
 
@@ -155,6 +155,9 @@ class _Decoding:
                 break
             if source is not None:
                 session.reorder(source)
+            kept = search.narrow()
+            if kept is not None:
+                session.keep(kept)
             logits = session.step(search.tokens[:, -1])
         return no_speech
 

@@ -107,7 +107,8 @@ class Transcript(Iterator[Segment]):
         self._tokens: list[int] = []
         self._n_segments = 0
         self.seek = 0
-        self._windows = self._decode_chains()
+        self._chains = _chains(self._settings, features)
+        self._lanes: deque[_Lane] = deque()
         self._pending: list[Segment] = []
 
     @property
@@ -117,16 +118,20 @@ class Transcript(Iterator[Segment]):
 
     def __next__(self) -> Segment:
         while not self._pending:
-            self._pending = next(self._windows)
+            segments = self._next_window()
+            if segments is None:
+                raise StopIteration
+            self._pending = segments
         return self._pending.pop(0)
 
     def windows(self) -> Iterator[list[Segment]]:
         """The segments of one window after the other; those of silent windows are none."""
-        return self._windows
+        while (segments := self._next_window()) is not None:
+            yield segments
 
     def _detect_language(self, tokenizer: Tokenizer) -> str:
         states = self._encode(self._features.opening_window())
-        session = self._model.decoder(states, self._group)
+        session = self._model.decoder([states], self._group)
         _, (self.language_probs,) = detect_session_language(session, tokenizer)
         return max(self.language_probs, key=self.language_probs.__getitem__)
 
@@ -134,53 +139,50 @@ class Transcript(Iterator[Segment]):
     def _group(self) -> int:
         return self._options.decoding(self._options.temperatures[0], None, ()).group
 
-    def _encode(self, features: F32) -> F32:  # [n_mels, N_FRAMES] -> [1, n_audio_ctx, d]
+    def _encode(self, features: F32) -> F32:  # [n_mels, N_FRAMES] -> [n_audio_ctx, d]
         """Encoder states of a window; the latest is not encoded again."""
         if self._encoded is None or not np.array_equal(features, self._encoded[0]):
             window = features[None, :, : self._model.dims.n_frames]
-            self._encoded = features, self._model.encode(window)
+            self._encoded = features, self._model.encode(window)[0]
         return self._encoded[1]
 
-    def _chains(self) -> Iterator[Chain]:
-        clips = find_clips(self._features, self._options, self._model.dims.n_frames)
-        if self._options.batch_size is None:
-            yield Chain(self._settings, clips)
-        else:
-            yield from (Chain(self._settings, [clip]) for clip in clips)
+    def _next_window(self) -> list[Segment] | None:
+        """The segments of the next window of the file, None at its end.
 
-    def _decode_chains(self) -> Iterator[list[Segment]]:
-        """Decode a window of every chain that is begun, and begin chains as others end."""
-        chains = self._chains()
-        lanes: deque[_Lane] = deque()
-        while batch := self._next_batch(lanes, chains):
+        Until they are known, a window of every chain that is begun is decoded, and chains are begun
+        as others end.
+        """
+        while True:
+            # What comes first in the file is given first.
+            while self._lanes:
+                if self._lanes[0].known:
+                    return self._give(*self._lanes[0].known.popleft())
+                if self._lanes[0].chain.next_window() is not None:
+                    break
+                self._lanes.popleft()
             by_prompt: dict[tuple[int, ...], list[tuple[_Lane, Window]]] = {}
-            for lane, window in batch:
+            for lane, window in self._next_batch():
                 by_prompt.setdefault(tuple(lane.chain.prompt()), []).append((lane, window))
+            if not by_prompt:
+                return None
             for prompt, part in by_prompt.items():
                 self._decode_batch(prompt, part)
-            # What comes first in the file is given first.
-            while lanes:
-                while lanes[0].known:
-                    yield self._give(*lanes[0].known.popleft())
-                if lanes[0].chain.next_window() is not None:
-                    break
-                lanes.popleft()
 
-    def _next_batch(
-        self, lanes: deque[_Lane], chains: Iterator[Chain]
-    ) -> list[tuple[_Lane, Window]]:
+    def _next_batch(self) -> list[tuple[_Lane, Window]]:
         """The next windows of all lanes, and of as many new ones as there is room for."""
         batch = [
-            (lane, window) for lane in lanes if (window := lane.chain.next_window()) is not None
+            (lane, window)
+            for lane in self._lanes
+            if (window := lane.chain.next_window()) is not None
         ]
         while len(batch) < (self._options.batch_size or 1):
-            chain = next(chains, None)
+            chain = next(self._chains, None)
             if chain is None:
                 break
             window = chain.next_window()
             if window is not None:
-                lanes.append(_Lane(chain))
-                batch.append((lanes[-1], window))
+                self._lanes.append(_Lane(chain))
+                batch.append((self._lanes[-1], window))
         return batch
 
     def _give(self, segments: Sequence[Segment], seek: int) -> list[Segment]:
@@ -202,7 +204,7 @@ class Transcript(Iterator[Segment]):
         ]
         results = self._decode_with_fallback(windows, states, prompt)
         for (lane, window), of_window, result in zip(batch, states, results, strict=True):
-            open_session = partial(self._model.decoder, of_window, self._group)
+            open_session = partial(self._model.decoder, [of_window], self._group)
             segments = lane.chain.take(window, result, open_session)
             lane.known.append((segments, lane.chain.seek))
 
@@ -218,7 +220,7 @@ class Transcript(Iterator[Segment]):
         for temperature in self._options.temperatures:
             options = self._options.decoding(temperature, self.language, prompt)
             found = decode_session(
-                self._model.decoder(_joined([states[i] for i in failed]), options.group),
+                self._model.decoder([states[i] for i in failed], options.group),
                 self._tokenizer,
                 self._model.dims,
                 options,
@@ -231,9 +233,12 @@ class Transcript(Iterator[Segment]):
         return [results[i] for i in range(len(windows))]
 
 
-def _joined(states: Sequence[F32]) -> F32:  # n of [1, n_audio_ctx, d] -> [n, n_audio_ctx, d]
-    # One alone stays the same array, by which the model knows that it has its keys and values.
-    return states[0] if len(states) == 1 else np.concatenate(states)
+def _chains(settings: ChainSettings, features: Features) -> Iterator[Chain]:
+    clips = find_clips(features, settings.options, settings.dims.n_frames)
+    if settings.options.batch_size is None:
+        yield Chain(settings, clips)
+    else:
+        yield from (Chain(settings, [clip]) for clip in clips)
 
 
 def _has_failed(result: DecodingResult, options: TranscribeOptions) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
@@ -27,10 +26,10 @@ from whisper_npu.ops.quant import Quantized
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as loaded from disk.
+    """A model on disk.
 
     ``weights`` maps Hugging Face names to float32 arrays, or to integers with their scales where
-    the file holds int8.
+    the file holds int8. Those of ``load_checkpoint`` are read when they are asked for.
     """
 
     path: Path
@@ -40,10 +39,52 @@ class Checkpoint:
     weights: Mapping[str, F32 | Quantized]
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Load a Hugging Face directory (model.safetensors, or the sharded form with its index).
+class StoredWeights(Mapping[str, F32 | Quantized]):
+    """The weights in the files of a model folder, the largest first.
 
-    Floating-point weights become float32; int8 weights keep their integers. Raises ModelError.
+    What is asked for is read at that time, so that memory need not hold the model twice while it is
+    converted; from any thread. Raises ModelError then if the file was cut off or holds what no
+    weight may. ``shapes`` are those of all tensors but scales.
+    """
+
+    def __init__(self, files: Mapping[str, SafetensorsFile], folder: str) -> None:
+        entries = {name: file.entries[name] for name, file in files.items()}
+        scales = _scale_names(entries, folder)
+        self._files, self._folder = files, folder
+        self.shapes = {name: e.shape for name, e in entries.items() if name not in scales}
+        sizes = {name: entries[name].stop - entries[name].start for name in self.shapes}
+        self._names = dict.fromkeys(sorted(sizes, key=lambda name: -sizes[name]))
+        self._names.pop(TIED_OUTPUT, None)
+        for name, entry in entries.items():
+            if entry.dtype != "I8":
+                files[name].float_type(name)
+
+    def __getitem__(self, name: str) -> F32 | Quantized:
+        return self.rows(name, None)
+
+    def rows(self, name: str, part: slice | None) -> F32 | Quantized:
+        """Some rows of a weight, to be converted and dropped; None: all of it, to be kept."""
+        array = self._files[name].read(name, part)
+        if array.dtype != np.int8:
+            return array
+        scale = self._files[scale_name(name)].read(scale_name(name), part)
+        return _quantized(array, scale, name, self._folder)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a Hugging Face directory (model.safetensors, or the sharded form with its index).
+
+    Names and shapes are checked here, what weights hold when they are read. Floating-point weights
+    become float32; int8 weights keep their integers. Raises ModelError.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -53,27 +94,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     dims = dimensions_from_config(config, str(folder / "config.json"))
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.exists() else {}
-    files = [SafetensorsFile(file) for file in weight_files(folder)]
-    entries: dict[str, Entry] = {}
-    for file in files:
-        for name, entry in file.entries.items():
-            if name in entries:
+    files: dict[str, SafetensorsFile] = {}
+    for file in map(SafetensorsFile, weight_files(folder)):
+        for name in file.entries:
+            if name in files:
                 raise ModelError(f"{file.path}: tensor {name} is also in another shard")
-            entries[name] = entry
-    scales = _scale_names(entries, str(folder))
-    check_weights({n: e.shape for n, e in entries.items() if n not in scales}, dims, str(folder))
-    loaded: dict[str, NDArray[Any]] = {}
-    for file in files:
-        loaded.update(file.read())
-    weights: dict[str, F32 | Quantized] = {
-        name: _quantized(array, loaded[scale_name(name)], name, str(folder))
-        if array.dtype == np.int8
-        else array
-        for name, array in loaded.items()
-        if name not in scales
-    }
-    tied = weights.pop(TIED_OUTPUT, None)
-    if tied is not None and not _equal(tied, weights[TOKEN_EMBEDDING]):
+            files[name] = file
+    weights = StoredWeights(files, str(folder))
+    check_weights(weights.shapes, dims, str(folder))
+    if TIED_OUTPUT in weights.shapes and not _equal(weights[TIED_OUTPUT], weights[TOKEN_EMBEDDING]):
         raise ModelError(
             f"{folder}: {TIED_OUTPUT} differs from {TOKEN_EMBEDDING}; Whisper shares the two"
         )

@@ -14,13 +14,27 @@ LARGEST_FILE = 16 << 20
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ModelError that names the file."""
+    return parse_json(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """A file of UTF-8 that is not larger than any model needs. Raises ModelError that names it."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ModelError(f"{path}: has more than {LARGEST_FILE >> 20} MiB; no model needs that")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        # Not read as text, which would look for ends of lines in several megabytes.
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def parse_json(text: str, path: Path) -> dict[str, Any]:
+    """The object that ``text``, the content of ``path``, describes. Raises ModelError."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: must hold a JSON object, not {type(value).__name__}")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import RawIOBase
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +23,8 @@ FLOAT_TYPES: Mapping[str, StoredType] = {"F32": FLOAT32, "F16": FLOAT16, "BF16":
 
 # A large-v3 has 1,259 tensors, about 150 kB of header. Parsed JSON takes many times its length.
 _LARGEST_HEADER = 16 << 20
-# That read a file together; more do not make memory faster.
-_THREADS = 4
 _LARGE = 4 << 20
+_BLOCK = 16 << 20
 _ALIGNMENT = 64
 
 
@@ -64,6 +60,25 @@ class Entry:
     stop: int
 
 
+class _Rooms:
+    """Memory for small tensors that are kept as they are stored, cut from large blocks.
+
+    NumPy asks for huge pages from 4 MB on, which take a fraction of the time to make.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._block = np.empty(0, np.uint8)
+
+    def take(self, size: int) -> U8:
+        room = -(-size // _ALIGNMENT) * _ALIGNMENT
+        with self._lock:
+            if room > self._block.size:
+                self._block = np.empty(_BLOCK, np.uint8)
+            taken, self._block = self._block[:size], self._block[room:]
+        return taken
+
+
 class SafetensorsFile:
     """One safetensors file.
 
@@ -89,71 +104,33 @@ class SafetensorsFile:
             for name, entry in header.items()
             if name != "__metadata__"
         }
+        self._rooms = _Rooms()
 
-    def read(self) -> dict[str, NDArray[Any]]:
-        """Every tensor by name: int8 as it is, all others as float32."""
-        read: dict[str, NDArray[Any]] = {}
-        decode = {
-            name: None if entry.dtype == "I8" else self.float_type(name).decode
-            for name, entry in self.entries.items()
-        }
-        rooms = self._rooms()
-        # The largest first, so that no thread is left with it at the end.
-        names = iter(sorted(self.entries, key=lambda name: -self._size(name)))
-        errors: list[BaseException] = []
+    def read(self, name: str, rows: slice | None = None) -> NDArray[Any]:
+        """A tensor that is no scalar: int8 as it is, all others as float32.
 
-        def work() -> None:
-            try:
-                with self.path.open("rb", buffering=0) as file:
-                    for name in names:
-                        raw, turn = rooms.get(name), decode[name]
-                        if raw is None:
-                            raw = np.empty(self._size(name), np.uint8)
-                        self._fill(raw, file, name)
-                        array = raw.view(np.int8) if turn is None else turn(raw)
-                        read[name] = array.reshape(self.entries[name].shape)
-            except BaseException as error:
-                errors.append(error)
-
-        # Copying a file that is in memory takes less time than making room for it, page by page,
-        # and several threads make it faster than one.
-        threads = [threading.Thread(target=work) for _ in range(min(_THREADS, os.cpu_count() or 1))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
-        return {name: read[name] for name in self.entries}
-
-    def _size(self, name: str) -> int:
-        return self.entries[name].stop - self.entries[name].start
-
-    def _rooms(self) -> dict[str, U8]:
-        """Memory in one piece for small tensors that are kept as they are stored.
-
-        NumPy asks for huge pages from 4 MB on, which take a fraction of the time to make.
+        With ``rows`` only those, to be converted and dropped; without, to be kept. From any thread.
+        Raises ModelError.
         """
-        kept = [
-            name
-            for name, entry in self.entries.items()
-            if entry.dtype in ("F32", "I8") and self._size(name) < _LARGE
-        ]
-        starts = [0, *accumulate(-(-self._size(name) // _ALIGNMENT) * _ALIGNMENT for name in kept)]
-        memory = np.empty(starts[-1], np.uint8)
-        return {
-            name: memory[start : start + self._size(name)]
-            for name, start in zip(kept, starts, strict=False)
-        }
-
-    def _fill(self, raw: U8, file: RawIOBase, name: str) -> None:
-        file.seek(self.data_start + self.entries[name].start)
-        done = 0
-        while done < raw.size:  # one call reads 2 GB at most
-            count = file.readinto(raw[done:].data)
-            if not count:
-                raise ModelError(f"{self.path}: ends within tensor {name}")
-            done += count
+        entry = self.entries[name]
+        first, stop, _ = (rows or slice(None)).indices(entry.shape[0])
+        row = (entry.stop - entry.start) // entry.shape[0]
+        size = (stop - first) * row
+        stays = rows is None and size < _LARGE and entry.dtype in ("F32", "I8")
+        raw = self._rooms.take(size) if stays else np.empty(size, np.uint8)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.data_start + entry.start + first * row)
+                done = 0
+                while done < raw.size:  # one call reads 2 GB at most
+                    count = file.readinto(raw[done:].data)
+                    if not count:
+                        raise ModelError(f"{self.path}: ends within tensor {name}")
+                    done += count
+        except OSError as error:
+            raise ModelError(f"{self.path}: cannot be read: {error.strerror}") from error
+        array = raw.view(np.int8) if entry.dtype == "I8" else self.float_type(name).decode(raw)
+        return array.reshape(stop - first, *entry.shape[1:])
 
     def float_type(self, name: str) -> StoredType:
         """How a tensor of floating-point numbers is stored; others raise ModelError."""

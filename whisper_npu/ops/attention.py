@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from whisper_npu.ops.activation import softmax_rows
-from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.arrays import F16, F32
 
 # Query rows per block of encoder attention: with 1,500 keys a block of scores takes 0.75 MB and
 # stays in the second-level cache through scaling, softmax and the product with the values.
@@ -19,6 +19,12 @@ def split_heads(x: F32, n_head: int) -> F32:  # [b, t, h * dh] -> [b, h, t, dh]
     b, t, d = x.shape
     heads: F32 = x.reshape(b, t, n_head, d // n_head).transpose(0, 2, 1, 3)
     return heads
+
+
+def round_to_half(x: F32, out: F16) -> None:  # [...] -> [...]
+    """Round to float16, half to even; what is beyond the largest, 65,504, becomes that."""
+    largest = np.float32(np.finfo(np.float16).max)
+    np.copyto(out, np.clip(x, -largest, largest), casting="same_kind")
 
 
 def attention(

@@ -34,6 +34,9 @@ class Quantized:
     values: I8
     scale: F32
 
+    def __getitem__(self, rows: slice) -> Quantized:
+        return Quantized(self.values[rows], self.scale[rows])
+
     def dequantize(self) -> F32:
         """The weight as float32, of the shape of ``values``."""
         scale = self.scale.reshape(-1, *[1] * (self.values.ndim - 1))

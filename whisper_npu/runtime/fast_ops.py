@@ -191,7 +191,7 @@ def _cross_attention(b: Bound, team: Workers) -> Step | None:
     q, k, v = b.inputs
     (out, *kept), n_head = b.outputs, k.shape[1]
     rows = q.shape[0] * q.shape[1] // len(k)
-    if kept or not 1 < rows <= FEW_ROWS or b.scratch is None:
+    if kept or not 1 < rows <= FEW_ROWS or b.scratch is None or k.dtype != np.float32:
         return None
     shape = (len(k), n_head, rows)
     grouped, merged = (x.reshape(len(k), rows, x.shape[-1]) for x in (q, out))

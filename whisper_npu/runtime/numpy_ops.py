@@ -32,11 +32,12 @@ class Bound:
 
 
 def _stft_power(b: Bound) -> Step:
-    return lambda: np.copyto(b.outputs[0], mel.stft_power(b.inputs[0]))
+    return lambda: mel.stft_power(b.inputs[0], b.outputs[0])
 
 
 def _mel_log10(b: Bound) -> Step:
-    return lambda: np.copyto(b.outputs[0], mel.mel_log10(*b.inputs))
+    power, filters = b.inputs
+    return lambda: mel.mel_log10(power, filters, b.outputs[0])
 
 
 def _transpose(b: Bound) -> Step:
@@ -112,8 +113,10 @@ def _attention(b: Bound) -> Step:
 def _split_heads(b: Bound) -> Step:
     n_head = b.op.attr("n_head")
     assert isinstance(n_head, int)
-    source = attention.split_heads(b.inputs[0], n_head)
-    return lambda: np.copyto(b.outputs[0], source)
+    source, out = attention.split_heads(b.inputs[0], n_head), b.outputs[0]
+    if out.dtype == np.float16:
+        return lambda: attention.round_to_half(source, out)
+    return lambda: np.copyto(out, source)
 
 
 def _embed(b: Bound) -> Step:
@@ -141,7 +144,13 @@ def _cross_attention(b: Bound) -> Step:
     heads = b.op.attr("heads")
     assert isinstance(heads, tuple)
     kept = b.outputs[1] if heads else None
-    return lambda: attention.cross_attention(q, k, v, b.outputs[0], b.scratch, heads, kept)
+
+    def step() -> None:
+        # A cache of halves is widened for BLAS, which has none.
+        keys, values = (x.astype(np.float32, copy=False) for x in (k, v))
+        attention.cross_attention(q, keys, values, b.outputs[0], b.scratch, heads, kept)
+
+    return step
 
 
 def _select_rows(b: Bound) -> Step:

@@ -95,6 +95,9 @@ class Plan:
             if machine is not None and machine.accelerator is not None:
                 step = machine.accelerator.bind(graph, bound, step)
             self._steps.append(step)
+        cpu = None if machine is None else machine.cpu
+        # What runs when nobody looks at single ops.
+        self._joined = self._steps if cpu is None else cpu.join(self._steps)
         self._arrays = arrays
 
     def _blocks(self) -> dict[str, Block]:
@@ -119,7 +122,7 @@ class Plan:
         """Run all ops. ``observe(op name, first output)`` is called after each if given."""
         began = perf_counter()
         if observe is None:
-            for step in self._steps:
+            for step in self._joined:
                 step()
         else:
             for op, step in zip(self.graph.ops, self._steps, strict=True):

@@ -11,17 +11,21 @@ Made = TypeVar("Made")
 
 
 class PlanCache(Generic[Key, Made]):
-    """Makes plans, or what is made of plans, on demand and keeps the ``size`` used last; each plan
-    holds an arena."""
+    """Plans, or what is made of plans: the ``size`` used last, as each holds an arena.
 
-    def __init__(self, size: int, make: Callable[[Key], Made]) -> None:
-        self._size, self._make = size, make
+    What makes them is given with each request and not kept: it may well belong to whoever has the
+    cache, and would then keep its memory alive.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._made: OrderedDict[Key, Made] = OrderedDict()
 
-    def __getitem__(self, key: Key) -> Made:
+    def get(self, key: Key, make: Callable[[], Made]) -> Made:
+        """What there is for a key, or what ``make`` makes."""
         made = self._made.get(key)
         if made is None:
-            made = self._made[key] = self._make(key)
+            made = self._made[key] = make()
             if len(self._made) > self._size:
                 self._made.popitem(last=False)
         else:

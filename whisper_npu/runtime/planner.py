@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from whisper_npu.errors import KernelError
@@ -37,6 +37,17 @@ class PlannedOp:
     resident_bytes: int
     seconds: float
     weight: str | None = None
+
+
+def on_cpu_kernels(ops: Iterable[PlannedOp], kernels: Mapping[str, str]) -> Iterator[PlannedOp]:
+    """The same ops, those that are left to NumPy on the CPU's kernel (by kind) where there is one.
+
+    What a CPU kernel takes is not predicted: ``seconds`` stay NumPy's.
+    """
+    for op in ops:
+        if op.backend == NUMPY and op.kind in kernels:
+            op = replace(op, backend=kernels[op.kind], reason="verified on this CPU; ms of NumPy")
+        yield op
 
 
 @dataclass(frozen=True)

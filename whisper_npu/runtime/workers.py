@@ -15,13 +15,14 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from whisper_npu.ops.arrays import F32
+from whisper_npu.runtime.threads import check_threads, default_threads, physical_cores
 
 Task = Callable[[int], object]
 
@@ -74,20 +75,6 @@ def _candidates() -> Iterator[Path]:
     if maps.exists():
         mapped = re.findall(r"/\S*blas\S*\.so\S*", maps.read_text(errors="replace"))
         yield from map(Path, dict.fromkeys(mapped))
-
-
-def physical_cores() -> int:
-    """The number of physical cores that this process may run on."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            cores.add(siblings.read_text())
-        except OSError:
-            cores.add(str(cpu))
-    return len(cores)
 
 
 class Workers:
@@ -212,11 +199,50 @@ def _nothing(piece: int) -> None:
     """The task where there is none."""
 
 
-@cache
-def workers() -> Workers:
-    """The threads of this process: as many as OpenBLAS was set to, at most one per core."""
+class _Process:
+    """What the threads of this process were set to; None if they were not."""
+
+    asked: int | None = None
+
+
+def use_threads(count: int) -> None:
+    """Have so many threads in this process from now on: OpenBLAS's, ``workers()``, CPU kernels'.
+
+    What is bound already keeps the threads that it has. Raises OptionError for what is no number of
+    threads.
+    """
+    check_threads(count)
+    _Process.asked = count
     blas = find_blas()
-    return Workers(1 if blas is None else max(1, min(blas.threads, physical_cores())), blas)
+    if blas is not None:
+        blas.threads = count
+
+
+def kernel_threads() -> int:
+    """The threads of a CPU kernel: what was asked for, or by default."""
+    return _Process.asked or default_threads()
+
+
+def workers() -> Workers:
+    """The threads of this process: what was asked for, or as many as OpenBLAS was set to, at most
+    one per physical core. One where the BLAS is another: it has threads of its own."""
+    return _team(_usual_threads() if _Process.asked is None else _Process.asked)
+
+
+@lru_cache(maxsize=4)
+def _team(threads: int) -> Workers:
+    blas = find_blas()
+    return Workers(1 if blas is None else threads, blas)
+
+
+@cache
+def _usual_threads() -> int:
+    blas = find_blas()
+    if blas is None:
+        return 1
+    # OpenBLAS takes a thread for each logical core, which share what products need most.
+    blas.threads = max(1, min(blas.threads, physical_cores()))
+    return blas.threads
 
 
 _scratch = threading.local()

@@ -67,16 +67,25 @@ struct Attention {
   const Scratch *scratch;
 };
 
-// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], ``stride`` floats from one
-// of b / group to the next. Query i sees the first *position + i + 1 keys, all t if position is
-// null.
+// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], floats or halves (IEEE
+// binary16, all finite), ``stride`` of them from one of b / group to the next. Query i sees the
+// first *position + i + 1 keys, all t if position is null.
 struct OverCache {
-  const float *q, *k, *v;
+  const float *q;
+  const void *k, *v;
   float *out;
   const int64_t *position;
   int64_t b, n, group, t, n_head, d_head, stride;
+  int32_t half;
   float scale;
   const Scratch *scratch;
+};
+
+// x [b, t, n_head * d_head] -> out [b, n_head, t, d_head], floats or halves.
+struct SplitHeads {
+  const float *x;
+  void *out;
+  int64_t b, t, n_head, d_head, half;
 };
 
 // tokens [rows], n for each sequence, each below the length of the table; table [v, d], scale [v],
@@ -107,15 +116,27 @@ struct Im2Col {
   int64_t b, t, c, step;
 };
 
+// A kernel with what it is to be called with.
+struct Call {
+  int32_t (*kernel)(const void *args);
+  const void *args;
+};
+
+// Calls one after the other, from ``first`` on; gives the number of the first that could not be
+// computed, ``count`` if there was none.
+int64_t cpu_run(const Call *calls, int64_t first, int64_t count);
+
 int32_t cpu_quantize_rows(const QuantizeRows *args);
 int32_t cpu_linear_int8(const LinearInt8 *args);
 int32_t cpu_embed_int8(const EmbedInt8 *args);
 int32_t cpu_store_cache(const StoreCache *args);
+int32_t cpu_split_heads(const SplitHeads *args);
 int32_t cpu_im2col(const Im2Col *args);
 int32_t cpu_gelu(const Gelu *args);
 int32_t cpu_add(const Add *args);
 int32_t cpu_layer_norm(const LayerNorm *args);
 int32_t cpu_attention(const Attention *args);
+int32_t cpu_attention_int16(const Attention *args);
 int32_t cpu_cached_attention(const OverCache *args);
 int32_t cpu_cross_attention(const OverCache *args);
 
@@ -130,6 +151,8 @@ int64_t cpu_over_cache_scratch(const OverCache *args);
 const char *cpu_isas();
 const char *cpu_isa();
 int32_t cpu_choose_isa(const char *name);
+// Whether an instruction set has this kernel, one of the above.
+int32_t cpu_has(const char *kernel, const char *isa);
 // The processor's own name for itself.
 const char *cpu_name();
 

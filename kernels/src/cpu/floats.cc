@@ -91,8 +91,8 @@ void layer_norm_rows(const LayerNorm &a, int64_t first, int64_t last) {
 
 // Products of M rows of x, ``x_stride`` apart, with a matrix of k rows of kVectors vectors,
 // ``stride`` floats apart.
-template <int M>
-inline void multiply_block(const float *x, int64_t x_stride, int64_t k, const float *matrix,
+template <int M, typename Number>
+inline void multiply_block(const float *x, int64_t x_stride, int64_t k, const Number *matrix,
                            int64_t stride, float *out, int64_t out_stride) {
   Floats sums[M][kVectors] = {};
   for (int64_t i = 0; i < k; ++i) {
@@ -113,8 +113,9 @@ inline void multiply_block(const float *x, int64_t x_stride, int64_t k, const fl
   }
 }
 
+template <typename Number>
 inline void multiply_rows(int64_t rows, const float *x, int64_t x_stride, int64_t k,
-                          const float *matrix, int64_t stride, float *out, int64_t out_stride) {
+                          const Number *matrix, int64_t stride, float *out, int64_t out_stride) {
   for (int64_t m = 0; m < rows; m += kRows) {
     const float *from = x + m * x_stride;
     float *to = out + m * out_stride;
@@ -162,77 +163,17 @@ inline float exponentials(float *x, int64_t count, int64_t padded) {
 constexpr int64_t kKeys = kVectors * kWidth;
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Queries of a block: its scores of 1,500 keys stay in a second-level cache.
-constexpr int64_t kQueries = 24;
+}  // namespace
 
-// Of the encoder, per head: keys as panels [key blocks, d_head, kKeys], values as [keys, d_head
-// padded].
-struct Packed {
-  int64_t keys, width, head_floats;
-  explicit Packed(const Attention &a)
-      : keys(round_up(a.t, kKeys)),
-        width(round_up(a.d_head, kKeys)),
-        head_floats(keys * a.d_head + keys * width) {}
-};
+#include "window_attention.h"
+#if defined(__AVX512VNNI__)
+#include "window_attention_int16.h"
+#define INT16 &in_int16::kKernels
+#else
+#define INT16 nullptr
+#endif
 
-int64_t attention_shared(const Attention &a) { return 4 * a.b * a.n_head * Packed(a).head_floats; }
-
-int64_t attention_scratch(const Attention &a) {
-  const Packed packed(a);
-  return 4 * kQueries * (packed.keys + a.d_head + packed.width);
-}
-
-void attention_pack(const Attention &a, int64_t item, float *shared) {
-  const Packed packed(a);
-  const int64_t d = a.n_head * a.d_head;
-  const int64_t from = item / a.n_head * a.t * d + item % a.n_head * a.d_head;
-  const float *k = a.k + from, *v = a.v + from;
-  float *keys = shared + item * packed.head_floats;
-  float *values = keys + packed.keys * a.d_head;
-  for (int64_t block = 0; block < packed.keys; block += kKeys) {
-    float *panel = keys + block * a.d_head;
-    for (int64_t j = 0; j < kKeys; ++j)
-      for (int64_t i = 0; i < a.d_head; ++i)
-        panel[i * kKeys + j] = block + j < a.t ? k[(block + j) * d + i] : 0.0f;
-  }
-  for (int64_t t = 0; t < packed.keys; ++t) {
-    float *row = values + t * packed.width;
-    if (t < a.t) memcpy(row, v + t * d, static_cast<size_t>(a.d_head) * sizeof(float));
-    const int64_t used = t < a.t ? a.d_head : 0;
-    memset(row + used, 0, static_cast<size_t>(packed.width - used) * sizeof(float));
-  }
-}
-
-int64_t attention_blocks(const Attention &a) { return (a.t + kQueries - 1) / kQueries; }
-
-// One block of queries of one head.
-void attention_block(const Attention &a, int64_t head, int64_t block, const float *shared,
-                     float *scratch) {
-  const Packed packed(a);
-  const int64_t d = a.n_head * a.d_head, first = block * kQueries;
-  const int64_t rows = a.t - first < kQueries ? a.t - first : kQueries;
-  const int64_t from = head / a.n_head * a.t * d + head % a.n_head * a.d_head + first * d;
-  const float *keys = shared + head * packed.head_floats;
-  const float *values = keys + packed.keys * a.d_head;
-  float *scores = scratch;
-  float *queries = scores + kQueries * packed.keys;
-  float *mixed = queries + kQueries * a.d_head;
-  for (int64_t m = 0; m < rows; ++m)
-    for (int64_t i = 0; i < a.d_head; ++i)
-      queries[m * a.d_head + i] = a.q[from + m * d + i] * a.scale;
-  for (int64_t at = 0; at < packed.keys; at += kKeys)
-    multiply_rows(rows, queries, a.d_head, a.d_head, keys + at * a.d_head, kKeys, scores + at,
-                  packed.keys);
-  float inverse[kQueries];
-  for (int64_t m = 0; m < rows; ++m)
-    inverse[m] = 1.0f / exponentials(scores + m * packed.keys, a.t, packed.keys);
-  for (int64_t at = 0; at < packed.width; at += kKeys)
-    multiply_rows(rows, scores, packed.keys, a.t, values + at, packed.width, mixed + at,
-                  packed.width);
-  for (int64_t m = 0; m < rows; ++m)
-    for (int64_t i = 0; i < a.d_head; ++i)
-      a.out[from + m * d + i] = mixed[m * packed.width + i] * inverse[m];
-}
+namespace {
 
 // Queries that go over the same keys and values together.
 constexpr int64_t kTogether = 8;
@@ -242,17 +183,19 @@ int64_t over_cache_scratch(const OverCache &a) {
 }
 
 // The product of a query with a key.
-inline float dot(const float *q, const float *k, int64_t d_head) {
+template <typename Number>
+inline float dot(const float *q, const Number *k, int64_t d_head) {
   Floats sum = {};
   int64_t i = 0;
   for (; i + kWidth <= d_head; i += kWidth) sum = multiply_add(load(q + i), load(k + i), sum);
   float total = sum_of_lanes(sum);
-  for (; i < d_head; ++i) total += q[i] * k[i];
+  for (; i < d_head; ++i) total += q[i] * value(k + i);
   return total;
 }
 
 // Queries, one behind the other in q, with each key; scores of a query are ``padded`` apart.
-inline void score(const float *q, int64_t queries, const float *k, int64_t n_keys, int64_t d_head,
+template <typename Number>
+inline void score(const float *q, int64_t queries, const Number *k, int64_t n_keys, int64_t d_head,
                   float *scores, int64_t padded) {
   int64_t key = 0;
   // Products of a vector of keys at a time, their lanes added up together.
@@ -261,7 +204,7 @@ inline void score(const float *q, int64_t queries, const float *k, int64_t n_key
       for (int64_t m = 0; m < queries; ++m) {
         Floats sums[kWidth];
         for (int j = 0; j < kWidth; ++j) {
-          const float *row = k + (key + j) * d_head;
+          const Number *row = k + (key + j) * d_head;
           sums[j] = load(q + m * d_head) * load(row);
           for (int64_t i = kWidth; i < d_head; i += kWidth)
             sums[j] = multiply_add(load(q + m * d_head + i), load(row + i), sums[j]);
@@ -275,8 +218,9 @@ inline void score(const float *q, int64_t queries, const float *k, int64_t n_key
 
 // At most kTogether queries of one head, the first at ``query`` in q and out, over the keys and
 // values of a cache.
-void over_cache_rows(const OverCache &a, int64_t query, int64_t queries, int64_t n_keys,
-                     const float *k, const float *v, float *scratch) {
+template <typename Number>
+void attend(const OverCache &a, int64_t query, int64_t queries, int64_t n_keys, const Number *k,
+            const Number *v, float *scratch) {
   const int64_t padded = round_up(a.t, kWidth), width = a.n_head * a.d_head;
   float *scores = scratch, *q = scores + kTogether * padded, *mixed = q + kTogether * a.d_head;
   for (int64_t m = 0; m < queries; ++m)
@@ -295,11 +239,40 @@ void over_cache_rows(const OverCache &a, int64_t query, int64_t queries, int64_t
     for (int64_t i = at; i < a.d_head; ++i) row[i] = 0.0f;
     for (int64_t j = 0; j < n_keys; ++j)
       for (int64_t i = at; i < a.d_head; ++i)
-        row[i] += scores[m * padded + j] * v[j * a.d_head + i];
+        row[i] += scores[m * padded + j] * value(v + j * a.d_head + i);
   }
   for (int64_t m = 0; m < queries; ++m)
     for (int64_t i = 0; i < a.d_head; ++i)
       a.out[query + m * width + i] = mixed[m * a.d_head + i] * inverse[m];
+}
+
+void over_cache_rows(const OverCache &a, int64_t query, int64_t queries, int64_t n_keys,
+                     int64_t from, float *scratch) {
+  if (a.half != 0)
+    attend(a, query, queries, n_keys, static_cast<const Half *>(a.k) + from,
+           static_cast<const Half *>(a.v) + from, scratch);
+  else
+    attend(a, query, queries, n_keys, static_cast<const float *>(a.k) + from,
+           static_cast<const float *>(a.v) + from, scratch);
+}
+
+void split_positions(const SplitHeads &a, int64_t first, int64_t last) {
+  for (int64_t i = first; i < last; ++i)
+    for (int64_t head = 0; head < a.n_head; ++head) {
+      const float *x = a.x + (i * a.n_head + head) * a.d_head;
+      const int64_t to = ((i / a.t * a.n_head + head) * a.t + i % a.t) * a.d_head;
+      if (a.half == 0) {
+        memcpy(static_cast<float *>(a.out) + to, x, static_cast<size_t>(a.d_head) * sizeof(float));
+        continue;
+      }
+      Half *out = static_cast<Half *>(a.out) + to;
+      int64_t j = 0;
+      for (; j + kWidth <= a.d_head; j += kWidth) store(out + j, load(x + j));
+      if (j == a.d_head) continue;
+      Half rest[kWidth];
+      store(rest, load_part(x + j, a.d_head - j));
+      memcpy(out + j, rest, static_cast<size_t>(a.d_head - j) * sizeof(Half));
+    }
 }
 
 int64_t queries_together() { return kTogether; }
@@ -307,7 +280,6 @@ int64_t queries_together() { return kTogether; }
 }  // namespace
 
 extern const FloatKernels JOIN(floats_, VARIANT) = {
-    gelu_elements,     add_elements,       layer_norm_rows,  attention_shared,
-    attention_scratch, attention_pack,     attention_blocks, attention_block,
-    queries_together,  over_cache_scratch, over_cache_rows,
+    gelu_elements,    add_elements,       layer_norm_rows, &in_floats::kKernels, INT16,
+    queries_together, over_cache_scratch, over_cache_rows, split_positions,
 };

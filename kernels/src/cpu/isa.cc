@@ -41,7 +41,9 @@ uint64_t saved_registers() {
 bool saves(uint64_t registers) { return (saved_registers() & registers) == registers; }
 
 bool has_avx2() {
-  return saves(0x6) && bit(Leaf(1).c, 12) && bit(Leaf(1).c, 28) && bit(Leaf(7).b, 5);
+  // FMA, halves, AVX, AVX2.
+  return saves(0x6) && bit(Leaf(1).c, 12) && bit(Leaf(1).c, 29) && bit(Leaf(1).c, 28) &&
+         bit(Leaf(7).b, 5);
 }
 
 bool has_avx512() {

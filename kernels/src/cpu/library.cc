@@ -2,6 +2,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include <initializer_list>
+
 #include "isa.h"
 #include "pool.h"
 #include "variant.h"
@@ -19,8 +21,8 @@ const Variant kVariants[] = {
     {"scalar", &integers_scalar, &floats_scalar},
     {"avx2", &integers_avx2, &floats_avx2},
     {"avx512", &integers_avx512, &floats_avx512},
-    {"avx512_vnni", &integers_avx512_vnni, &floats_avx512},
-    {"amx", &integers_amx, &floats_avx512},
+    {"avx512_vnni", &integers_avx512_vnni, &floats_avx512_vnni},
+    {"amx", &integers_amx, &floats_avx512_vnni},
 };
 #elif defined(__aarch64__)
 const Variant kVariants[] = {
@@ -119,6 +121,23 @@ void share(int64_t n, int64_t unit, int64_t floats_in_all, const Function &funct
   });
 }
 
+int32_t attend(const Attention &a, const AttentionKernels *kernels) {
+  if (kernels == nullptr) return 4;
+  const int64_t shared = ceil_div(kernels->shared(a), 64) * 64;
+  const int64_t own = ceil_div(kernels->scratch(a), 64) * 64;
+  if (a.scratch == nullptr || a.scratch->bytes * a.scratch->threads < shared + own) return 2;
+  const int64_t room = (a.scratch->bytes * a.scratch->threads - shared) / own;
+  const int threads = static_cast<int>(least(get_threads(), room));
+  const int64_t heads = a.b * a.n_head, blocks = kernels->blocks(a);
+  float *packed = reinterpret_cast<float *>(a.scratch->data);
+  parallel(heads, threads, [&](int64_t head, int) { kernels->pack(a, head, packed); });
+  parallel(heads * blocks, threads, [&](int64_t item, int thread) {
+    kernels->block(a, item / blocks, item % blocks, packed,
+                   reinterpret_cast<float *>(a.scratch->data + shared + thread * own));
+  });
+  return 0;
+}
+
 int32_t attend_over_cache(const OverCache &a) {
   const int64_t need = floats().over_cache_scratch(a);
   if (a.scratch == nullptr || a.scratch->threads < 1 || a.scratch->bytes < need) return 2;
@@ -143,7 +162,7 @@ int32_t attend_over_cache(const OverCache &a) {
     for (int64_t i = first; i < last; i += together)
       floats().over_cache_rows(a, (owner * queries + i) * width + head * a.d_head,
                                least(together, last - i), causal ? position + i + 1 : a.t,
-                               a.k + from, a.v + from, scratch);
+                               from, scratch);
   });
   return 0;
 }
@@ -151,6 +170,12 @@ int32_t attend_over_cache(const OverCache &a) {
 }  // namespace
 
 extern "C" {
+
+int64_t cpu_run(const Call *calls, int64_t first, int64_t count) {
+  int64_t i = first;
+  while (i < count && calls[i].kernel(calls[i].args) == 0) ++i;
+  return i;
+}
 
 int32_t cpu_quantize_rows(const QuantizeRows *args) {
   const QuantizeRows &a = *args;
@@ -191,6 +216,13 @@ int32_t cpu_store_cache(const StoreCache *args) {
     for (int64_t head = 0; head < a.n_head; ++head)
       memcpy(a.cache + i / a.n * a.stride + (head * a.t + position + i % a.n) * a.d_head,
              a.x + (i * a.n_head + head) * a.d_head, static_cast<size_t>(a.d_head) * sizeof(float));
+  return 0;
+}
+
+int32_t cpu_split_heads(const SplitHeads *args) {
+  const SplitHeads &a = *args;
+  share(a.b * a.t, 1, a.b * a.t * a.n_head * a.d_head,
+        [&](int64_t first, int64_t last) { floats().split_positions(a, first, last); });
   return 0;
 }
 
@@ -235,22 +267,10 @@ int32_t cpu_layer_norm(const LayerNorm *args) {
   return 0;
 }
 
-int32_t cpu_attention(const Attention *args) {
-  const Attention &a = *args;
-  const FloatKernels &kernels = floats();
-  const int64_t shared = ceil_div(kernels.attention_shared(a), 64) * 64;
-  const int64_t own = ceil_div(kernels.attention_scratch(a), 64) * 64;
-  if (a.scratch == nullptr || a.scratch->bytes * a.scratch->threads < shared + own) return 2;
-  const int64_t room = (a.scratch->bytes * a.scratch->threads - shared) / own;
-  const int threads = static_cast<int>(least(get_threads(), room));
-  const int64_t heads = a.b * a.n_head, blocks = kernels.attention_blocks(a);
-  float *packed = reinterpret_cast<float *>(a.scratch->data);
-  parallel(heads, threads, [&](int64_t head, int) { kernels.attention_pack(a, head, packed); });
-  parallel(heads * blocks, threads, [&](int64_t item, int thread) {
-    kernels.attention_block(a, item / blocks, item % blocks, packed,
-                            reinterpret_cast<float *>(a.scratch->data + shared + thread * own));
-  });
-  return 0;
+int32_t cpu_attention(const Attention *args) { return attend(*args, floats().attention); }
+
+int32_t cpu_attention_int16(const Attention *args) {
+  return attend(*args, floats().attention_int16);
 }
 
 int32_t cpu_cached_attention(const OverCache *args) { return attend_over_cache(*args); }
@@ -259,11 +279,14 @@ int32_t cpu_cross_attention(const OverCache *args) { return attend_over_cache(*a
 
 int64_t cpu_attention_scratch(const Attention *args, int64_t threads) {
   int64_t bytes = 64;
-  for (const Variant &variant : kVariants) {
-    const int64_t shared = ceil_div(variant.floats->attention_shared(*args), 64) * 64;
-    const int64_t own = ceil_div(variant.floats->attention_scratch(*args), 64) * 64;
-    bytes = most(bytes, ceil_div(ceil_div(shared, threads) + own, 64) * 64);
-  }
+  for (const Variant &variant : kVariants)
+    for (const AttentionKernels *kernels :
+         {variant.floats->attention, variant.floats->attention_int16})
+      if (kernels != nullptr) {
+        const int64_t shared = ceil_div(kernels->shared(*args), 64) * 64;
+        const int64_t own = ceil_div(kernels->scratch(*args), 64) * 64;
+        bytes = most(bytes, ceil_div(ceil_div(shared, threads) + own, 64) * 64);
+      }
   return bytes;
 }
 
@@ -303,6 +326,14 @@ int32_t cpu_choose_isa(const char *name) {
       return 0;
     }
   return 1;
+}
+
+int32_t cpu_has(const char *kernel, const char *isa) {
+  for (const Variant &variant : kVariants)
+    if (strcmp(variant.name, isa) == 0)
+      return strcmp(kernel, "cpu_attention_int16") != 0 ||
+             variant.floats->attention_int16 != nullptr;
+  return 0;
 }
 
 const char *cpu_name() { return state().cpu; }

@@ -22,31 +22,39 @@ struct IntegerKernels {
   int64_t (*linear_scratch)(int64_t k);
 };
 
+// Attention of the encoder: bytes that its threads share and that each has, then a part for every
+// head of every window, then one for each block of queries of each of these.
+struct AttentionKernels {
+  int64_t (*shared)(const Attention &);
+  int64_t (*scratch)(const Attention &);
+  void (*pack)(const Attention &, int64_t head, float *shared);
+  int64_t (*blocks)(const Attention &);
+  void (*block)(const Attention &, int64_t head, int64_t block, const float *shared,
+                float *scratch);
+};
+
 struct FloatKernels {
   // Elements, or rows, first ... last - 1.
   void (*gelu_elements)(const Gelu &, int64_t first, int64_t last);
   void (*add_elements)(const Add &, int64_t first, int64_t last);
   void (*layer_norm_rows)(const LayerNorm &, int64_t first, int64_t last);
-  // Attention of the encoder: bytes that its threads share and that each has, then a part for every
-  // head of every window, then one for each block of queries of each of these.
-  int64_t (*attention_shared)(const Attention &);
-  int64_t (*attention_scratch)(const Attention &);
-  void (*attention_pack)(const Attention &, int64_t head, float *shared);
-  int64_t (*attention_blocks)(const Attention &);
-  void (*attention_block)(const Attention &, int64_t head, int64_t block, const float *shared,
-                          float *scratch);
+  const AttentionKernels *attention;
+  // In 16-bit integers; null if the instruction set has none that pay.
+  const AttentionKernels *attention_int16;
   // Some queries of one head, at most so many, the first at ``query`` in q and out, over the first
-  // n_keys keys and values.
+  // n_keys keys and values that are at ``from`` in k and v.
   int64_t (*queries_together)();
   int64_t (*over_cache_scratch)(const OverCache &);
   void (*over_cache_rows)(const OverCache &, int64_t query, int64_t queries, int64_t n_keys,
-                          const float *k, const float *v, float *scratch);
+                          int64_t from, float *scratch);
+  // Positions first ... last - 1 of all windows.
+  void (*split_positions)(const SplitHeads &, int64_t first, int64_t last);
 };
 
 // Instruction sets that make a difference to each; a variant of integers without floats of its own
 // uses those of the one before it.
 #if defined(__x86_64__)
-#define FLOAT_VARIANTS(X) X(scalar) X(avx2) X(avx512)
+#define FLOAT_VARIANTS(X) X(scalar) X(avx2) X(avx512) X(avx512_vnni)
 #else
 #define FLOAT_VARIANTS(X) X(scalar)
 #endif

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,14 +19,17 @@ from whisper_npu.cpu import kernels as kernels_module
 from whisper_npu.cpu.build import find_build
 from whisper_npu.cpu.cases import CASES
 from whisper_npu.cpu.evidence import find_evidence, library_hash, record_evidence
-from whisper_npu.cpu.kernels import load_library, open_cpu_kernels
-from whisper_npu.cpu.library import ISA_ENVIRONMENT, Library, default_threads
+from whisper_npu.cpu.kernels import CpuKernels, KernelRun, load_library, open_cpu_kernels
+from whisper_npu.cpu.library import ISA_ENVIRONMENT, Library
 from whisper_npu.cpu.verify import run_case
 from whisper_npu.errors import KernelError, OptionError
+from whisper_npu.model.builders import Precision, build_step
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.machine import make_machine
 from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.plan import Plan
+from whisper_npu.runtime.threads import default_threads
 from whisper_npu.runtime.usage import Usage
 
 
@@ -34,9 +38,9 @@ def checkpoint(seeded_directory: Callable[[Recipe], Path]) -> Checkpoint:
     return load_checkpoint(seeded_directory(Recipe("nano")))
 
 
-def _outputs(model: Model) -> list[F32]:
-    """Of all phases, on two windows with three sequences each."""
-    rng = np.random.default_rng(0)
+def _outputs(model: Model, seed: int = 0) -> list[F32]:
+    """Of all phases, on two windows with three sequences each: states, then logits."""
+    rng = np.random.default_rng(seed)
     dims = model.dims
     features = rng.standard_normal((2, dims.n_mels, dims.n_frames), np.float32)
     states = model.encode(features)
@@ -92,8 +96,11 @@ def test_a_kernel_that_refuses_is_replaced(
     library = load_library(build.path)
     right = Library.function
 
+    # A C function, as several steps are one call of the library.
+    no = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(lambda address: 1)
+
     def refuse(self: Library, name: str) -> Callable[[int], int]:
-        return (lambda address: 1) if name == "cpu_linear_int8" else right(self, name)
+        return no if name == "cpu_linear_int8" else right(self, name)
 
     monkeypatch.setattr(Library, "function", refuse)
     model = _model(checkpoint, None)
@@ -107,6 +114,88 @@ def test_a_kernel_that_refuses_is_replaced(
     assert {event.kernel for event in events} == {"cpu_linear_int8"}
     # One for each op, though it ran several times.
     assert len(events) == len({(event.phase, event.op) for event in events})
+
+
+def test_steps_as_one_call_are_the_same_steps(
+    cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = _model(checkpoint, True)
+    found = _outputs(joined)
+    monkeypatch.setattr(CpuKernels, "join", lambda self, steps: list(steps))
+    single = _model(checkpoint, True)
+    for mine, theirs in zip(found, _outputs(single), strict=True):
+        assert np.array_equal(mine, theirs)
+    counts = [model.machine.usage.since(Usage()).ops for model in (joined, single)]
+    assert counts[0] == counts[1]
+
+
+def _steps(joined: Sequence[object]) -> int:
+    return sum(len(step._steps) if isinstance(step, KernelRun) else 1 for step in joined)
+
+
+def test_what_lies_between_steps_on_numpy_is_one_call(
+    cpu_home: Path, checkpoint: Checkpoint
+) -> None:
+    model = _model(checkpoint, True)
+    graph = build_step(model.dims, precision="int8")
+    states = {t.name: np.zeros(t.shape, np.float32) for t in graph.role("state")}
+    plan = Plan(graph, model._weights, states, model.machine)
+    assert _steps(plan._joined) == len(graph.ops)
+    assert all(isinstance(step, KernelRun) for step in plan._joined)
+    assert len(plan._joined) == -(-len(graph.ops) // 32)
+
+
+def test_only_int8_models_round_more_than_float32(cpu_home: Path, checkpoint: Checkpoint) -> None:
+    machine = make_machine(None, checkpoint.dims, "float32", cpu_kernels=True)
+    model = Model(checkpoint, "float32", machine)
+    _outputs(model)
+    placement = machine.usage.since(Usage())
+    assert placement.ops["attention"].keys() == {"cpu_attention"}
+    assert {cache.dtype for cache in model._cross.states.values()} == {np.dtype(np.float32)}
+    model = _model(checkpoint, True)
+    _outputs(model)
+    has = load_library(find_library()).has("cpu_attention_int16", load_library(find_library()).isa)
+    name = "cpu_attention_int16" if has else "cpu_attention"
+    assert model.machine.usage.since(Usage()).ops["attention"].keys() == {name}
+    assert {cache.dtype for cache in model._cross.states.values()} == {np.dtype(np.float16)}
+    assert {cache.dtype for cache in _model(checkpoint, False)._cross.states.values()} <= {
+        np.dtype(np.float32)
+    }
+
+
+PRECISIONS: tuple[tuple[Precision, bool], ...] = (
+    ("float32", False), ("int8", True), ("int8", False),
+)  # fmt: skip
+
+
+def test_rounding_more_than_float32_does_not_show_in_int8(
+    cpu_home: Path, checkpoint: Checkpoint
+) -> None:
+    """Attention in 16-bit integers and float16 caches: no further from float32 than NumPy is.
+
+    Which way a row rounds to int8 is chance: logits of one recording are up to a fifth nearer or
+    further, those of several are not.
+    """
+    models = [
+        Model(checkpoint, p, make_machine(None, checkpoint.dims, p, cpu_kernels=kernels))
+        for p, kernels in PRECISIONS
+    ]
+    squares: list[tuple[float, float]] = []
+    for seed in range(6):
+        exact, ours, numpy = (_outputs(model, seed) for model in models)
+        for reference, mine, theirs in zip(exact, ours, numpy, strict=True):
+            off = (float(np.square(x - reference).mean()) for x in (mine, theirs))
+            squares.append((next(off), next(off)))
+    states = np.sqrt(np.sum(squares[::4], axis=0))
+    logits = np.sqrt(np.sum([each for i, each in enumerate(squares) if i % 4], axis=0))
+    assert states[0] < 1.01 * states[1]
+    assert logits[0] < 1.1 * logits[1]
+
+
+def find_library() -> Path:
+    build = find_build()
+    assert build is not None
+    return build.path
 
 
 def test_nothing_built_is_nothing_used(cache_home: Path, checkpoint: Checkpoint) -> None:

@@ -43,7 +43,11 @@ def library(cpu_home: Path) -> Iterator[Library]:
 
 def test_all_kernels_pass_in_every_instruction_set(library: Library) -> None:
     found = {(e.kernel, e.isa): e.failure for e in read_evidence()}
-    assert set(found) == {(f"cpu_{kind}", isa) for kind in BINDERS for isa in library.isas}
+    expected = {(f"cpu_{kind}", isa) for kind in BINDERS for isa in library.isas}
+    # There are none where they would not pay.
+    vnni = [isa for isa in library.isas if isa in ("avx512_vnni", "amx")]
+    expected -= {("cpu_attention_int16", isa) for isa in library.isas if isa not in vnni}
+    assert set(found) == expected
     assert set(found.values()) == {None}
 
 
@@ -114,6 +118,20 @@ def test_a_kernel_that_does_nothing(library: Library, monkeypatch: pytest.Monkey
     found, _ = run_case(library, _case("quantize_rows"))
     assert found is not None
     assert "values differ" in found
+
+
+def test_small_errors_of_many_outputs_are_seen_in_the_mean(library: Library) -> None:
+    cases = list(CASES["attention"](np.random.default_rng(0)))
+    many = next(case for case in cases if case.outputs[0].size >= 1000)
+    few = next(case for case in cases if case.name == "times 6 (2, 5, 16)")
+    found, worst = run_case(library, many)
+    assert found is None
+    assert 0 < worst < 1
+    assert run_case(library, replace(many, rms_share=worst))[0] is None
+    failure, _ = run_case(library, replace(many, rms_share=worst / 100))
+    assert failure is not None
+    assert "times what is allowed in the mean" in failure
+    assert run_case(library, replace(few, rms_share=worst / 100))[0] is None
 
 
 def test_sums_that_int32_might_not_hold_are_refused(library: Library) -> None:

@@ -1,0 +1,46 @@
+"""Batches on the CPU kernels: each window to the bit what it is alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from make_checkpoint import Recipe
+
+from whisper_npu.model.checkpoint import load_checkpoint
+from whisper_npu.runtime.machine import make_machine
+from whisper_npu.runtime.model import Model
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_a_window_of_a_batch_is_to_the_bit_what_it_is_alone(
+    cpu_home: Path, seeded_directory: Callable[[Recipe], Path], group: int
+) -> None:
+    checkpoint = load_checkpoint(seeded_directory(Recipe("nano")))
+    dims = checkpoint.dims
+    model = Model(checkpoint, "int8", make_machine(None, dims, "int8", cpu_kernels=True))
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((5, dims.n_mels, dims.n_frames), np.float32)
+    prompt, nexts = rng.integers(0, 50, (5, 3)), rng.integers(0, 50, (4, 5, group))
+    order = rng.integers(0, group, (5, group))
+
+    def logits(windows: list[int]) -> np.ndarray:
+        """Of every step, for windows that are decoded together; half of five leave."""
+        session = model.decoder(model.encode(features[windows]), group)
+        found = [np.repeat(session.prefill(prompt[windows], [2])[:, 0], group, axis=0)]
+        for step in range(4):
+            n = len(windows)
+            session.reorder((order[windows] + group * np.arange(n)[:, None]).ravel())
+            found.append(session.step(nexts[step, windows].ravel()).copy())
+            if step == 1 and n > 1:
+                session.keep(np.array([0, 2, 4]))
+                windows = [windows[i] for i in (0, 2, 4)]
+        return np.concatenate([rows[:group] for rows in found] + [rows[-group:] for rows in found])
+
+    together = logits([0, 1, 2, 3, 4])
+    alone = [logits([window]) for window in (0, 4)]
+    half = len(together) // 2
+    assert np.array_equal(together[:half], alone[0][:half])
+    assert np.array_equal(together[half:], alone[1][half:])

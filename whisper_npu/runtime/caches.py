@@ -1,0 +1,87 @@
+"""The keys and values that the decoder attends to: of the windows, and of the tokens so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from whisper_npu.model import builders
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.runtime.network import Network
+from whisper_npu.runtime.plan import Observer
+
+
+class CrossCache:
+    """Keys and values of the encoder states of up to ``n_audio`` windows, for all decoder layers.
+
+    They are computed window by window: one plan for each takes less memory than one for every size
+    of a batch, and no more time. A window that is already here is moved, not computed again.
+    """
+
+    def __init__(self, network: Network, n_audio: int) -> None:
+        self.n_audio = n_audio
+        graph = builders.build_cross_kv(network.dims, precision=network.precision)
+        cpu = network.machine.cpu
+        dtype = np.float32 if cpu is None or not cpu.reads_halves else np.float16
+        self.states = {
+            t.name: np.empty((n_audio, *t.shape[1:]), dtype) for t in graph.role("state")
+        }
+        self._plans = [network.plan(graph, self.slots(i, i + 1)) for i in range(n_audio)]
+        # The states that each slot was computed from. As they are kept, no others get their place
+        # in memory, by which they are known.
+        self._sources: list[F32 | None] = [None] * n_audio
+
+    def slots(self, start: int, stop: int) -> dict[str, F32]:
+        """The keys and values of windows ``start`` to ``stop``."""
+        return {name: cache[start:stop] for name, cache in self.states.items()}
+
+    def fill(self, states: F32 | Sequence[F32], observe: Observer | None = None) -> None:
+        """Have the windows of ``states`` in the first slots; with ``observe`` all are computed."""
+        for slot, window in enumerate(states):
+            held = None if observe is not None else self._find(window, slot)
+            if held is not None:
+                self._move(held, slot)
+            else:
+                self._plans[slot](observe, states=window[None])
+                self._sources[slot] = window
+
+    def _find(self, window: F32, start: int) -> int | None:
+        """The first slot from ``start`` on that has the keys and values of a window."""
+        for slot, source in enumerate(self._sources[start:], start):
+            if source is not None and _same_memory(source, window):
+                return slot
+        return None
+
+    def _move(self, source: int, target: int) -> None:
+        if source != target:
+            for cache in self.states.values():
+                cache[target] = cache[source]
+            self._sources[target] = self._sources[source]
+
+    def keep(self, windows: I64) -> None:
+        """Move some windows, in ascending order, to the first slots."""
+        for target, source in enumerate(windows.tolist()):
+            self._move(source, target)
+
+
+def _same_memory(a: F32, b: F32) -> bool:
+    return (a.ctypes.data, a.shape, a.strides) == (b.ctypes.data, b.shape, b.strides)
+
+
+class OwnCache:
+    """Keys and values of the tokens of up to ``sequences`` sequences, for all decoder layers."""
+
+    def __init__(self, dims: ModelDimensions, sequences: int) -> None:
+        self.sequences = sequences
+        tensors = [t for t in builders.build_step(dims).role("state") if t.name.startswith("self.")]
+        # In one array, so that sequences are moved in one go: [2 n_layer, sequences, n_head, n_ctx,
+        # d_head].
+        self._all = np.empty((len(tensors), sequences, *tensors[0].shape[1:]), np.float32)
+        self.states = {t.name: cache for t, cache in zip(tensors, self._all, strict=True)}
+
+    def copy(self, source: I64, target: I64, start: int, stop: int) -> None:
+        """Copy positions ``start`` to ``stop`` of some sequences to others; all are read before any
+        is written."""
+        self._all[:, target, :, start:stop] = self._all[:, source, :, start:stop]
