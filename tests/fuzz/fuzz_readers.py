@@ -9,7 +9,7 @@ beyond the limit ends up in --crashes as the model that caused it.
 
 ``random`` mutates the seeds. ``atheris`` (``pip install atheris``; there are wheels for Python 3.11
 on) also keeps inputs that reach new code, and stops at the first crash.
-The tokenizers library does not give back 24 to 35 KB for each vocabulary that has encoded something:
+The tokenizers library does not give back 24 to 35 KB for each vocabulary that encoded something:
 give a process no more than 500,000 inputs.
 ``--write-seeds`` makes the seeds anew.
 """

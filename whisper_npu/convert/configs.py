@@ -29,7 +29,10 @@ def load_tokenizer(
         file = Path(folder, "tokenizer.json")
         try:
             file.write_text(text, encoding="utf-8")
-            return Tokenizer.from_dir(folder, n_vocab, generation)
+            tokenizer = Tokenizer.from_dir(folder, n_vocab, generation)
+            # What only encoding needs is read at the first text: a model that is made has it all.
+            tokenizer.encode(" ")
+            return tokenizer
         except UnicodeEncodeError as error:
             raise ModelError(f"{source}: the vocabulary is not Unicode text") from error
         except ModelError as error:

@@ -66,7 +66,9 @@ class _Rooms:
     NumPy asks for huge pages from 4 MB on, which take a fraction of the time to make.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
+        # No block is larger than all that the file has.
+        self._size = min(_BLOCK, largest)
         self._lock = threading.Lock()
         self._block = np.empty(0, np.uint8)
 
@@ -74,7 +76,7 @@ class _Rooms:
         room = -(-size // _ALIGNMENT) * _ALIGNMENT
         with self._lock:
             if room > self._block.size:
-                self._block = np.empty(_BLOCK, np.uint8)
+                self._block = np.empty(max(room, self._size), np.uint8)
             taken, self._block = self._block[:size], self._block[room:]
         return taken
 
@@ -104,7 +106,7 @@ class SafetensorsFile:
             for name, entry in header.items()
             if name != "__metadata__"
         }
-        self._rooms = _Rooms()
+        self._rooms = _Rooms(path.stat().st_size)
 
     def read(self, name: str, rows: slice | None = None) -> NDArray[Any]:
         """A tensor that is no scalar: int8 as it is, all others as float32.
