@@ -38,7 +38,13 @@ def variables(threads: int, own: Mapping[str, str]) -> dict[str, str]:
     limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
     # Models are folders: nobody needs a network.
     offline = {"HF_HUB_OFFLINE": "1"}
-    return {**os.environ, **limits, **offline, "PYTHONPATH": str(TOOLS), **own}
+    inherited = {
+        # Installed packages have bytecode; a checkout has it from the second start on.
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return {**inherited, **limits, **offline, "PYTHONPATH": str(TOOLS), **own}
 
 
 class Worker:

@@ -28,9 +28,10 @@ PLAIN: dict[str, Any] = {
 
 
 def load(model: Path, threads: int, precision: str, cpu_kernels: bool) -> Runtime:
-    """NumPy and the kernels take their threads from the environment."""
     try:
-        return Ours(Transcriber(model, precision=precision, cpu_kernels=cpu_kernels))
+        return Ours(
+            Transcriber(model, precision=precision, cpu_kernels=cpu_kernels, threads=threads)
+        )
     except KernelError as error:
         raise Unsupported(str(error)) from error
 

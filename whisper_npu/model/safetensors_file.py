@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -92,6 +93,7 @@ class SafetensorsFile:
         self.path = path
         try:
             with path.open("rb") as file:
+                self._rooms = _Rooms(os.fstat(file.fileno()).st_size)
                 length = int.from_bytes(file.read(8), "little")
                 if length > _LARGEST_HEADER:
                     raise ValueError(f"a header of {length} bytes")
@@ -106,7 +108,6 @@ class SafetensorsFile:
             for name, entry in header.items()
             if name != "__metadata__"
         }
-        self._rooms = _Rooms(path.stat().st_size)
 
     def read(self, name: str, rows: slice | None = None) -> NDArray[Any]:
         """A tensor that is no scalar: int8 as it is, all others as float32.
