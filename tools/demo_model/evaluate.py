@@ -179,12 +179,18 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0)
     parser.add_argument("--beam-size", type=int, help="greedy if not given")
     parser.add_argument("--no-fallback", action="store_true", help="temperature 0 only")
+    parser.add_argument("--batch-size", type=int, help="windows at a time (backend own)")
+    parser.add_argument("--no-previous-text", action="store_true")
     parser.add_argument("--recording", type=Path, help="another recording ...")
     parser.add_argument("--text", default="", help="... and what is said in it")
     options = parser.parse_args()
     keywords: dict[str, Any] = {"temperature": 0.0} if options.no_fallback else {}
     if options.beam_size is not None:
         keywords["beam_size"] = options.beam_size
+    if options.batch_size is not None:
+        keywords["batch_size"] = options.batch_size
+    if options.no_previous_text:
+        keywords["condition_on_previous_text"] = False
     backend = own_runtime if options.backend == "own" else openai_runtime
     run = backend(options.model, options.precision, **keywords)
     speech = options.work_dir / "speech"
