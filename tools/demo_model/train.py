@@ -362,6 +362,7 @@ def main() -> None:
     parser.add_argument("--easy-until", type=float, default=Options.easy_until)
     parser.add_argument("--hard-from", type=float, default=Options.hard_from)
     parser.add_argument("--decoder-only", action="store_true")
+    parser.add_argument("--smoothing", type=float, default=Options.smoothing)
     parser.add_argument("--resume", action="store_true")
     Trainer(Options(**vars(parser.parse_args()))).run()
 
