@@ -19,7 +19,8 @@ from whisper_npu.npu.registry import FileStatus
 from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.accelerator import product_shape
 from whisper_npu.runtime.cost import HostRates, KernelRates, gemm_seconds, numpy_seconds
-from whisper_npu.runtime.planner import PlannedOp, Planner, Policy
+from whisper_npu.runtime.planner import PlannedOp, Planner, Policy, on_cpu_kernels
+from whisper_npu.runtime.usage import NUMPY
 
 HOST = HostRates(flops=1e9, bytes_per_second=1e9)
 FAST = KernelRates(1e-6, 1e12, 1e12, 1e12, "test")
@@ -225,3 +226,17 @@ def test_what_is_missing_is_grouped_by_reason() -> None:
     rest_named = ", ".join(f"step/{name}" for name in rest)
     expected = f"(step/{first}: odd; {rest_named}: the registry has no kernel for it); "
     assert expected in str(raised.value)
+
+
+def test_cpu_kernels_take_what_is_left_to_numpy_and_nothing_else() -> None:
+    placed = [
+        PlannedOp("encode", op, kind, backend, "why", 0, 0, 0, 0, 1.0)
+        for op, kind, backend in (
+            ("a", "linear_int8", NUMPY),
+            ("b", "linear_int8", "gemm_int8_64x64x64"),
+            ("c", "gelu", NUMPY),
+        )
+    ]
+    found = list(on_cpu_kernels(placed, {"linear_int8": "cpu_linear_int8"}))
+    assert [op.backend for op in found] == ["cpu_linear_int8", "gemm_int8_64x64x64", NUMPY]
+    assert found[1:] == placed[1:]
