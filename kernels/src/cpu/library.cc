@@ -78,12 +78,16 @@ constexpr int64_t kPackedBytes = 256 * 1024;
 // Items for each thread, so that one that is held up leaves its share to others.
 constexpr int64_t kItemsPerThread = 4;
 
+// Bytes of weights for an item of few rows, so that all threads read what lies close together.
+constexpr int64_t kItemBytes = 1 << 18;
+
 void linear_few_rows(const LinearInt8 &a) {
   constexpr int64_t kUnit = 16;
   const int threads = get_threads();
   const bool shared = a.m * a.n * a.k >= kSharedProducts;
-  const int64_t items =
-      shared ? least(ceil_div(a.n, kUnit), threads == 1 ? 1 : threads * kItemsPerThread) : 1;
+  const int64_t enough =
+      threads == 1 ? 1 : most(threads * kItemsPerThread, a.n * a.k / kItemBytes);
+  const int64_t items = shared ? least(ceil_div(a.n, kUnit), enough) : 1;
   parallel(items, threads, [&](int64_t item, int) {
     const Part part(a.n, items, kUnit, item);
     integers().linear_columns(a, part.first, part.last);
