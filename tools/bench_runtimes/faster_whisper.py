@@ -25,6 +25,11 @@ def load(model: Path, threads: int, compute_type: str) -> Runtime:
     return FasterWhisper(loaded)
 
 
+def _max_length(n_tokens: int) -> int:
+    """CTranslate2's limit for so many tokens after the prompt: it halves it."""
+    return 2 * n_tokens
+
+
 class FasterWhisper(Runtime):
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -52,7 +57,7 @@ class FasterWhisper(Runtime):
             states,
             [self._prompt] * states.shape[0],
             beam_size=beam_size,
-            max_length=2 * n_tokens,  # it halves this
+            max_length=_max_length(n_tokens),
             suppress_blank=False,
             suppress_tokens=[],
         )
@@ -66,7 +71,8 @@ class FasterWhisper(Runtime):
             recording,
             language=LANGUAGE,
             without_timestamps=True,
-            max_new_tokens=n_tokens,
+            # To which it adds the length of the prompt.
+            max_new_tokens=_max_length(n_tokens) - len(self._prompt),
             temperature=0.0,
             beam_size=1,
             suppress_tokens=[],
