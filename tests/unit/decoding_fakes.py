@@ -16,6 +16,7 @@ from whisper_npu.audio import N_FRAMES
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.ops.choice import top_logprobs
 from whisper_npu.tokenizer import Tokenizer
 
 LANGUAGES = ["en", "de", "ja"]
@@ -65,6 +66,13 @@ def dimensions(n_text_ctx: int = 64, **changes: int) -> ModelDimensions:
     return ModelDimensions(**{**values, **changes})
 
 
+def likeliest(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The op as a function."""
+    tokens, logprobs = np.empty((len(logits), k), np.int64), np.empty((len(logits), k), np.float32)
+    top_logprobs(logits, tokens, logprobs)
+    return tokens, logprobs
+
+
 class FakeSession:
     """Keeps the tokens of every sequence and asks the script for logits."""
 
@@ -96,6 +104,9 @@ class FakeSession:
         ]
         windows = np.repeat(self.windows, self.group).tolist()
         return np.array([self._logits(*pair) for pair in zip(windows, self.contexts, strict=True)])
+
+    def likeliest(self, logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return likeliest(logits, k)
 
     def reorder(self, source: np.ndarray) -> None:
         self.contexts = [self.contexts[i] for i in source.tolist()]

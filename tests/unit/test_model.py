@@ -11,6 +11,7 @@ import pytest
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.runtime.caches import CrossCache, OwnCache
 from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.session import DecoderSession
 
 TOKENS = np.random.RandomState(5).randint(0, 50, (2, 12))
 # float32 rounding of a few dozen operations on values of order 1 to 10.
@@ -55,6 +56,29 @@ def test_steps_continue_a_prefill(model: Model, states: np.ndarray) -> None:
     for i in range(5, 12):
         assert session.position == i
         np.testing.assert_allclose(session.step(TOKENS[:, i]), expected[:, i], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_likeliest_tokens(model: Model, states: np.ndarray, k: int) -> None:
+    session = model.decoder(states)
+    opening = session.prefill(TOKENS[:, :5], [0, 4])[:, 1].copy()
+    # What a prompt gave, what a step gave and a rule then changed, and that again in fewer windows.
+    check_likeliest(session, opening, k)
+    logits = session.step(TOKENS[:, 5])
+    logits[:, 7:40] = -np.inf
+    check_likeliest(session, logits, k)
+    session.keep(np.array([1]))
+    check_likeliest(session, session.step(TOKENS[1:, 6]), k)
+
+
+def check_likeliest(session: DecoderSession, logits: np.ndarray, k: int) -> None:
+    expected = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    wide = logits.astype(np.float64)
+    tokens, logprobs = session.likeliest(logits, k)
+    np.testing.assert_array_equal(tokens, expected)
+    log_sums = np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    exact = np.take_along_axis(wide, expected, axis=1) - log_sums
+    np.testing.assert_allclose(logprobs, exact, atol=2e-6)
 
 
 def test_a_group_shares_its_audio_and_prompt(model: Model, states: np.ndarray) -> None:

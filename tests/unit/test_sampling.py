@@ -100,8 +100,8 @@ def test_a_window_is_sampled_alike_alone_and_in_a_batch() -> None:
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
 def test_the_temperature_divides_the_logits(temperature: float) -> None:
-    logits = [np.array([0.0, 1.0], np.float32)]
+    logits = np.array([[0.0, 1.0]], np.float32)
     sampler = Sampler(0, [0], temperature, group=1)
-    share = np.mean([sampler(logits, step, np.array([0]))[0] for step in range(3000)])
+    share = np.mean([sampler(logits, [0], step, [0])[0][0] for step in range(3000)])
     expected = 1 / (1 + np.exp(-1 / temperature))
     assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 3000)

@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from tests.unit.decoding_fakes import likeliest
 from whisper_npu.decoding.search import (
     BeamSearch,
     Candidate,
     GreedySearch,
     Sampler,
     Search,
+    TakeLikeliest,
     rank,
-    take_likeliest,
-    token_logprobs,
-    top_tokens,
     windows_to_keep,
 )
+from whisper_npu.ops.choice import token_logprobs, top_tokens
 
 EOT, N_VOCAB = 0, 7
 
@@ -62,7 +62,7 @@ def logprob(logits: Table, window: int, tokens: Sequence[int]) -> float:
 
 def test_greedy_takes_the_likeliest_until_the_end() -> None:
     logits = table(4)
-    search = GreedySearch(3, 1, EOT, take_likeliest)
+    search = GreedySearch(3, 1, EOT, TakeLikeliest(likeliest))
     run(search, logits, [0, 1, 2], 1, 40)
     for window, (candidate,) in enumerate(search.candidates()):
         expected: list[int] = []
@@ -74,7 +74,7 @@ def test_greedy_takes_the_likeliest_until_the_end() -> None:
 
 
 def test_greedy_is_complete_when_all_have_ended() -> None:
-    search = GreedySearch(2, 1, EOT, take_likeliest)
+    search = GreedySearch(2, 1, EOT, TakeLikeliest(likeliest))
     ends, goes_on = np.eye(N_VOCAB, dtype=np.float32)[[EOT, 3]] * 9
     search.update(np.array([ends, goes_on]))
     assert not search.completed
@@ -88,9 +88,9 @@ def test_greedy_is_complete_when_all_have_ended() -> None:
 
 def test_the_first_of_equal_tokens_is_taken() -> None:
     logits = np.zeros((1, 4), np.float32)
-    assert take_likeliest(list(logits), 0, np.array([0])) == [0]
-    assert top_tokens(np.float32([[1, 5, 5, 0, 5, 1]]), 4).tolist() == [[1, 2, 4, 0]]
-    assert top_tokens(np.float32([[-np.inf, 2, -np.inf, -np.inf]]), 3).tolist() == [[1, 0, 2]]
+    assert top_tokens(logits[0], 1).tolist() == [0]
+    assert top_tokens(np.float32([1, 5, 5, 0, 5, 1]), 4).tolist() == [1, 2, 4, 0]
+    assert top_tokens(np.float32([-np.inf, 2, -np.inf, -np.inf]), 3).tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize("n_vocab", [7, 512 * 6, 500, 5000])
@@ -100,7 +100,8 @@ def test_top_tokens_of_random_rows(n_vocab: int) -> None:
     logits[10:] = np.round(logits[10:])  # equal ones
     logits[:, n_vocab // 3 : n_vocab // 2] = -np.inf
     expected = np.argsort(-logits, axis=1, kind="stable")[:, :6]
-    assert np.array_equal(top_tokens(list(logits), 6), expected)
+    for k in (1, 6):
+        assert np.array_equal([top_tokens(row, k) for row in logits], expected[:, :k])
 
 
 def test_logprobs_are_those_of_a_log_softmax() -> None:
@@ -113,7 +114,7 @@ def test_logprobs_are_those_of_a_log_softmax() -> None:
     # Measured: 3.1e-6, half a unit in the last place of values up to 63.
     found = [token_logprobs(*pair) for pair in zip(logits, tokens, strict=True)]
     error = np.array(found) - np.take_along_axis(exact, tokens, 1)
-    assert [token_logprobs(row, 10) for row in logits] == [row[0] for row in found]
+    assert [token_logprobs(row, np.array([10])) for row in logits] == [row[0] for row in found]
     assert abs(error).max() < 6e-6
 
 
@@ -149,7 +150,7 @@ def logprob_of(logits: np.ndarray, token: int) -> float:
 def test_beam_search_is_that_of_a_plain_one(beam_size: int, patience: float | None) -> None:
     for seed in range(15):
         logits = table(seed, eot_bias=seed % 3 - 1.0)
-        search = BeamSearch(1, beam_size, patience, EOT)
+        search = BeamSearch(1, beam_size, patience, EOT, likeliest)
         run(search, logits, [0], beam_size, 6)
         candidates = search.candidates()[0]
         expected = plain_beam_search(logits, beam_size, round(beam_size * (patience or 1)), 6)
@@ -159,8 +160,8 @@ def test_beam_search_is_that_of_a_plain_one(beam_size: int, patience: float | No
 
 
 def test_a_beam_of_one_is_greedy() -> None:
-    greedy = GreedySearch(1, 1, EOT, take_likeliest)
-    beam = BeamSearch(1, 1, None, EOT)
+    greedy = GreedySearch(1, 1, EOT, TakeLikeliest(likeliest))
+    beam = BeamSearch(1, 1, None, EOT, likeliest)
     for search in (greedy, beam):
         run(search, table(1), [0], 1, 30)
     (a,), (b,) = greedy.candidates()[0], beam.candidates()[0]
@@ -172,11 +173,11 @@ def test_a_beam_of_one_is_greedy() -> None:
 def test_windows_are_searched_alike_alone_and_together(patience: float | None) -> None:
     # Windows end at different steps; those that have ended wait for the others.
     logits = table(3, eot_bias=1.0)
-    together = BeamSearch(4, 3, patience, EOT)
+    together = BeamSearch(4, 3, patience, EOT, likeliest)
     run(together, logits, [0, 1, 2, 3], 3, 12)
     lengths = set()
     for window in range(4):
-        alone = BeamSearch(1, 3, patience, EOT)
+        alone = BeamSearch(1, 3, patience, EOT, likeliest)
         run(alone, logits, [window], 3, 12)
         lengths.add(alone.tokens.shape[1])
         assert alone.candidates()[0] == together.candidates()[window]
@@ -203,10 +204,10 @@ def run_narrowing(search: Search, logits: Table, n: int, group: int) -> list[lis
 @pytest.mark.parametrize(
     ("make", "group"),
     [
-        (lambda n: GreedySearch(n, 1, EOT, take_likeliest), 1),
+        (lambda n: GreedySearch(n, 1, EOT, TakeLikeliest(likeliest)), 1),
         (lambda n: GreedySearch(n, 2, EOT, Sampler(3, range(8)[:n], 1.0, 2)), 2),
-        (lambda n: BeamSearch(n, 3, None, EOT), 3),
-        (lambda n: BeamSearch(n, 2, 2.0, EOT), 2),
+        (lambda n: BeamSearch(n, 3, None, EOT, likeliest), 3),
+        (lambda n: BeamSearch(n, 2, 2.0, EOT, likeliest), 2),
     ],
 )
 def test_windows_that_are_complete_leave(make: Callable[[int], Search], group: int) -> None:
@@ -243,7 +244,7 @@ def test_which_windows_stay() -> None:
 
 @pytest.mark.parametrize(("patience", "n"), [(None, 4), (2.0, 8), (0.5, 2)])
 def test_patience_decides_how_many_must_end(patience: float | None, n: int) -> None:
-    search = BeamSearch(1, 4, patience, EOT)
+    search = BeamSearch(1, 4, patience, EOT, likeliest)
     run(search, table(0, eot_bias=1.0), [0], 4, 30)
     assert search.completed
     candidates = search.candidates()[0]
@@ -258,7 +259,7 @@ def logprob_of_end(candidate: Candidate) -> float:
 
 
 def test_sequences_that_do_not_end_are_candidates_best_first() -> None:
-    search = BeamSearch(1, 3, None, EOT)
+    search = BeamSearch(1, 3, None, EOT, likeliest)
     run(search, table(0, eot_bias=-50.0), [0], 3, 5)
     assert not search.completed
     candidates = search.candidates()[0]
@@ -296,7 +297,7 @@ def test_beam_search_is_openais(beam_size: int, patience: float | None) -> None:
 
     for seed in range(25):
         logits = table(seed, eot_bias=seed % 4 - 1.0)
-        ours = BeamSearch(1, beam_size, patience, EOT)
+        ours = BeamSearch(1, beam_size, patience, EOT, likeliest)
         orders = run(ours, logits, [0], beam_size, 10)
 
         caches = Caches()
@@ -322,7 +323,7 @@ def test_greedy_and_ranking_are_openais() -> None:
     torch = pytest.importorskip("torch")
     for seed in range(40):
         logits = table(seed)
-        ours = GreedySearch(1, 2, EOT, take_likeliest)
+        ours = GreedySearch(1, 2, EOT, TakeLikeliest(likeliest))
         run(ours, lambda w, s, f=logits: f(0, s), [0], 2, 10)
         theirs = whisper.decoding.GreedyDecoder(0.0, EOT)
         tokens, sums = torch.full((2, 1), 3), torch.zeros(2)

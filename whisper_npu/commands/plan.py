@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 DEVICES = ("cpu", "npu", "phoenix", "software")
 _COLUMNS = "{:<10} {:<24} {:<16} {:<20} {:>3} {:>11} {:>11} {:>12} {:>9}  {}"
-# Phases that run once for each window, and the one that runs for each token.
+# Phases that run once for each window, and those that run for each token.
 _WINDOW = ("mel", "encoder", "cross_kv", "prefill")
-_TOKEN = ("step",)
+_TOKEN = ("step", "choice")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from whisper_npu.cpu.library import (
     Scratch,
     SplitHeads,
     StoreCache,
+    TopLogprobs,
 )
 from whisper_npu.runtime.numpy_ops import Array, Bound
 
@@ -179,6 +180,17 @@ def _over_cache(place: Place, b: Bound, position: Array | None) -> ctypes.Struct
     return args
 
 
+def _top_logprobs(place: Place, b: Bound) -> ctypes.Structure | None:
+    (x,), (tokens, logprobs) = b.inputs, b.outputs
+    if not _all_lie({np.float32: (x, logprobs), np.int64: (tokens,)}):
+        return None
+    args = TopLogprobs(
+        *map(_address, (x, tokens, logprobs)), *x.shape, tokens.shape[1], place.scratch.address
+    )
+    place.scratch.reserve(-(-place.library.top_logprobs_scratch(args) // place.scratch.threads))
+    return args
+
+
 # By kernel: most are named after the kind of op that they are for.
 BINDERS: Mapping[str, Binder] = {
     "quantize_rows": _quantize_rows,
@@ -194,4 +206,5 @@ BINDERS: Mapping[str, Binder] = {
     "attention_int16": _attention,
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
+    "top_logprobs": _top_logprobs,
 }

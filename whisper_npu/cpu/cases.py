@@ -101,6 +101,7 @@ _PRODUCTS = (
     (1, 1, 1), (1, 384, 384), (1, 1536, 50), (1, 5120, 6), (2, 240, 33), (3, 65, 7), (4, 63, 64),
     (5, 64, 130), (6, 128, 5), (7, 7, 19), (8, 384, 65), (12, 127, 64), (13, 64, 64), (14, 66, 65),
     (16, 384, 384), (33, 129, 63), (37, 240, 200), (64, 1536, 66), (97, 192, 128), (520, 66, 70),
+    (1, 384, 7001),
 )  # fmt: skip
 
 
@@ -346,6 +347,46 @@ def _split_heads(rng: Random) -> Iterator[Case]:
                     yield Case(f"{of} {y.shape} {out.dtype}", op, (y,), (out,))
 
 
+def _top_logprobs(rng: Random) -> Iterator[Case]:
+    for m, n, k in (
+        (1, 1, 1), (3, 7, 7), (2, 513, 6), (5, 3000, 1), (40, 700, 6), (2, 51866, 1), (3, 51865, 6),
+    ):  # fmt: skip
+        op = Op("tokens", "top_logprobs", ("x",), ("tokens", "logprobs"), (("k", k),))
+        for name, x in _logits(rng, (m, n)):
+            yield Case(
+                f"{name} {m}x{n}, {k}", op, (x,),
+                (np.empty((m, k), np.int64), np.empty((m, k), np.float32)),
+                allowed=partial(_logprobs_bound, x, k),
+            )  # fmt: skip
+
+
+def _logits(rng: Random, shape: tuple[int, int]) -> Iterator[tuple[str, F32]]:
+    yield from floats(rng, shape)
+    some = rng.standard_normal(shape, np.float32) * np.float32(6)
+    yield "of a model", some
+    yield "equal ones", np.round(some)
+    yield "all equal", np.full(shape, -3, np.float32)
+    forbidden = np.where(rng.random(shape) < 0.5, some, -np.inf).astype(np.float32)
+    forbidden[:, shape[1] // 3 : shape[1] // 2] = -np.inf
+    yield "half forbidden", forbidden
+    few = np.full(shape, -np.inf, np.float32)
+    few[:, -1] = some[:, 0]
+    few[:, shape[1] // 2] = some[:, -1]
+    yield "few allowed", few
+    yield "none allowed", np.full(shape, -np.inf, np.float32)
+
+
+def _logprobs_bound(x: F32, k: int) -> Array:
+    """Roundings of differences from the largest, of their exponentials, and of the sum."""
+    wide = np.sort(x.astype(np.float64), axis=1)[:, ::-1]
+    below = np.where(np.isfinite(wide), wide - wide[:, :1], -1e5)
+    weights = np.exp(below)
+    weights /= weights.sum(axis=1, keepdims=True)
+    of_sum = 64 - 4 * (weights * below).sum(axis=1, keepdims=True)
+    bound: Array = _EPSILON * (of_sum - 4 * (below[:, :k] + np.log(weights[:, :1])))
+    return bound
+
+
 CASES: Mapping[str, Callable[[Random], Iterator[Case]]] = {
     "quantize_rows": _quantize_rows,
     "linear_int8": _linear_int8,
@@ -363,4 +404,5 @@ CASES: Mapping[str, Callable[[Random], Iterator[Case]]] = {
     "split_heads": _split_heads,
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
+    "top_logprobs": _top_logprobs,
 }

@@ -189,6 +189,8 @@ def _open(path: Path, usage: Usage) -> CpuKernels | None:
     if not kinds:
         return None
     library.threads = kernel_threads()
+    # INT8 models have kernels for all ops; in others NumPy's threads want the processor in between.
+    library.stay_awake(usage.precision == "int8")
     return CpuKernels(library, kinds, usage)
 
 

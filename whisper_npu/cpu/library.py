@@ -24,6 +24,7 @@ _SCRATCH_SIZES = {
     "cpu_linear_int8_scratch": [c_int64],
     "cpu_attention_scratch": [c_void_p, c_int64],
     "cpu_over_cache_scratch": [c_void_p],
+    "cpu_top_logprobs_scratch": [c_void_p],
 }
 
 
@@ -134,6 +135,15 @@ class OverCache(ctypes.Structure):
     ]  # fmt: skip
 
 
+class TopLogprobs(ctypes.Structure):
+    """``TopLogprobs`` of api.h."""
+
+    _fields_ = [
+        ("x", c_void_p), ("tokens", c_void_p), ("logprobs", c_void_p), ("m", c_int64),
+        ("n", c_int64), ("k", c_int64), ("scratch", c_void_p),
+    ]  # fmt: skip
+
+
 class Call(ctypes.Structure):
     """``Call`` of api.h."""
 
@@ -191,6 +201,10 @@ class Library:
     def threads(self, count: int) -> None:
         self._library.cpu_set_threads(c_int32(count))
 
+    def stay_awake(self, longer: bool) -> None:
+        """Whether threads wait for the next step of a decoder before they sleep."""
+        self._library.cpu_stay_awake(c_int32(longer))
+
     def function(self, name: str) -> Function:
         """A kernel."""
         function = self._library[name]
@@ -213,6 +227,10 @@ class Library:
     def over_cache_scratch(self, args: OverCache) -> int:
         """Bytes of scratch for each thread."""
         return int(self._library.cpu_over_cache_scratch(ctypes.addressof(args)))
+
+    def top_logprobs_scratch(self, args: TopLogprobs) -> int:
+        """Bytes of scratch of all threads together."""
+        return int(self._library.cpu_top_logprobs_scratch(ctypes.addressof(args)))
 
     def _text(self, name: str) -> str:
         return bytes(getattr(self._library, name)()).decode("ascii", "replace")

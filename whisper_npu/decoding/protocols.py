@@ -27,6 +27,11 @@ class Session(Protocol):
         """Feed one more token to every sequence."""
         ...
 
+    def likeliest(self, logits: F32, k: int) -> tuple[I64, F32]:
+        # [n_audio * group, n_vocab], k -> [n_audio * group, k], [n_audio * group, k]
+        """The ``k`` likeliest tokens of each sequence, best first, and their log-probabilities."""
+        ...
+
     def reorder(self, source: I64) -> None:  # [n_audio * group]
         """Sequence i goes on from the cache of sequence ``source[i]``."""
         ...

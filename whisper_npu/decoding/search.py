@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from whisper_npu.decoding.sampling import sample_from, sample_uniforms
 from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.choice import token_logprobs
 
-# Tokens of which at first only the largest logit is looked for.
-_BLOCK = 512
-
-# Logits of the next token of some sequences, step, numbers of the sequences -> tokens.
-Choose = Callable[[Sequence[F32], int, I64], Sequence[int]]
+# Logits, k -> the k likeliest tokens of each row, best first, and their log-probabilities:
+# [n, n_vocab], k -> [n, k], [n, k].
+Likeliest = Callable[[F32, int], tuple[I64, F32]]
+# Logits [n, n_vocab], the rows that matter, step, numbers of these sequences -> the next token of
+# each, and its log-probability.
+Choose = Callable[[F32, Sequence[int], int, Sequence[int]], Sequence[tuple[int, float]]]
 
 
 class Candidate(NamedTuple):
@@ -60,35 +62,40 @@ class GreedySearch:
     def __init__(self, n_audio: int, group: int, eot: int, choose: Choose) -> None:
         self.tokens: I64 = np.empty((n_audio * group, 0), np.int64)
         self._group, self._eot, self._choose = group, eot, choose
-        # Of the sequences that are still decoded: numbers, sums, and which of them have ended.
-        self._sequences = np.arange(n_audio * group)
-        self._sum_logprobs = np.zeros(n_audio * group, np.float32)
-        self._ended = np.zeros(n_audio * group, bool)
+        # Of the sequences that are still decoded: numbers, sums, and which of them have ended. All
+        # of them lists: for few sequences a call of NumPy takes longer than what it does.
+        self._sequences = list(range(n_audio * group))
+        self._sum_logprobs = [0.0] * (n_audio * group)
+        self._ended = [False] * (n_audio * group)
         self._found = [Candidate((), 0.0)] * (n_audio * group)
 
     @property
     def completed(self) -> bool:
-        return bool(self._ended.all())
+        return all(self._ended)
 
     def update(self, logits: F32) -> None:  # [n, n_vocab]
-        growing = np.flatnonzero(~self._ended)
-        rows = [logits[i] for i in growing]
-        chosen = np.full((len(self.tokens), 1), self._eot)
-        found = self._choose(rows, self.tokens.shape[1], self._sequences[growing])
-        for i, row, token in zip(growing.tolist(), rows, found, strict=True):
-            chosen[i] = token
-            self._sum_logprobs[i] += token_logprobs(row, token)
-        self.tokens = np.concatenate([self.tokens, chosen], axis=1)
-        self._ended = chosen[:, 0] == self._eot
+        growing = [place for place, ended in enumerate(self._ended) if not ended]
+        sequences = [self._sequences[place] for place in growing]
+        found = self._choose(logits, growing, self.tokens.shape[1], sequences)
+        chosen = [self._eot] * len(self._ended)
+        for place, (token, logprob) in zip(growing, found, strict=True):
+            chosen[place] = token
+            self._sum_logprobs[place] += logprob
+            self._ended[place] = token == self._eot
+        self.tokens = np.concatenate([self.tokens, np.array([chosen]).T], axis=1)
 
     def narrow(self) -> I64 | None:
-        growing = ~self._ended.reshape(-1, self._group)
+        if not any(self._ended):
+            return None
+        growing = ~np.array(self._ended).reshape(-1, self._group)
         kept = windows_to_keep(np.logical_or.reduce(growing, axis=1))
         if kept is not None:
             self._keep_found()
             rows = rows_of(kept, self._group)
-            self.tokens, self._sequences = self.tokens[rows], self._sequences[rows]
-            self._sum_logprobs, self._ended = self._sum_logprobs[rows], self._ended[rows]
+            self.tokens = self.tokens[rows]
+            self._sequences = [self._sequences[row] for row in rows]
+            self._sum_logprobs = [self._sum_logprobs[row] for row in rows]
+            self._ended = [self._ended[row] for row in rows]
         return kept
 
     def _keep_found(self) -> None:
@@ -96,16 +103,25 @@ class GreedySearch:
         for sequence, tokens, length, logprob in zip(
             self._sequences, self.tokens, lengths, self._sum_logprobs, strict=True
         ):
-            self._found[sequence] = Candidate(tuple(tokens[:length].tolist()), float(logprob))
+            self._found[sequence] = Candidate(tuple(tokens[:length].tolist()), logprob)
 
     def candidates(self) -> list[list[Candidate]]:
         self._keep_found()
         return [self._found[i : i + self._group] for i in range(0, len(self._found), self._group)]
 
 
-def take_likeliest(rows: Sequence[F32], step: int, sequences: I64) -> list[int]:
-    """The token of the largest logit, the first of several."""
-    return [int(row.argmax()) for row in rows]
+class TakeLikeliest:
+    """Takes the token of the largest logit, the first of several."""
+
+    def __init__(self, likeliest: Likeliest) -> None:
+        self._likeliest = likeliest
+
+    def __call__(
+        self, logits: F32, places: Sequence[int], step: int, sequences: Sequence[int]
+    ) -> list[tuple[int, float]]:
+        tokens, logprobs = self._likeliest(logits, 1)
+        found = list(zip(tokens[:, 0].tolist(), logprobs[:, 0].tolist(), strict=True))
+        return [found[place] for place in places]
 
 
 class Sampler:
@@ -115,20 +131,21 @@ class Sampler:
         self._seed, self._seeks = seed, seeks
         self._temperature, self._group = temperature, group
 
-    def __call__(self, rows: Sequence[F32], step: int, sequences: I64) -> list[int]:
+    def __call__(
+        self, logits: F32, places: Sequence[int], step: int, sequences: Sequence[int]
+    ) -> list[tuple[int, float]]:
         uniforms = {
             window: sample_uniforms(
                 self._seed, self._seeks[window], self._temperature, self._group, step
             )
-            for window in dict.fromkeys((sequences // self._group).tolist())
+            for window in dict.fromkeys(sequence // self._group for sequence in sequences)
         }
-        return [
-            sample_from(
-                row / np.float32(self._temperature),
-                uniforms[sequence // self._group][sequence % self._group],
-            )
-            for row, sequence in zip(rows, sequences.tolist(), strict=True)
-        ]
+        found = []
+        for place, sequence in zip(places, sequences, strict=True):
+            row, uniform = logits[place], uniforms[sequence // self._group][sequence % self._group]
+            token = sample_from(row / np.float32(self._temperature), uniform)
+            found.append((token, float(token_logprobs(row, np.array([token]))[0])))
+        return found
 
 
 class BeamSearch:
@@ -137,10 +154,17 @@ class BeamSearch:
     A window is complete when ``round(beam_size * patience)`` of its sequences have ended.
     """
 
-    def __init__(self, n_audio: int, beam_size: int, patience: float | None, eot: int) -> None:
+    def __init__(
+        self,
+        n_audio: int,
+        beam_size: int,
+        patience: float | None,
+        eot: int,
+        likeliest: Likeliest,
+    ) -> None:
         n = n_audio * beam_size
         self.tokens: I64 = np.empty((n, 0), np.int64)
-        self._beam_size, self._eot = beam_size, eot
+        self._beam_size, self._eot, self._likeliest = beam_size, eot, likeliest
         self._max_candidates = round(beam_size * (patience or 1.0))
         # Of the windows that are still decoded: numbers, and which of them are complete.
         self._windows = np.arange(n_audio)
@@ -159,10 +183,9 @@ class BeamSearch:
         # At first all sequences are the same, so that one of them has all the continuations.
         step = self.tokens.shape[1]
         parents = rows if step else rows[::beams]
-        found = [logits[i] for i in parents]
-        likeliest = top_tokens(found, n_choices)
-        logprobs = np.stack([token_logprobs(*pair) for pair in zip(found, likeliest, strict=True)])
-        scores = self._sum_logprobs[parents, None] + logprobs
+        found, logprobs = self._likeliest(logits, n_choices)
+        likeliest = found[parents]
+        scores = self._sum_logprobs[parents, None] + logprobs[parents]
 
         tokens, totals = likeliest.reshape(len(places), -1), scores.reshape(len(places), -1)
         order = np.argsort(-totals, axis=1, kind="stable")
@@ -232,31 +255,6 @@ def windows_to_keep(searched: NDArray[np.bool_]) -> I64 | None:  # [n]
     if size == len(searched):
         return None
     return np.sort(np.argsort(~searched, kind="stable")[:size])
-
-
-def token_logprobs(row: F32, tokens: I64 | int) -> F32:  # [n_vocab], [k] or a token -> [k] or []
-    """Log-probabilities of some tokens: log-softmax of a row, only where it is needed."""
-    # One row at a time stays in a core's cache. exp2 would be faster, but not where much is
-    # forbidden: minus infinity takes it ten times as long.
-    weights = row - row[row.argmax()]
-    found = weights[tokens]
-    np.exp(weights, out=weights)
-    logprobs: F32 = found - np.log(weights.sum())
-    return logprobs
-
-
-def top_tokens(rows: Sequence[F32], k: int) -> I64:  # n of [n_vocab], k -> [n, k]
-    """The ``k`` likeliest tokens of each row, best first, the lower id first where equal."""
-    starts = np.arange(0, len(rows[0]), _BLOCK)
-    tokens = np.empty((len(rows), k), np.int64)
-    for row, result in zip(rows, tokens, strict=True):
-        # k blocks have a maximum of at least the k-th largest maximum, so that no token below it is
-        # wanted: only few are left to be sorted.
-        maxima = np.maximum.reduceat(row, starts)
-        least = np.partition(maxima, -k)[-k] if len(maxima) >= k else -np.inf
-        places = np.flatnonzero(row >= least)
-        result[:] = places[np.argsort(-row[places], kind="stable")[:k]]
-    return tokens
 
 
 def rank(candidates: Sequence[Candidate], length_penalty: float | None) -> Candidate:

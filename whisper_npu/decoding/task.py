@@ -18,8 +18,8 @@ from whisper_npu.decoding.search import (
     GreedySearch,
     Sampler,
     Search,
+    TakeLikeliest,
     rank,
-    take_likeliest,
 )
 from whisper_npu.errors import OptionError
 from whisper_npu.model.dims import ModelDimensions
@@ -132,9 +132,11 @@ class _Decoding:
     def _search(self, seeks: Sequence[int]) -> Search:
         options, n_audio, eot = self._options, self._session.n_audio, self._tokenizer.eot
         if options.beam_size is not None:
-            return BeamSearch(n_audio, options.beam_size, options.patience, eot)
+            beams = options.beam_size, options.patience
+            return BeamSearch(n_audio, *beams, eot, self._session.likeliest)
         if options.temperature == 0:
-            return GreedySearch(n_audio, options.group, eot, take_likeliest)
+            choose = TakeLikeliest(self._session.likeliest)
+            return GreedySearch(n_audio, options.group, eot, choose)
         sampler = Sampler(options.seed, seeks, options.temperature, options.group)
         return GreedySearch(n_audio, options.group, eot, sampler)
 

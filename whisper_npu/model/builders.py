@@ -1,7 +1,8 @@
 """Builders: model dimensions in, static graphs out.
 
-Five phases make a window: mel, encoder, cross-KV (once per window), decoder prefill (the prompt)
-and decoder step (one token). Activations are [batch, time, width] throughout.
+Six phases make a window: mel, encoder, cross-KV (once per window), decoder prefill (the prompt),
+decoder step (one token) and the choice of the token after it. Activations are [batch, time, width]
+throughout.
 
 Products with weights come in two precisions. In ``float32`` they are one op. In ``int8`` the rows
 of an activation are quantised once, whatever the number of products that read them, and weights
@@ -252,7 +253,17 @@ def _build_decoder(
     return b.build(name)
 
 
-PHASES = ("mel", "encoder", "cross_kv", "prefill", "step")
+def build_choice(n_vocab: int, sequences: int, k: int) -> Graph:
+    """logits [sequences, n_vocab], where the rules have changed them -> the ``k`` likeliest tokens
+    of each sequence and their logprobs, both [sequences, k]."""
+    b = _Builder({})
+    logits = b.declare("logits", (sequences, n_vocab), "state")
+    tokens = b.declare("tokens", (sequences, k), "output", "int64")
+    b.op("top_logprobs", [logits], tokens, extra=["logprobs"], k=k)
+    return b.build("choice")
+
+
+PHASES = ("mel", "encoder", "cross_kv", "prefill", "step", "choice")
 
 
 def build_phase(
@@ -269,4 +280,6 @@ def build_phase(
         return build_prefill(dims, prompt, precision=precision)
     if phase == "step":
         return build_step(dims, precision=precision)
+    if phase == "choice":
+        return build_choice(dims.n_vocab, 1, 1)
     raise ValueError(f"unknown phase {phase!r}; one of {', '.join(PHASES)}")

@@ -187,6 +187,18 @@ def _cache_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
     return 4 * math.prod(inputs[0]) * inputs[1][2]
 
 
+def _top_logprobs(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    ((n, n_vocab),) = inputs
+    k = _int(op, "k")
+    _require(0 < k <= n_vocab, "there are not so many tokens")
+    return ((n, k), (n, k))
+
+
+def _top_logprobs_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
+    # Compared, exponentiated and added up.
+    return 10 * math.prod(inputs[0])
+
+
 def _select_rows(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     (b, _, d), (rows,) = inputs
     return ((b, rows, d),)
@@ -212,4 +224,5 @@ KINDS: Mapping[str, OpKind] = {
     "cached_attention": OpKind(_cached_attention, _cache_flops),
     "cross_attention": OpKind(_cross_attention, _cache_flops),
     "select_rows": OpKind(_select_rows, _no_flops),
+    "top_logprobs": OpKind(_top_logprobs, _top_logprobs_flops),
 }

@@ -1,4 +1,4 @@
-"""A loaded model: the five phases of a window as plans over shared weights."""
+"""A loaded model: the phases of a window as plans over shared weights."""
 
 from __future__ import annotations
 

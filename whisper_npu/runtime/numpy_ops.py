@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.ops import activation, attention, linear, mel, quant
+from whisper_npu.ops import activation, attention, choice, linear, mel, quant
 
 Step = Callable[[], Any]
 Array = NDArray[Any]
@@ -158,6 +158,10 @@ def _select_rows(b: Bound) -> Step:
     return lambda: np.take(x, rows, axis=1, out=b.outputs[0], mode="clip")
 
 
+def _top_logprobs(b: Bound) -> Step:
+    return lambda: choice.top_logprobs(b.inputs[0], *b.outputs)
+
+
 BINDERS: Mapping[str, Callable[[Bound], Step]] = {
     "stft_power": _stft_power,
     "mel_log10": _mel_log10,
@@ -178,6 +182,7 @@ BINDERS: Mapping[str, Callable[[Bound], Step]] = {
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
     "select_rows": _select_rows,
+    "top_logprobs": _top_logprobs,
 }
 
 

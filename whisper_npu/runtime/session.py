@@ -16,6 +16,8 @@ from whisper_npu.runtime.plan_cache import PlanCache
 
 # Prompts vary in length; plans for more of them are not kept.
 _PREFILLS = 8
+# Nor are more for choices among the tokens: one for each number of beams.
+_CHOICES = 2
 
 
 class DecoderPlans:
@@ -32,7 +34,10 @@ class DecoderPlans:
         self._first = {name: cache[::group] for name, cache in own_states.items()}
         graph = builders.build_step(network.dims, n_audio, group, network.precision)
         self.step = network.plan(graph, {**own_states, **self._cross})
+        #: Where a step puts them: [n_audio * group, n_vocab].
+        self.logits: F32 = self.step.outputs["logits"][:, 0]
         self._prefills: PlanCache[tuple[int, int], Plan] = PlanCache(_PREFILLS)
+        self._choices: PlanCache[int, Plan] = PlanCache(_CHOICES)
 
     @property
     def states(self) -> Mapping[str, F32]:
@@ -42,6 +47,16 @@ class DecoderPlans:
     def prefill(self, n_tokens: int, n_rows: int) -> Plan:
         """The plan for a prompt of so many tokens, with logits of ``n_rows`` of them."""
         return self._prefills.get((n_tokens, n_rows), lambda: self._plan_prefill(n_tokens, n_rows))
+
+    def choice(self, k: int) -> Plan:
+        """The plan that finds the ``k`` likeliest tokens by ``logits``."""
+        n_vocab, sequences = self._network.dims.n_vocab, self.n_audio * self.group
+
+        def plan() -> Plan:
+            graph = builders.build_choice(n_vocab, sequences, k)
+            return self._network.plan(graph, {"logits": self.logits})
+
+        return self._choices.get(k, plan)
 
     def _plan_prefill(self, n_tokens: int, n_rows: int) -> Plan:
         network = self._network
@@ -128,7 +143,21 @@ class DecoderSession:
         plan = self._plans.step
         plan(observe, tokens=checked[:, None], position=self.position)
         self.position += 1
-        return plan.outputs["logits"][:, 0]
+        return self._plans.logits
+
+    def likeliest(
+        self, logits: ArrayLike, k: int
+    ) -> tuple[I64, F32]:  # [n_audio * group, n_vocab], k -> [n_audio * group, k] of each
+        """The ``k`` likeliest tokens of each sequence, best first, and their log-probabilities.
+
+        Valid until the next call. Logits are best the array that ``step`` gave: others are copied
+        there.
+        """
+        plan = self._plans.choice(k)
+        if logits is not self._plans.logits:
+            self._plans.logits[...] = logits
+        plan.run()
+        return plan.outputs["tokens"], plan.outputs["logprobs"]
 
     def reorder(self, source: ArrayLike) -> None:
         """Sequence i continues the cache of sequence ``source[i]``, which is of the same audio.

@@ -116,6 +116,16 @@ struct Im2Col {
   int64_t b, t, c, step;
 };
 
+// x [m, n] -> the tokens [m, k] of the largest of each row, the first of equal ones before the
+// others, and their logprobs [m, k], which are NaN in a row that has one.
+struct TopLogprobs {
+  const float *x;
+  int64_t *tokens;
+  float *logprobs;
+  int64_t m, n, k;
+  const Scratch *scratch;
+};
+
 // A kernel with what it is to be called with.
 struct Call {
   int32_t (*kernel)(const void *args);
@@ -139,12 +149,15 @@ int32_t cpu_attention(const Attention *args);
 int32_t cpu_attention_int16(const Attention *args);
 int32_t cpu_cached_attention(const OverCache *args);
 int32_t cpu_cross_attention(const OverCache *args);
+int32_t cpu_top_logprobs(const TopLogprobs *args);
 
 // Bytes of scratch for each thread: of a product over k, and of the attentions, the pointers of
 // which do not matter here.
 int64_t cpu_linear_int8_scratch(int64_t k);
 int64_t cpu_attention_scratch(const Attention *args, int64_t threads);
 int64_t cpu_over_cache_scratch(const OverCache *args);
+// And of all threads together.
+int64_t cpu_top_logprobs_scratch(const TopLogprobs *args);
 
 // The instruction sets that there are here, ';' between them, the best one last; it is in use until
 // ``choose`` is given another: 0 if it took it. Not to be called while a kernel runs.
@@ -159,5 +172,8 @@ const char *cpu_name();
 // Threads that kernels use, the caller's included.
 void cpu_set_threads(int32_t threads);
 int32_t cpu_threads();
+// Whether they stay awake between the steps of a decoder, for a fraction of a millisecond. To be
+// asked for where nothing but kernels uses the processor.
+void cpu_stay_awake(int32_t longer);
 }
 #pragma GCC visibility pop

@@ -277,9 +277,85 @@ void split_positions(const SplitHeads &a, int64_t first, int64_t last) {
 
 int64_t queries_together() { return kTogether; }
 
+// Of each piece of each row, all the largest before all the sums.
+inline float *largest_of_pieces(const TopLogprobs &a) {
+  return reinterpret_cast<float *>(a.scratch->data);
+}
+inline float *sums_of_pieces(const TopLogprobs &a) {
+  return largest_of_pieces(a) + a.m * pieces_of(a);
+}
+
+void sum_pieces(const TopLogprobs &a, int64_t first, int64_t last) {
+  const float none = -__builtin_inff();
+  for (int64_t piece = first; piece < last; ++piece) {
+    const int64_t row = piece / pieces_of(a), start = piece % pieces_of(a) * kPiece;
+    const float *x = a.x + row * a.n + start;
+    const int64_t count = a.n - start < kPiece ? a.n - start : kPiece;
+    float rest[kWidth];
+    const int64_t whole = count / kWidth * kWidth;
+    for (int64_t i = 0; i < kWidth; ++i) rest[i] = whole + i < count ? x[whole + i] : none;
+    Floats tops = load(rest);
+    for (int64_t i = 0; i < whole; i += kWidth) tops = larger(load(x + i), tops);
+    const float top = largest_of_lanes(tops);
+    // Where all is forbidden, or NaN, any number will do in place of the largest.
+    const float from = top == none ? 0.0f : top;
+    Floats sums[2] = {exponential(load(rest) - from), {}};
+    for (int64_t i = 0; i < whole; i += kWidth)
+      sums[i / kWidth % 2] += exponential(load(x + i) - from);
+    largest_of_pieces(a)[piece] = top;
+    sums_of_pieces(a)[piece] = sum_of_lanes(sums[0] + sums[1]);
+  }
+}
+
+// Puts a token where it belongs among the best so far, of which there are ``count``, and those
+// that are equal come first; at most k stay.
+inline int64_t insert(int64_t token, float value, int64_t *tokens, float *values, int64_t count,
+                      int64_t k) {
+  int64_t place = count < k ? count : k - 1;
+  if (count == k && !(value > values[place])) return count;
+  for (; place > 0 && value > values[place - 1]; --place) {
+    tokens[place] = tokens[place - 1];
+    values[place] = values[place - 1];
+  }
+  tokens[place] = token;
+  values[place] = value;
+  return count < k ? count + 1 : k;
+}
+
+void choose_tokens(const TopLogprobs &a, int64_t first, int64_t last) {
+  const float none = -__builtin_inff();
+  const int64_t pieces = pieces_of(a);
+  for (int64_t row = first; row < last; ++row) {
+    const float *tops = largest_of_pieces(a) + row * pieces;
+    const float *sums = sums_of_pieces(a) + row * pieces;
+    int64_t *tokens = a.tokens + row * a.k;
+    float *values = a.logprobs + row * a.k;
+    // The k-th largest of the pieces' largest: no token below it is wanted. (Values are free yet.)
+    int64_t count = 0;
+    for (int64_t i = 0; i < pieces; ++i) count = insert(i, tops[i], tokens, values, count, a.k);
+    const float least = count == a.k ? values[a.k - 1] : none, top = values[0];
+    count = 0;
+    for (int64_t i = 0; i < pieces; ++i) {
+      if (tops[i] < least) continue;
+      const int64_t end = (i + 1) * kPiece < a.n ? (i + 1) * kPiece : a.n;
+      for (int64_t token = i * kPiece; token < end; ++token) {
+        const float value = a.x[row * a.n + token];
+        if (value < least) continue;
+        count = insert(token, value, tokens, values, count, a.k);
+      }
+    }
+    float sum = 0.0f;
+    for (int64_t i = 0; i < pieces; ++i)
+      sum += sums[i] * (tops[i] == none ? 1.0f : exponential(all(tops[i] - top))[0]);
+    const float log_sum = __builtin_logf(sum);
+    for (int64_t i = 0; i < a.k; ++i) values[i] = values[i] - top - log_sum;
+  }
+}
+
 }  // namespace
 
 extern const FloatKernels JOIN(floats_, VARIANT) = {
     gelu_elements,    add_elements,       layer_norm_rows, &in_floats::kKernels, INT16,
-    queries_together, over_cache_scratch, over_cache_rows, split_positions,
+    queries_together, over_cache_scratch, over_cache_rows, sum_pieces,
+    choose_tokens,    split_positions,
 };

@@ -281,6 +281,18 @@ int32_t cpu_cached_attention(const OverCache *args) { return attend_over_cache(*
 
 int32_t cpu_cross_attention(const OverCache *args) { return attend_over_cache(*args); }
 
+int32_t cpu_top_logprobs(const TopLogprobs *args) {
+  const TopLogprobs &a = *args;
+  if (a.k < 1 || a.k > a.n) return 1;
+  if (a.scratch == nullptr || a.scratch->bytes * a.scratch->threads < cpu_top_logprobs_scratch(args))
+    return 2;
+  share(a.m * pieces_of(a), 1, a.m * a.n,
+        [&](int64_t first, int64_t last) { floats().sum_pieces(a, first, last); });
+  share(a.m, 1, a.m * a.n,
+        [&](int64_t first, int64_t last) { floats().choose_tokens(a, first, last); });
+  return 0;
+}
+
 int64_t cpu_attention_scratch(const Attention *args, int64_t threads) {
   int64_t bytes = 64;
   for (const Variant &variant : kVariants)
@@ -299,6 +311,10 @@ int64_t cpu_over_cache_scratch(const OverCache *args) {
   for (const Variant &variant : kVariants)
     bytes = most(bytes, ceil_div(variant.floats->over_cache_scratch(*args), 64) * 64);
   return bytes;
+}
+
+int64_t cpu_top_logprobs_scratch(const TopLogprobs *args) {
+  return args->m * pieces_of(*args) * 2 * static_cast<int64_t>(sizeof(float));
 }
 
 int64_t cpu_linear_int8_scratch(int64_t k) {
@@ -345,4 +361,6 @@ const char *cpu_name() { return state().cpu; }
 void cpu_set_threads(int32_t threads) { set_threads(threads); }
 
 int32_t cpu_threads() { return get_threads(); }
+
+void cpu_stay_awake(int32_t longer) { stay_awake(longer != 0); }
 }

@@ -19,9 +19,13 @@ inline void pause_briefly() {
 #endif
 }
 
-// About 50 us of looking for the next call before a thread sleeps: longer than the gaps between the
-// ops of a plan.
+// How often a thread looks for the next call before it sleeps. A few 10 us are longer than the gaps
+// between ops that follow each other; to wake it takes as long.
 constexpr int kSpins = 2000;
+// Longer than the gap between two steps of a decoder, for where nothing else wants the processor in
+// between.
+constexpr int kManySpins = 10000;
+std::atomic<int> spins_of_workers{kSpins};
 
 // A call is published by opening the gate. Workers that are awake come in; the caller works too,
 // and when there is no item left it closes the gate and waits for those inside. A worker that
@@ -106,7 +110,7 @@ class Pool {
   }
 
   uint64_t wait_for_call(uint64_t done) {
-    for (int i = 0; i < kSpins; ++i) {
+    for (int i = 0; i < spins_of_workers.load(std::memory_order_relaxed); ++i) {
       const uint64_t gate = gate_.load(std::memory_order_acquire);
       if (is_new(gate, done)) return gate;
       pause_briefly();
@@ -165,6 +169,8 @@ Pool *current_pool(int threads) {
 void set_threads(int threads) { wanted.store(threads < 1 ? 1 : threads > 1024 ? 1024 : threads); }
 
 int get_threads() { return wanted.load(); }
+
+void stay_awake(bool longer) { spins_of_workers.store(longer ? kManySpins : kSpins); }
 
 void run_parallel(int64_t items, int threads, Body body, const void *context) {
   const int all = get_threads();

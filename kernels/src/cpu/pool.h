@@ -13,6 +13,9 @@ void run_parallel(int64_t items, int threads, Body body, const void *context);
 void set_threads(int threads);
 int get_threads();
 
+// Whether threads wait longer for the next call before they sleep.
+void stay_awake(bool longer);
+
 template <typename Function>
 void parallel(int64_t items, int threads, const Function &function) {
   run_parallel(

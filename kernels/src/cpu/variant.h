@@ -33,6 +33,10 @@ struct AttentionKernels {
                 float *scratch);
 };
 
+// Logits that are looked at together.
+constexpr int64_t kPiece = 512;
+inline int64_t pieces_of(const TopLogprobs &a) { return (a.n + kPiece - 1) / kPiece; }
+
 struct FloatKernels {
   // Elements, or rows, first ... last - 1.
   void (*gelu_elements)(const Gelu &, int64_t first, int64_t last);
@@ -47,6 +51,10 @@ struct FloatKernels {
   int64_t (*over_cache_scratch)(const OverCache &);
   void (*over_cache_rows)(const OverCache &, int64_t query, int64_t queries, int64_t n_keys,
                           int64_t from, float *scratch);
+  // Pieces first ... last - 1 of all rows, kPiece of a row each: the largest, and the sum of
+  // e^(x - largest), into their places in scratch; then, once all are there, rows.
+  void (*sum_pieces)(const TopLogprobs &, int64_t first, int64_t last);
+  void (*choose_tokens)(const TopLogprobs &, int64_t first, int64_t last);
   // Positions first ... last - 1 of all windows.
   void (*split_positions)(const SplitHeads &, int64_t first, int64_t last);
 };

@@ -192,6 +192,16 @@ def test_rounding_more_than_float32_does_not_show_in_int8(
     assert logits[0] < 1.1 * logits[1]
 
 
+def test_threads_stay_awake_where_all_ops_have_kernels(
+    cpu_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(Library, "stay_awake", lambda library, longer: asked.append(longer))
+    for precision in ("int8", "float32"):
+        open_cpu_kernels(Usage(precision=precision), required=True)
+    assert asked == [True, False]
+
+
 def find_library() -> Path:
     build = find_build()
     assert build is not None
