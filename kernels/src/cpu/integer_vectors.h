@@ -17,6 +17,10 @@
 
 namespace {
 
+// Sums of four columns, and what becomes of them.
+typedef int32_t FourInts __attribute__((vector_size(16)));
+typedef float FourFloats __attribute__((vector_size(16)));
+
 #if defined(__AVX512BW__)
 
 inline __mmask64 first_bytes(int64_t count) { return ~0ull >> (64 - count); }
@@ -203,10 +207,10 @@ struct Dot {
   }
   static Weights move_up(__m512i w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
   static Sum add(Sum sum, Weights w, Rows x) { return _mm512_dpbusd_epi32(sum, w, x); }
-  static void reduce(const Sum *sums, int32_t *totals) {
+  static FourInts reduce(const Sum *sums) {
     const __m128i first = _mm_hadd_epi32(halves(sums[0]), halves(sums[1]));
     const __m128i second = _mm_hadd_epi32(halves(sums[2]), halves(sums[3]));
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(totals), _mm_hadd_epi32(first, second));
+    return (FourInts)_mm_hadd_epi32(first, second);
   }
 };
 
@@ -283,10 +287,10 @@ struct Dot {
   static Sum add(Sum sum, Weights w, Rows x) {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(w, x));
   }
-  static void reduce(const Sum *sums, int32_t *totals) {
+  static FourInts reduce(const Sum *sums) {
     const __m128i first = _mm_hadd_epi32(halves(sums[0]), halves(sums[1]));
     const __m128i second = _mm_hadd_epi32(halves(sums[2]), halves(sums[3]));
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(totals), _mm_hadd_epi32(first, second));
+    return (FourInts)_mm_hadd_epi32(first, second);
   }
 };
 
@@ -318,12 +322,11 @@ struct Dot {
   static Sum add(Sum sum, Weights w, Rows x) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
   }
-  static void reduce(const Sum *sums, int32_t *totals) {
+  static FourInts reduce(const Sum *sums) {
     const __m256i first = _mm256_hadd_epi32(sums[0], sums[1]);
     const __m256i second = _mm256_hadd_epi32(sums[2], sums[3]);
     const __m256i all = _mm256_hadd_epi32(first, second);
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(totals),
-                     _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
+    return (FourInts)_mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
   }
 };
 
@@ -355,8 +358,9 @@ struct Dot {
   static Weights load_w(const int8_t *p) { return load_x(p); }
   static Weights load_w_part(const int8_t *p, int64_t count) { return load_x_part(p, count); }
   static Sum add(Sum sum, Weights w, Rows x) { return vdotq_s32(sum, w, x); }
-  static void reduce(const Sum *sums, int32_t *totals) {
-    for (int j = 0; j < 4; ++j) totals[j] = vaddvq_s32(sums[j]);
+  static FourInts reduce(const Sum *sums) {
+    return FourInts{vaddvq_s32(sums[0]), vaddvq_s32(sums[1]), vaddvq_s32(sums[2]),
+                    vaddvq_s32(sums[3])};
   }
 };
 

@@ -36,45 +36,43 @@ void embed_rows(const EmbedInt8 &a, int64_t first, int64_t last) {
   }
 }
 
-// Float32 of an exact sum, scaled: the last step of every product.
-inline float scaled(int32_t sum, float x_scale, float w_scale) {
-  float y = static_cast<float>(sum);
-  y *= x_scale;
-  y *= w_scale;
-  return y;
-}
-
 #if HAS_VECTORS
 
-// Rows of w that are multiplied side by side with M rows of x.
+// Rows of w that make a block of outputs.
 constexpr int kColumns = 4;
 // Columns after which the next rows of x are taken: w is still in the first-level cache then.
 constexpr int64_t kColumnGroup = 64;
+
+// The first ``count`` floats of a block.
+inline FourFloats load_four(const float *p, int count) {
+  FourFloats x = {};
+  // Where the number is a constant it is a single load.
+  if (count == kColumns)
+    memcpy(&x, p, sizeof x);
+  else
+    memcpy(&x, p, static_cast<size_t>(count) * sizeof(float));
+  return x;
+}
 
 // All of k for M rows and kColumns columns; of the columns that are not there (beyond ``columns``)
 // the first is read instead. ``offsets`` are what sums are too large by.
 template <int M>
 inline void dot_block(const LinearInt8 &a, int64_t row, int64_t column, int columns,
                       const int32_t *offsets) {
-  const int8_t *w[kColumns];
-  UNROLL
-  for (int j = 0; j < kColumns; ++j) w[j] = a.w + (column + (j < columns ? j : 0)) * a.k;
   const int8_t *x = a.x + row * a.k;
   Dot::Sum sums[M][kColumns];
-  UNROLL
-  for (int i = 0; i < M; ++i) {
-    UNROLL
-    for (int j = 0; j < kColumns; ++j) sums[i][j] = Dot::zero();
-  }
   // One row of w after the other: memory is twice as fast where it is read from front to back as
-  // where it is read from four places by turns.
+  // where it is read from several places by turns.
   UNROLL
   for (int j = 0; j < kColumns; ++j) {
+    const int8_t *w = a.w + (column + (j < columns ? j : 0)) * a.k;
+    Dot::Sum part[M];
+    UNROLL
+    for (int i = 0; i < M; ++i) part[i] = Dot::zero();
     const auto multiply = [&](const auto &load_x, const auto &load_w, int64_t at) {
-      const Dot::Weights w_part = load_w(w[j] + at);
+      const Dot::Weights w_part = load_w(w + at);
       UNROLL
-      for (int i = 0; i < M; ++i)
-        sums[i][j] = Dot::add(sums[i][j], w_part, load_x(x + i * a.k + at));
+      for (int i = 0; i < M; ++i) part[i] = Dot::add(part[i], w_part, load_x(x + i * a.k + at));
     };
     int64_t at = 0;
     for (; at + Dot::kStep <= a.k; at += Dot::kStep) multiply(Dot::load_x, Dot::load_w, at);
@@ -83,23 +81,21 @@ inline void dot_block(const LinearInt8 &a, int64_t row, int64_t column, int colu
       multiply([rest](const int8_t *p) { return Dot::load_x_part(p, rest); },
                [rest](const int8_t *p) { return Dot::load_w_part(p, rest); }, at);
     }
+    UNROLL
+    for (int i = 0; i < M; ++i) sums[i][j] = part[i];
   }
+  const FourFloats w_scale = load_four(a.w_scale + column, columns);
   UNROLL
   for (int i = 0; i < M; ++i) {
-    int32_t totals[kColumns];
-    Dot::reduce(sums[i], totals);
+    FourFloats y = __builtin_convertvector(Dot::reduce(sums[i]) - offsets[i], FourFloats);
+    y *= a.x_scale[row + i];
+    y *= w_scale;
+    if (a.bias != nullptr) y += load_four(a.bias + column, columns);
     float *out = a.out + (row + i) * a.n + column;
-    const auto finish = [&](int count) {
-      for (int j = 0; j < count; ++j) {
-        out[j] = scaled(totals[j] - offsets[i], a.x_scale[row + i], a.w_scale[column + j]);
-        if (a.bias != nullptr) out[j] += a.bias[column + j];
-      }
-    };
-    // Where the number is a constant the compiler makes vectors of it.
     if (columns == kColumns)
-      finish(kColumns);
+      memcpy(out, &y, sizeof y);
     else
-      finish(columns);
+      memcpy(out, &y, static_cast<size_t>(columns) * sizeof(float));
   }
 }
 
@@ -263,7 +259,9 @@ inline int32_t dot(const int8_t *x, const int8_t *w, int64_t k) {
 void linear_columns(const LinearInt8 &a, int64_t first, int64_t last) {
   for (int64_t j = first; j < last; ++j)
     for (int64_t i = 0; i < a.m; ++i) {
-      float y = scaled(dot(a.x + i * a.k, a.w + j * a.k, a.k), a.x_scale[i], a.w_scale[j]);
+      float y = static_cast<float>(dot(a.x + i * a.k, a.w + j * a.k, a.k));
+      y *= a.x_scale[i];
+      y *= a.w_scale[j];
       if (a.bias != nullptr) y += a.bias[j];
       a.out[i * a.n + j] = y;
     }
