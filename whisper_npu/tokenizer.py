@@ -3,31 +3,22 @@
 Special tokens, timestamps and languages are looked up in the file, so any byte-level BPE
 vocabulary laid out as Whisper's works: text tokens first, then ``<|endoftext|>`` and the control
 tokens, then the timestamps. Property names are openai-whisper's.
-
-Tokens become text here. Text becomes tokens in the tokenizers library, which takes longer to read
-its file than all else of a small model, and is only asked to where there is text: a prompt.
 """
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.languages import LANGUAGES, TASKS, to_language_code
-from whisper_npu.model.json_file import parse_json, read_text
-
-if TYPE_CHECKING:
-    import tokenizers
+from whisper_npu.vocabulary import Vocabulary
 
 _REPLACEMENT = "\ufffd"
-_TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
-_SECONDS_PER_TIMESTAMP = 0.02
 
 # openai-whisper's English-only models have language tokens too; where generation_config.json does
 # not say which kind a model is, the size of their vocabulary tells.
@@ -45,143 +36,6 @@ _NON_SPEECH = (
     *("[[", "]]", "{{", "}}", "♪♪", "♪♪♪"),
 )
 _NOTES = "♩♪♫♬♭♮♯"
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The character that stands for each byte in a byte-level BPE vocabulary -> the byte."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()
-_NO_BYTE = re.compile(f"[^{re.escape(''.join(_BYTES))}]")
-_SPACE = next(char for char, byte in _BYTES.items() if byte == 0x20)
-
-
-def _is_marked(name: str) -> bool:
-    return len(name) > 4 and name.startswith("<|") and name.endswith("|>")
-
-
-class Vocabulary:
-    """The tokens of one tokenizer.json, checked against a model's ``n_vocab``.
-
-    ``specials`` maps the control tokens to their ids, timestamps excluded; timestamps are the
-    ids from ``timestamp_begin`` up to ``timestamp_end``. ``unused`` are ids that the model has
-    and the file does not describe. ``blank`` is what a space alone is encoded as: its one byte,
-    which no merge changes. Raises ModelError if the file cannot be read or does not fit.
-    """
-
-    def __init__(self, file: Path, n_vocab: int, timestamp_begin: int | None = None) -> None:
-        self.file = file
-        self.n_vocab = n_vocab
-        # Kept for the library, as the file may change or go.
-        self._content = read_text(file)
-        ids = _ids(self._content, file)
-        largest = max(ids.values(), default=0)
-        if largest >= n_vocab:
-            self._misfit(
-                f"has tokens up to {largest} but the model only has {n_vocab}; "
-                "use the tokenizer.json of this model"
-            )
-        self._names = dict(zip(ids.values(), ids, strict=True))
-        if len(self._names) < len(ids):
-            self._misfit("two tokens have the same id")
-        self.blank = (ids[_SPACE],) if _SPACE in ids else ()
-        # Of 50,000 names, which take a while to look at in Python.
-        marked = {ids[name]: name for name in ids if name[:2] == "<|" and _is_marked(name)}
-        stamps = {id: name for id, name in marked.items() if _TIMESTAMP.fullmatch(name)}
-        self.specials = {marked[id]: id for id in sorted(marked.keys() - stamps.keys())}
-        self.timestamp_begin, self.timestamp_end = self._timestamps(stamps, timestamp_begin)
-        for name in marked.values():
-            del ids[name]
-        self._check_layout(ids)
-        stamped = range(self.timestamp_begin, self.timestamp_end)
-        self.unused = tuple(sorted(set(range(n_vocab)).difference(self._names, stamped)))
-
-    def _misfit(self, problem: str) -> None:
-        raise ModelError(f"{self.file}: {problem}")
-
-    def id(self, name: str) -> int:
-        """The id of a special token. Raises ModelError if the file lacks it."""
-        if name not in self.specials:
-            self._misfit(f"has no {name} token; it is not a Whisper tokenizer")
-        return self.specials[name]
-
-    def _timestamps(self, stamps: Mapping[int, str], begin: int | None) -> tuple[int, int]:
-        if not stamps:
-            # Older files do not list the timestamps: they follow <|notimestamps|>.
-            begin = self.id("<|notimestamps|>") + 1 if begin is None else begin
-            if begin >= self.n_vocab:
-                self._misfit("has no timestamp tokens and the model no room for them")
-            return begin, self.n_vocab
-        first, last = min(stamps), max(stamps)
-        if stamps[first] != "<|0.00|>" or last - first != len(stamps) - 1:
-            self._misfit("the timestamp tokens do not follow each other from <|0.00|>")
-        return first, last + 1
-
-    def _check_layout(self, text: Mapping[str, int]) -> None:
-        # The decoding rules tell text, control tokens and timestamps apart by their order.
-        eot = self.id("<|endoftext|>")
-        last = max(text.values(), default=0)
-        if last >= eot:
-            name = self._names[last]
-            self._misfit(f"token {name!r} ({last}) is not below <|endoftext|> ({eot})")
-        for name, id in self.specials.items():
-            if not eot <= id < self.timestamp_begin:
-                self._misfit(f"{name} ({id}) is not between <|endoftext|> and the timestamps")
-        if strange := _NO_BYTE.search("".join(text)):
-            self._misfit(f"is not a byte-level BPE: a token has {strange[0]!r}")
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``; the names of special tokens in it are ordinary text.
-
-        Raises ModelError if the tokenizers library cannot read the file.
-        """
-        backend = self._backend
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        pieces = backend.pre_tokenizer.pre_tokenize_str(text)
-        return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]
-
-    @cached_property
-    def _backend(self) -> tokenizers.Tokenizer:
-        import tokenizers
-
-        try:
-            return tokenizers.Tokenizer.from_str(self._content)
-        except Exception as error:  # the library raises nothing more specific
-            raise ModelError(f"{self.file}: cannot be read as a tokenizer: {error}") from error
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``; bytes that are not UTF-8 become U+FFFD, unknown ids nothing."""
-        return b"".join(map(self._token_bytes, ids)).decode("utf-8", errors="replace")
-
-    def _token_bytes(self, id: int) -> bytes:
-        if self.timestamp_begin <= id < self.timestamp_end:
-            seconds = (id - self.timestamp_begin) * _SECONDS_PER_TIMESTAMP
-            return f"<|{seconds:.2f}|>".encode()
-        name = self._names.get(id, "")
-        return name.encode() if name in self.specials else bytes(_BYTES[char] for char in name)
-
-
-def _ids(text: str, file: Path) -> dict[str, int]:
-    """The ids of all tokens by name. Raises ModelError if the file is no tokenizer.json."""
-    content = parse_json(text, file)
-    try:
-        ids = dict(content["model"]["vocab"])
-        # As the file has them: the library numbers added tokens anew if it misses one.
-        ids.update((token["content"], token["id"]) for token in content["added_tokens"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{file}: cannot be read as a tokenizer: model.vocab and added_tokens must be there"
-        ) from error
-    names = {type(token["content"]) for token in content["added_tokens"]}
-    if names - {str} or {*map(type, ids.values())} - {int} or min(ids.values(), default=0) < 0:
-        raise ModelError(f"{file}: a token has no name or an id that is none")
-    if content.get("pre_tokenizer") is None:
-        raise ModelError(f"{file}: has no pre-tokenizer; Whisper's is ByteLevel")
-    return ids
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_text_has_shapes_and_costs(folder: str, capsys: pytest.CaptureFixture[st
 def test_json_is_the_whole_graph(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["graph", "--model", folder, "--format", "json"]) == 0
     graphs = {graph["name"]: graph for graph in json.loads(capsys.readouterr().out)}
-    assert list(graphs) == ["mel", "encoder", "cross_kv", "prefill", "step"]
+    assert list(graphs) == ["mel", "encoder", "cross_kv", "prefill", "step", "choice"]
     step = graphs["step"]
     names = {tensor["name"] for tensor in step["tensors"]}
     assert all(set(op["inputs"] + op["outputs"]) <= names for op in step["ops"])

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_npu.runtime.arena import ALIGNMENT, Block, lay_out
+from whisper_npu.runtime.arena import ALIGNMENT, Arena, Block, lay_out
 
 blocks = st.dictionaries(
     st.text(min_size=1, max_size=3),
@@ -39,3 +40,17 @@ def test_a_gap_is_filled() -> None:
         {"large": Block(640, 0, 9), "early": Block(320, 0, 1), "late": Block(256, 2, 9)}
     )
     assert layout.nbytes == 640 + 320
+
+
+def test_an_arena_is_one_memory_until_more_is_wanted() -> None:
+    arena = Arena()
+    first, smaller = arena.take(100), arena.take(60)
+    assert (first.size, smaller.size) == (100, 60)
+    assert np.shares_memory(first, smaller)
+    first[:] = 7
+    larger = arena.take(200)
+    assert larger.size == 200
+    assert not np.shares_memory(first, larger)
+    larger[:] = 0
+    assert first.tolist() == [7] * 100
+    assert np.shares_memory(arena.take(100), larger)

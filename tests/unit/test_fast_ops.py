@@ -135,6 +135,14 @@ def test_gelu(size: int, team: Workers) -> None:
     assert np.all(np.abs(fast - spec) <= 1.2e-6 + EPS * np.abs(x))
 
 
+def test_gelu_in_place() -> None:
+    x = randn(5000) * 3
+    apart = np.empty_like(x)
+    fast_ops._gelu_block(x, apart)
+    fast_ops._gelu_block(x, x)
+    np.testing.assert_array_equal(x, apart)
+
+
 def test_gelu_of_the_largest_and_smallest_numbers() -> None:
     x = np.array([-3e38, -1e19, -40, -0.0, 0, 1e-38, 40, 1e19, 3e38, np.inf, np.nan], np.float32)
     out = np.full_like(x, 7)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.runtime.caches import CrossCache, OwnCache
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.session import DecoderSession
@@ -360,12 +363,27 @@ def test_observer_sees_every_op(model: Model) -> None:
     assert list(seen)[-1] == "states"
 
 
-def test_the_arena_is_hardly_larger_than_what_is_alive_at_once(model: Model) -> None:
-    model.encode(np.zeros((1, 80, 60), np.float32))
-    plan = model._encoder._made[1]
-    blocks = plan._blocks().values()
-    peak = max(
-        sum(b.nbytes for b in blocks if b.first <= index <= b.last)
-        for index in range(len(plan.graph.ops))
-    )
-    assert peak <= plan.arena_bytes < 1.1 * peak
+def resident_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells")
+def test_a_cache_takes_memory_as_texts_grow() -> None:
+    before = resident_bytes()
+    cache = OwnCache(KNOWN_DIMENSIONS["tiny"], 8)
+    assert len(cache.states) == 8
+    for array in cache.states.values():
+        assert not array.any(axis=(0, 1, 3))[:1]
+        array[:, :, :16] = 1
+    # A position takes 256 bytes of a head, and a page has 16 of them.
+    assert resident_bytes() - before < cache._all.nbytes / 8
+    assert cache._all.shape == (8, 8, 6, 448, 64)
+
+
+def test_a_cache_is_written_anywhere_and_copied() -> None:
+    cache = OwnCache(KNOWN_DIMENSIONS["tiny"], 3)
+    cache._all[:] = np.arange(3, dtype=np.float32)[None, :, None, None, None]
+    cache.copy(np.array([2]), np.array([0]), 5, 7)
+    values = cache.states["self.0.k"][0, 0, :, 0]
+    assert values[4:8].tolist() == [0, 2, 2, 0]

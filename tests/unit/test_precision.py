@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.builders import PHASES, build_encoder, build_phase
-from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
+from whisper_npu.model.checkpoint import Checkpoint, StoredWeights, load_checkpoint
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.model.weights import is_quantizable, scale_name
 from whisper_npu.ops.quant import Quantized, quantize_rows, quantize_weight
@@ -109,6 +109,31 @@ def test_quantised_on_disk_or_at_load_is_the_same(
     at_load = logits(Model(small_checkpoint, "int8"))
     on_disk = logits(Model(load_checkpoint(int8_directory), "int8"))
     assert np.array_equal(at_load, on_disk)
+
+
+@pytest.mark.parametrize("as_integers", [True, False])
+def test_integers_are_read_whole_where_they_are_kept_so(
+    int8_directory: Path, as_integers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: dict[str, list[slice | None]] = {}
+    rows = StoredWeights.rows
+
+    def watched(self: StoredWeights, name: str, part: slice | None) -> np.ndarray | Quantized:
+        read.setdefault(name, []).append(part)
+        return rows(self, name, part)
+
+    monkeypatch.setattr(StoredWeights, "rows", watched)
+    monkeypatch.setattr("whisper_npu.runtime.weights._QUANTIZED", 60)
+    stored = load_checkpoint(int8_directory).weights
+    assert isinstance(stored, StoredWeights)
+    prepared = prepare_weights(stored, "int8", as_integers=as_integers)
+    assert FC1 in stored.integers
+    for name in stored.integers:
+        # Convolutions are kept as matrices, which are copies.
+        whole = as_integers and prepared[name].ndim == len(stored.shapes[name])
+        assert (read[name] == [None]) == whole
+    assert prepared[FC1].dtype == (np.int8 if as_integers else np.float32)
+    assert np.array_equal(prepared[FC1], load_file(int8_directory / "model.safetensors")[FC1])
 
 
 def test_int8_weights_are_prepared_as_they_are_quantised(small_checkpoint: Checkpoint) -> None:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import textwrap
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabulary import LANGUAGES, tiktoken_vocabulary
 
 from tests.unit.decoding_fakes import read_tokenizer, small_tokenizer, special, tokenizer_json
-from whisper_npu.builtin import built_in_directory
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.languages import to_language_code
 from whisper_npu.tokenizer import Tokenizer
@@ -241,152 +234,6 @@ def test_splitting_bytes_that_make_no_character() -> None:
     if len(tokens) == 1:
         tokens = tokenizer.encode("漢")
     assert tokenizer.split_tokens_on_unicode(tokens[:2])[0] == ["\ufffd"]
-
-
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"tokenizer.json: no such file"):
-        Tokenizer.from_dir(tmp_path, 1000, {})
-    file = tmp_path / "tokenizer.json"
-    for content in ("", "{}", "[]", '{"model": 1', "\0\1"):
-        file.write_text(content)
-        with pytest.raises(ModelError, match=r"tokenizer.json: (cannot be read|must hold)"):
-            Tokenizer.from_dir(tmp_path, 1000, {})
-    content = tokenizer_json()
-    content["pre_tokenizer"] = None
-    file.write_text(json.dumps(content))
-    with pytest.raises(ModelError, match="has no pre-tokenizer"):
-        Tokenizer.from_dir(tmp_path, 3000, {})
-
-
-def vocab_as(value: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda content: content["model"].update(vocab=value)
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (vocab_as(["a", "b"]), "model.vocab and added_tokens must be there"),
-        (vocab_as("ab"), "model.vocab and added_tokens must be there"),
-        (vocab_as({"a": "5"}), "no name or an id that is none"),
-        (vocab_as({"a": True}), "no name or an id that is none"),
-        (vocab_as({"a": 1.0}), "no name or an id that is none"),
-        (vocab_as({"a": -1}), "no name or an id that is none"),
-        (lambda content: content.update(added_tokens="ab"), "must be there"),
-        (lambda content: content.update(added_tokens=[7]), "must be there"),
-        (lambda content: content.update(added_tokens=[{"id": 7}]), "must be there"),
-        (lambda content: content["added_tokens"][0].update(id=[7]), "an id that is none"),
-        (lambda content: content["added_tokens"][0].update(content=7), "has no name"),
-        (lambda content: content["added_tokens"][0].update(content=[7]), "must be there"),
-    ],
-)
-def test_files_that_are_no_vocabulary(
-    change: Callable[[dict[str, Any]], None], problem: str
-) -> None:
-    content = tokenizer_json()
-    change(content)
-    with pytest.raises(ModelError, match=rf"tokenizer.json: .*{problem}"):
-        read_tokenizer(content, 3000)
-
-
-def test_a_file_that_only_the_library_refuses_is_refused_when_it_is_needed() -> None:
-    content = tokenizer_json()
-    content["model"]["merges"] = ["no such"]
-    tokenizer = read_tokenizer(content, suppress_tokens=[1])
-    assert tokenizer.decode([tokenizer.blank[0]]) == " "
-    with pytest.raises(ModelError, match=r"tokenizer.json: cannot be read as a tokenizer: "):
-        tokenizer.encode("a")
-
-
-def test_the_library_is_only_imported_for_text() -> None:
-    code = """
-    import sys
-    from whisper_npu.builtin import built_in_directory
-    from whisper_npu.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.from_dir(built_in_directory(), 2632, {"suppress_tokens": [1]})
-    assert tokenizer.decode(tokenizer.blank) == " "
-    assert "tokenizers" not in sys.modules
-    assert tuple(tokenizer.encode(" ")) == tokenizer.blank
-    assert "tokenizers" in sys.modules
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
-
-
-@cache
-def built_in() -> tuple[Tokenizer, tokenizers.Tokenizer]:
-    """Our tokenizer of the built-in model, and the library's."""
-    file = built_in_directory() / "tokenizer.json"
-    library = tokenizers.Tokenizer.from_file(str(file))
-    return Tokenizer.from_dir(file.parent, library.get_vocab_size(), {}), library
-
-
-def test_every_token_is_decoded_as_the_library_does() -> None:
-    ours, library = built_in()
-    for id in range(library.get_vocab_size()):
-        theirs = library.decode([id], skip_special_tokens=False)
-        assert ours.decode_with_timestamps([id]) == theirs, id
-
-
-def test_random_tokens_are_decoded_as_the_library_does() -> None:
-    ours, library = built_in()
-    random = np.random.RandomState(3)
-    # Single bytes are likely, so that characters break in all ways.
-    limits = [256, library.get_vocab_size()]
-    for _ in range(3000):
-        size = random.randint(1, 20)
-        ids = [random.randint(limits[random.randint(2)]) for _ in range(size)]
-        theirs = library.decode(ids, skip_special_tokens=False)
-        assert ours.decode_with_timestamps(ids) == theirs
-
-
-def remove(name: str) -> Callable[[dict[str, Any]], None]:
-    return lambda content: content["added_tokens"].remove(special(content, name))
-
-
-def rename(name: str, other: str) -> Callable[[dict[str, Any]], None]:
-    return lambda content: special(content, name).update(content=other)
-
-
-def add_text_at_the_end(content: dict[str, Any]) -> None:
-    last = content["added_tokens"][-1]
-    content["added_tokens"].append({**last, "id": last["id"] + 1, "content": "word"})
-
-
-def change_a_text_token(content: dict[str, Any]) -> None:
-    vocab = content["model"]["vocab"]
-    rarest = max(vocab, key=vocab.__getitem__)
-    vocab["\u3042"] = vocab.pop(rarest)
-    content["model"]["merges"].pop()
-
-
-def repeat_an_id(content: dict[str, Any]) -> None:
-    special(content, "<|translate|>")["id"] += 1
-
-
-MISFITS = [
-    (repeat_an_id, "two tokens have the same id"),
-    (remove("<|startoftranscript|>"), r"has no <\|startoftranscript\|> token"),
-    (remove("<|endoftext|>"), r"has no <\|endoftext\|> token"),
-    (remove("<|notimestamps|>"), r"has no <\|notimestamps\|> token"),
-    (remove("<|startofprev|>"), r"has no <\|startofprev\|> token"),
-    (remove("<|transcribe|>"), r"has no <\|transcribe\|> token"),
-    (remove("<|3.00|>"), "timestamp tokens do not follow each other"),
-    (remove("<|0.00|>"), "timestamp tokens do not follow each other"),
-    (rename("<|30.00|>", "<|other|>"), r"<\|other\|> \(\d+\) is not between"),
-    (add_text_at_the_end, r"token 'word' \(\d+\) is not below <\|endoftext\|>"),
-    (change_a_text_token, "is not a byte-level BPE: a token has 'あ'"),
-]
-
-
-@pytest.mark.parametrize(("change", "problem"), MISFITS)
-def test_vocabularies_that_are_not_whispers(
-    change: Callable[[dict[str, Any]], None], problem: str
-) -> None:
-    content = tokenizer_json()
-    change(content)
-    with pytest.raises(ModelError, match=rf"tokenizer.json: .*{problem}") as error:
-        read_tokenizer(content, small_tokenizer().vocabulary.n_vocab + 1)
-    assert "\n" not in str(error.value)
 
 
 def test_a_tokenizer_of_another_model() -> None:

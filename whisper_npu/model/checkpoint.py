@@ -44,7 +44,8 @@ class StoredWeights(Mapping[str, F32 | Quantized]):
 
     What is asked for is read at that time, so that memory need not hold the model twice while it is
     converted; from any thread. Raises ModelError then if the file was cut off or holds what no
-    weight may. ``shapes`` are those of all tensors but scales.
+    weight may. ``shapes`` are those of all tensors but scales; ``integers`` are the names of those
+    that are stored as int8.
     """
 
     def __init__(self, files: Mapping[str, SafetensorsFile], folder: str) -> None:
@@ -52,12 +53,12 @@ class StoredWeights(Mapping[str, F32 | Quantized]):
         scales = _scale_names(entries, folder)
         self._files, self._folder = files, folder
         self.shapes = {name: e.shape for name, e in entries.items() if name not in scales}
+        self.integers = frozenset(name for name, e in entries.items() if e.dtype == "I8")
         sizes = {name: entries[name].stop - entries[name].start for name in self.shapes}
         self._names = dict.fromkeys(sorted(sizes, key=lambda name: -sizes[name]))
         self._names.pop(TIED_OUTPUT, None)
-        for name, entry in entries.items():
-            if entry.dtype != "I8":
-                files[name].float_type(name)
+        for name in entries.keys() - self.integers:
+            files[name].float_type(name)
 
     def __getitem__(self, name: str) -> F32 | Quantized:
         return self.rows(name, None)

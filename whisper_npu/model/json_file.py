@@ -14,26 +14,26 @@ LARGEST_FILE = 16 << 20
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ModelError that names the file."""
-    return parse_json(read_text(path), path)
+    return parse_json(read_bytes(path), path)
 
 
-def read_text(path: Path) -> str:
-    """A file of UTF-8 that is not larger than any model needs. Raises ModelError that names it."""
+def read_bytes(path: Path) -> bytes:
+    """A file that is not larger than any model needs. Raises ModelError that names it."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ModelError(f"{path}: has more than {LARGEST_FILE >> 20} MiB; no model needs that")
-        # Not read as text, which would look for ends of lines in several megabytes.
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
 
 
-def parse_json(text: str, path: Path) -> dict[str, Any]:
-    """The object that ``text``, the content of ``path``, describes. Raises ModelError."""
+def parse_json(content: bytes, path: Path) -> dict[str, Any]:
+    """The object that ``content``, which ``path`` holds, describes. Raises ModelError."""
     try:
-        value = json.loads(text)
+        # As text, for bytes could also be UTF-16.
+        value = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):

@@ -1,9 +1,12 @@
-"""One block of memory for all activations of a graph, laid out by liveness."""
+"""One block of memory for all activations of graphs, laid out by liveness."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 # A cache line, and what vector loads like best.
 ALIGNMENT = 64
@@ -48,3 +51,16 @@ def lay_out(blocks: Mapping[str, Block]) -> Layout:
         offsets[name] = offset
         total = max(total, offset + size)
     return Layout(offsets, total)
+
+
+class Arena:
+    """Memory for plans that never run at the same time, as large as the largest of them wants."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def take(self, nbytes: int) -> NDArray[np.uint8]:
+        """So many bytes, which others get as well. What was taken before stays where it is."""
+        if nbytes > self._memory.size:
+            self._memory = np.empty(nbytes, np.uint8)
+        return self._memory[:nbytes]

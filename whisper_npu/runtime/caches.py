@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,10 +81,23 @@ class OwnCache:
         tensors = [t for t in builders.build_step(dims).role("state") if t.name.startswith("self.")]
         # In one array, so that sequences are moved in one go: [2 n_layer, sequences, n_head, n_ctx,
         # d_head].
-        self._all = np.empty((len(tensors), sequences, *tensors[0].shape[1:]), np.float32)
+        self._all = _untouched((len(tensors), sequences, *tensors[0].shape[1:]))
         self.states = {t.name: cache for t, cache in zip(tensors, self._all, strict=True)}
 
     def copy(self, source: I64, target: I64, start: int, stop: int) -> None:
         """Copy positions ``start`` to ``stop`` of some sequences to others; all are read before any
         is written."""
         self._all[:, target, :, start:stop] = self._all[:, source, :, start:stop]
+
+
+def _untouched(shape: tuple[int, ...]) -> F32:
+    """Zeros that take memory page by page as they are written: few texts fill their context.
+
+    NumPy asks for huge pages, all of which would be there from the first token on.
+    """
+    nbytes = max(1, 4 * math.prod(shape))
+    if os.name == "nt":
+        memory = mmap.mmap(-1, nbytes)
+    else:
+        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(memory, np.float32, math.prod(shape)).reshape(shape)

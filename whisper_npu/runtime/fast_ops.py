@@ -129,20 +129,20 @@ def _gelu(b: Bound, team: Workers) -> Step | None:
     return _shared(team, x.size, blocks)
 
 
-def _gelu_block(x: F32, out: F32) -> None:  # [n], [n]
-    (square,) = scratch(x.shape)
+def _gelu_block(x: F32, out: F32) -> None:  # [n], [n], which may be x
+    square, power = scratch(x.shape, x.shape)
     # Where the polynomial leaves the range of float32 the quotient is 0 or x, as it should be.
     with np.errstate(over="ignore"):
         np.multiply(x, x, out=square)
-        np.multiply(square, _ODDS[-1], out=out)
+        np.multiply(square, _ODDS[-1], out=power)
         for coefficient in _ODDS[-2:0:-1]:
-            out += coefficient
-            out *= square
-        out += _ODDS[0]
-        out *= x
-        np.exp2(out, out=out)
-        out += np.float32(1)
-        np.divide(x, out, out=out)
+            power += coefficient
+            power *= square
+        power += _ODDS[0]
+        power *= x
+        np.exp2(power, out=power)
+        power += np.float32(1)
+        np.divide(x, power, out=out)
 
 
 def _layer_norm(b: Bound, team: Workers) -> Step | None:

@@ -65,15 +65,17 @@ class Model:
         self, features: F32, observe: Observer | None = None
     ) -> F32:  # [b, n_mels, 2 n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
         """Encoder states of a batch of windows."""
-        plan = self._encoder.get(
-            len(features),
-            lambda: self._network.plan(
-                builders.build_encoder(self.dims, len(features), self.precision)
-            ),
-        )
+        plan = self._encoder.get(len(features), lambda: self._plan_encoder(len(features)))
         plan(observe, features=features)
         states: F32 = plan.outputs["states"].copy()
         return states
+
+    def _plan_encoder(self, batch: int) -> Plan:
+        graph = builders.build_encoder(self.dims, batch, self.precision)
+        plan = self._network.plan(graph)
+        # The arena has become large enough for spectra, whose plans would keep a smaller one.
+        self._mel.clear()
+        return plan
 
     def decoder(
         self, states: F32 | Sequence[F32], group: int = 1, observe: Observer | None = None

@@ -156,7 +156,7 @@ class DecoderSession:
         plan = self._plans.choice(k)
         if logits is not self._plans.logits:
             self._plans.logits[...] = logits
-        plan.run()
+        plan()
         return plan.outputs["tokens"], plan.outputs["logprobs"]
 
     def reorder(self, source: ArrayLike) -> None:

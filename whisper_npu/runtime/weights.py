@@ -50,9 +50,10 @@ def prepare_weights(
     prepared: dict[str, Array] = {}
 
     def prepare(name: str) -> None:
-        shape, rows = _source(weights, name)
+        shape, rows, integers = _source(weights, name)
         if precision == "int8" and is_quantizable(name, shape):
-            quantized = _quantized(name, shape, rows)
+            as_stored = integers and as_integers and len(shape) == 2
+            quantized = _quantized(name, shape, rows, as_stored)
             prepared[scale_name(name)] = quantized.scale
             array: Array = quantized.values
             if is_wide(name, shape) and not as_integers:
@@ -96,13 +97,15 @@ def _in_threads(task: Callable[[str], None], names: Iterable[str]) -> None:
         raise errors[0]
 
 
-def _source(weights: Mapping[str, Weight], name: str) -> tuple[Shape, Rows]:
-    """The shape of a weight, and what gives some rows of it, or (None) all of it to be kept."""
+def _source(weights: Mapping[str, Weight], name: str) -> tuple[Shape, Rows, bool]:
+    """The shape of a weight, what gives some rows of it, or (None) all of it to be kept, and
+    whether they are integers."""
     if isinstance(weights, StoredWeights):
-        return weights.shapes[name], partial(weights.rows, name)
+        return weights.shapes[name], partial(weights.rows, name), name in weights.integers
     weight = weights[name]
+    integers = isinstance(weight, Quantized)
     shape = weight.values.shape if isinstance(weight, Quantized) else weight.shape
-    return shape, lambda part: weight if part is None else weight[part]
+    return shape, lambda part: weight if part is None else weight[part], integers
 
 
 def _floats(weight: Weight) -> F32:
@@ -132,14 +135,16 @@ def by_columns(shape: Shape, rows: Callable[[slice], NDArray[Any]]) -> F32:  # [
     return turned
 
 
-def _quantized(name: str, shape: Shape, rows: Rows) -> Quantized:
-    def quantized(part: slice) -> Quantized:
+def _quantized(name: str, shape: Shape, rows: Rows, as_stored: bool) -> Quantized:
+    def quantized(part: slice | None) -> Quantized:
         weight = rows(part)
         try:
             return weight if isinstance(weight, Quantized) else quantize_weight(weight)
         except ValueError as error:
             raise ModelError(f"tensor {name} {error}: it cannot be quantised") from None
 
+    if as_stored:
+        return quantized(None)
     # A large one not all at once, which takes several times its memory.
     parts = spans(shape[0], -(-math.prod(shape) // _QUANTIZED))
     if len(parts) == 1:

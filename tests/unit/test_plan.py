@@ -1,0 +1,166 @@
+"""Plans: what lies where in the arena, and that nothing is written over that is still needed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from whisper_npu.model.builders import PRECISIONS, Precision
+from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.model.graph import Graph, Op, Role, Tensor
+from whisper_npu.ops.activation import gelu
+from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.plan import Machine, Plan
+
+TOKENS = np.random.RandomState(5).randint(0, 50, (2, 12))
+# float32 rounding of a few dozen operations on values of order 1 to 10.
+TOLERANCE = 2e-5
+
+
+@pytest.fixture
+def model(small_checkpoint: Checkpoint) -> Model:
+    return Model(small_checkpoint)
+
+
+@pytest.fixture
+def states(model: Model) -> np.ndarray:
+    return model.encode(np.random.RandomState(4).standard_normal((2, 80, 60)).astype(np.float32))
+
+
+def test_the_arena_is_hardly_larger_than_what_is_alive_at_once(model: Model) -> None:
+    model.encode(np.zeros((1, 80, 60), np.float32))
+    plan = model._encoder._made[1]
+    blocks = plan._blocks().values()
+    peak = max(
+        sum(b.nbytes for b in blocks if b.first <= index <= b.last)
+        for index in range(len(plan.graph.ops))
+    )
+    assert peak <= plan.arena_bytes < 1.1 * peak
+
+
+def run_all(model: Model) -> tuple[list[Plan], list[np.ndarray]]:
+    """A plan of each phase, in the order in which they first run, and what came out."""
+    samples = np.random.RandomState(1).standard_normal(160 * 20 + 400).astype(np.float32)
+    found = [model.log_mel(samples)]
+    (mel,) = model._mel._made.values()
+    features = np.random.RandomState(4).standard_normal((1, 80, 60)).astype(np.float32)
+    found.append(model.encode(features))
+    (encoder,) = model._encoder._made.values()
+    session = model.decoder(found[-1])
+    found.append(session.prefill(TOKENS[:1, :5], [0, 4]).copy())
+    found.append(session.step([7]).copy())
+    prefill = session._plans.prefill(5, 2)
+    return [mel, encoder, *model._cross._plans, prefill, session._plans.step], found
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_op_writes_over_what_is_still_needed(
+    small_checkpoint: Checkpoint, precision: Precision
+) -> None:
+    plans, _ = run_all(Model(small_checkpoint, precision))
+    n_in_place = 0
+    for plan in plans:
+        arrays, ops = plan._arrays, list(enumerate(plan.graph.ops))
+        first = {name: index for index, op in reversed(ops) for name in op.outputs}
+        last = {name: index for index, op in ops for name in op.inputs}
+        for index, op in ops:
+            written = [arrays[name] for name in op.outputs]
+            needed = {name for name in last if first.get(name, -1) < index <= last[name]}
+            for name in needed - {*op.outputs}:
+                if any(np.shares_memory(array, arrays[name]) for array in written):
+                    # Over the first input of an op that can, which nothing else reads.
+                    assert op.kind in ("gelu", "add")
+                    assert (name, last[name]) == (op.inputs[0], index)
+                    assert written[0].ctypes.data == arrays[name].ctypes.data
+                    n_in_place += 1
+    # All GELUs and sums: of convolutions, positions, 2 layers of the encoder, and twice 3 of the
+    # decoder.
+    assert n_in_place == 2 + 1 + 2 * 3 + 2 * 3 * 4
+
+
+def test_what_is_read_again_is_not_written_over() -> None:
+    names = {"x": "input", "h": "activation", "g": "activation", "y": "output"}
+    tensors = [Tensor(name, (3, 5), "float32", cast(Role, role)) for name, role in names.items()]
+    ops = [("gelu", ("x",), "h"), ("gelu", ("h",), "g"), ("add", ("g", "h"), "y")]
+    graph = Graph("twice", tuple(tensors), tuple(Op(y, kind, xs, (y,)) for kind, xs, y in ops))
+    graph.validate()
+    plan = Plan(graph, {})
+    x = np.random.RandomState(0).standard_normal((3, 5)).astype(np.float32)
+    plan(x=x)
+    np.testing.assert_array_equal(plan.outputs["y"], gelu(gelu(x)) + gelu(x))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_in_place_and_in_one_arena_nothing_changes(
+    small_checkpoint: Checkpoint, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(small_checkpoint, precision)
+    _, first = run_all(model)
+    _, again = run_all(model)
+    monkeypatch.setattr("whisper_npu.runtime.plan._IN_PLACE", ())
+    monkeypatch.setattr("whisper_npu.runtime.arena.Arena.take", lambda _, n: np.empty(n, np.uint8))
+    plans, apart = run_all(Model(small_checkpoint, precision))
+    assert not np.shares_memory(plans[1]._arrays["conv1"], plans[1]._arrays["conv1.gelu"])
+    for a, b, c in zip(first, again, apart, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_plans_have_one_arena_and_outputs_of_their_own(model: Model) -> None:
+    run_all(model)
+    # Again, for the first spectrum was computed before there was an encoder.
+    plans, _ = run_all(model)
+    memory = model.machine.arena.take(1)
+    for plan in plans:
+        activations = (*plan.graph.role("activation"), *plan.graph.role("input"))
+        assert activations
+        for tensor in activations:
+            array = plan._arrays[tensor.name]
+            assert memory.base is not None
+            assert np.shares_memory(array, memory.base)
+        for array in plan.outputs.values():
+            assert not np.shares_memory(array, memory.base)
+
+
+def test_logits_outlive_whatever_runs_next(model: Model, states: np.ndarray) -> None:
+    session = model.decoder(states)
+    prompt = session.prefill(TOKENS[:, :5], [4])
+    step = session.step([3, 4])
+    kept = prompt.copy(), step.copy()
+    model.encode(np.ones((2, 80, 60), np.float32))
+    model.log_mel(np.ones(160 * 20 + 400, np.float32))
+    other = model.decoder(model.encode(np.ones((1, 80, 60), np.float32)))
+    other.align([1, 2, 3], [(0, 1)])
+    np.testing.assert_array_equal(prompt, kept[0])
+    np.testing.assert_array_equal(step, kept[1])
+
+
+def test_a_plan_is_given_all_its_inputs(model: Model) -> None:
+    plans, _ = run_all(model)
+    with pytest.raises(KeyError, match="position"):
+        plans[-1](tokens=[[1]])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_ops_with_a_kernel_have_no_scratch(
+    small_checkpoint: Checkpoint, precision: Precision
+) -> None:
+    kinds = frozenset({"linear_int8", "attention", "cached_attention", "cross_attention"})
+    # That does not take a single op, after all.
+    refusing = SimpleNamespace(
+        kinds=kinds, reads_halves=False, bind=lambda graph, bound, step: step, join=list
+    )
+    scratch: list[Any] = []
+    found = []
+    for cpu in (refusing, None):
+        model = Model(small_checkpoint, precision, Machine(cpu=cast(Any, cpu)))
+        plans, outputs = run_all(model)
+        scratch.append({op.kind for p in plans for op in p.graph.ops if op.name in p._scratch})
+        found.append(outputs)
+    assert scratch[1] & kinds
+    assert scratch[0] == scratch[1] - kinds
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, atol=TOLERANCE)
