@@ -156,10 +156,10 @@ static_assert(kPanel % kBlock == 0);
 inline int64_t groups_of(int64_t k) { return (k + kGroup - 1) / kGroup; }
 
 int64_t linear_scratch(int64_t k) {
-  // A panel, and a block of rows in the form that is multiplied, each row with room to be read in
-  // whole vectors.
+  // A panel, a block of rows in the form that is multiplied, each row with room to be read in whole
+  // vectors, and what the sums of each row are too large by.
   const int64_t groups = groups_of(k);
-  return 4 * (kPanel * groups + kPanelRows * (groups + 16));
+  return 4 * (kPanel * groups + kPanelRows * (groups + 16) + kMostRows);
 }
 
 template <int M>
@@ -219,6 +219,10 @@ void linear_panels(const LinearInt8 &a, int64_t first, int64_t last, int64_t fir
   int32_t *packed = reinterpret_cast<int32_t *>(scratch);
   const int64_t groups = groups_of(a.k);
   int32_t *room = packed + kPanel * groups;
+  int32_t *offsets_of_rows = room + kPanelRows * (groups + 16);
+  for (int64_t row = first_row; row < last_row; ++row)
+    offsets_of_rows[row - first_row] =
+        Panel::kOffset == 0 ? 0 : -Panel::kOffset * sum_of(a.x + row * a.k, a.k);
   for (int64_t panel = first; panel < last; panel += kPanel) {
     const int64_t panel_end = panel + kPanel < last ? panel + kPanel : last;
     for (int64_t column = panel; column < panel_end; column += kBlock)
@@ -227,10 +231,7 @@ void linear_panels(const LinearInt8 &a, int64_t first, int64_t last, int64_t fir
       const int64_t rows = last_row - row < kPanelRows ? last_row - row : kPanelRows;
       int64_t stride;
       const int32_t *x = lanes_of(a, row, rows, room, &stride);
-      int32_t offsets[kPanelRows] = {};
-      if (Panel::kOffset != 0)
-        for (int64_t i = 0; i < rows; ++i)
-          offsets[i] = -Panel::kOffset * sum_of(a.x + (row + i) * a.k, a.k);
+      const int32_t *offsets = offsets_of_rows + (row - first_row);
       for (int64_t column = panel; column < panel_end; column += kBlock) {
         const int32_t *w = packed + (column - panel) * groups;
         if (rows == kPanelRows) {

@@ -103,10 +103,13 @@ void linear_many_rows(const LinearInt8 &a, int threads) {
   // Columns alone may not make enough items: then rows are cut too, though not so short that
   // packing the weights again would show.
   const int64_t enough = threads == 1 ? 1 : threads * kItemsPerThread;
-  const int64_t rows = most(1, least(ceil_div(enough, columns), a.m / 256));
+  // Parts are of whole units, so that one may be larger than its share.
+  constexpr int64_t kUnit = 12;
+  const int64_t rows =
+      most(ceil_div(a.m, kMostRows - 2 * kUnit), least(ceil_div(enough, columns), a.m / 256));
   parallel(columns * rows, threads, [&](int64_t item, int thread) {
     const Part column(a.n, columns, kPanel, item % columns);
-    const Part row(a.m, rows, 12, item / columns);
+    const Part row(a.m, rows, kUnit, item / columns);
     kernels.linear_panels(a, column.first, column.last, row.first, row.last,
                           a.scratch->data + thread * a.scratch->bytes);
   });

@@ -10,13 +10,17 @@ constexpr int64_t kPanel = 64;
 // Products with at most this many rows read the weights as they lie, once.
 constexpr int64_t kSkinny = 12;
 
+// Rows that are multiplied with many columns in one go.
+constexpr int64_t kMostRows = 2048;
+
 struct IntegerKernels {
   // Rows first ... last - 1.
   void (*quantize_rows)(const QuantizeRows &, int64_t first, int64_t last);
   void (*embed_rows)(const EmbedInt8 &, int64_t first, int64_t last);
   // Columns first ... last - 1 of a product of any number of rows.
   void (*linear_columns)(const LinearInt8 &, int64_t first, int64_t last);
-  // The same for rows from first_row; null if the variant has nothing better than the above.
+  // The same for rows from first_row, kMostRows at most; null if the variant has nothing better than
+  // the above.
   void (*linear_panels)(const LinearInt8 &, int64_t first, int64_t last, int64_t first_row,
                         int64_t last_row, uint8_t *scratch);
   int64_t (*linear_scratch)(int64_t k);
