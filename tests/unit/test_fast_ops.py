@@ -233,6 +233,12 @@ def test_cross_attention(audios: int, group: int, n: int, team: Workers) -> None
         "cross_attention", (q, k, v), (q.shape,), team, q.shape[0] * h * n * t, heads=()
     )
     assert np.abs(fast - spec).max() < 20 * EPS * np.abs(v).max()
+    k_scale, v_scale = (np.abs(randn(audios, h, t, seed=i)) for i in (3, 4))
+    inputs = (q, k, v, k_scale, v_scale)
+    fast, spec = both(
+        "cross_attention_int8", inputs, (q.shape,), team, q.shape[0] * h * n * t, heads=()
+    )
+    assert np.abs(fast - spec).max() < 20 * EPS * np.abs(v * v_scale[..., None]).max()
 
 
 @pytest.mark.parametrize("group", [1, 9])

@@ -148,10 +148,12 @@ def test_a_plan_is_given_all_its_inputs(model: Model) -> None:
 def test_ops_with_a_kernel_have_no_scratch(
     small_checkpoint: Checkpoint, precision: Precision
 ) -> None:
-    kinds = frozenset({"linear_int8", "attention", "cached_attention", "cross_attention"})
+    kinds = frozenset(
+        {"linear_int8", "attention", "cached_attention", "cross_attention", "cross_attention_int8"}
+    )
     # That does not take a single op, after all.
     refusing = SimpleNamespace(
-        kinds=kinds, reads_halves=False, bind=lambda graph, bound, step: step, join=list
+        kinds=kinds, reads_bytes=False, bind=lambda graph, bound, step: step, join=list
     )
     scratch: list[Any] = []
     found = []

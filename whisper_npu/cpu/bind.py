@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from whisper_npu.cpu.library import (
     Library,
     LinearInt8,
     OverCache,
+    QuantizeHeads,
     QuantizeRows,
     Scratch,
     SplitHeads,
@@ -97,11 +98,18 @@ def _store_cache(place: Place, b: Bound) -> ctypes.Structure | None:
 
 def _split_heads(place: Place, b: Bound) -> ctypes.Structure | None:
     (x,), (out,) = b.inputs, b.outputs
-    dtype = np.float16 if out.dtype == np.float16 else np.float32
-    if not _lies(x, np.float32) or not _lies(out, dtype):
+    if not _all_lie({np.float32: (x, out)}):
         return None
     batch, n_head, t, d_head = out.shape
-    return SplitHeads(_address(x), _address(out), batch, t, n_head, d_head, out.itemsize == 2)
+    return SplitHeads(_address(x), _address(out), batch, t, n_head, d_head)
+
+
+def _quantize_heads(place: Place, b: Bound) -> ctypes.Structure | None:
+    (x,), (values, scale) = b.inputs, b.outputs
+    if not _all_lie({np.float32: (x, scale), np.int8: (values,)}):
+        return None
+    batch, n_head, t, d_head = values.shape
+    return QuantizeHeads(*map(_address, (x, values, scale)), batch, t, n_head, d_head)
 
 
 def _im2col(place: Place, b: Bound) -> ctypes.Structure | None:
@@ -152,20 +160,32 @@ def _attention(place: Place, b: Bound) -> ctypes.Structure | None:
 
 
 def _cached_attention(place: Place, b: Bound) -> ctypes.Structure | None:
-    return _over_cache(place, b, b.inputs[3])
+    return _over_cache(place, b, np.float32, position=b.inputs[3])
 
 
 def _cross_attention(place: Place, b: Bound) -> ctypes.Structure | None:
     # Scores of alignment heads are kept for the words of a window, once: NumPy does that.
-    return None if b.op.attr("heads") else _over_cache(place, b, None)
+    return None if b.op.attr("heads") else _over_cache(place, b, np.float32)
 
 
-def _over_cache(place: Place, b: Bound, position: Array | None) -> ctypes.Structure | None:
+def _cross_attention_int8(place: Place, b: Bound) -> ctypes.Structure | None:
+    k, v, *scales = b.inputs[1:]
+    if b.op.attr("heads") or not _all_lie({np.int8: (k, v), np.float32: tuple(scales)}):
+        return None
+    return _over_cache(place, b, np.int8, scales)
+
+
+def _over_cache(
+    place: Place,
+    b: Bound,
+    dtype: type[np.generic],
+    scales: Sequence[Array | None] = (None, None),
+    position: Array | None = None,
+) -> ctypes.Structure | None:
     q, k, v, *_ = b.inputs
     (out,) = b.outputs
     audios, n_head, t, d_head = k.shape
     # The first sequences of some that lie further apart are caches too.
-    dtype = np.float16 if k.dtype == np.float16 else np.float32
     lie = k.strides == v.strides and all(_lies(cache[0], dtype) for cache in (k, v))
     if not lie or not _all_lie({np.float32: (q, out)}):
         return None
@@ -173,8 +193,8 @@ def _over_cache(place: Place, b: Bound, position: Array | None) -> ctypes.Struct
         return None
     sequences, n, _ = q.shape
     args = OverCache(
-        *map(_address, (q, k, v, out, position)), sequences, n, sequences // audios, t, n_head,
-        d_head, k.strides[0] // k.itemsize, k.itemsize == 2, d_head**-0.5, place.scratch.address,
+        *map(_address, (q, k, v, *scales, out, position)), sequences, n, sequences // audios, t,
+        n_head, d_head, k.strides[0] // k.itemsize, d_head**-0.5, place.scratch.address,
     )  # fmt: skip
     place.scratch.reserve(place.library.over_cache_scratch(args))
     return args
@@ -198,6 +218,7 @@ BINDERS: Mapping[str, Binder] = {
     "embed_int8": _embed_int8,
     "store_cache": _store_cache,
     "split_heads": _split_heads,
+    "quantize_heads": _quantize_heads,
     "im2col": _im2col,
     "gelu": _gelu,
     "add": _add,
@@ -206,5 +227,6 @@ BINDERS: Mapping[str, Binder] = {
     "attention_int16": _attention,
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
+    "cross_attention_int8": _cross_attention_int8,
     "top_logprobs": _top_logprobs,
 }

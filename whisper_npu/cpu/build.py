@@ -31,7 +31,7 @@ _FLAGS = (
     "-fno-trapping-math", "-w",
 )  # fmt: skip
 _LINK_FLAGS = ("-shared", "-pthread")
-_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX2 = ("-mavx2", "-mfma")
 _AVX512 = (
     *_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"
 )  # fmt: skip

@@ -78,18 +78,22 @@ def floats(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
 def _quantize_rows(rng: Random) -> Iterator[Case]:
     op = Op("values", "quantize_rows", ("x",), ("values", "scale"))
     for shape in ((1, 384), (3, 1), (5, 15), (4, 16), (7, 240), (2, 9, 65), (40, 1280), (500, 33)):
-        for name, x in floats(rng, shape):
+        for name, x in _rows_to_round(rng, shape):
             yield Case(f"{name} {shape}", op, (x,), _quantized_outputs(shape))
+
+
+def _rows_to_round(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
+    yield from floats(rng, shape)
+    x = rng.standard_normal(shape, np.float32)
+    x[..., 0, :] = 0
+    # Halves: ties are rounded to even.
+    x[..., -1, :] = np.arange(shape[-1]) % 127 + np.float32(0.5)
+    x[..., -1, 0] = 127
+    yield "ties", x
+    for value in (np.nan, np.inf, -np.inf, 1e-30, 1e-42, 3e38):
         x = rng.standard_normal(shape, np.float32)
-        x[..., 0, :] = 0
-        # Halves: ties are rounded to even.
-        x[..., -1, :] = np.arange(shape[-1]) % 127 + np.float32(0.5)
-        x[..., -1, 0] = 127
-        yield Case(f"ties {shape}", op, (x,), _quantized_outputs(shape))
-        for value in (np.nan, np.inf, -np.inf, 1e-30, 1e-42, 3e38):
-            x = rng.standard_normal(shape, np.float32)
-            x[..., -1] = value
-            yield Case(f"{value} {shape}", op, (x,), _quantized_outputs(shape))
+        x[..., -1] = value
+        yield str(value), x
 
 
 def _quantized_outputs(shape: tuple[int, ...]) -> tuple[Array, ...]:
@@ -318,33 +322,58 @@ def _cached_bound(q: F32, k: F32, v: F32, position: int) -> Array:
     return _attention_bound(q, k[:, :, :seen], v[:, :, :seen], position)
 
 
+# (n_head, d_head, n, t, sequences of a window)
+_WINDOWS = ((1, 4, 1, 3, 1), (2, 64, 1, 300, 3), (3, 33, 5, 100, 2))
+
+
 def _cross_attention(rng: Random) -> Iterator[Case]:
     op = Op("out", "cross_attention", ("q", "k", "v"), ("out",), (("heads", ()),))
-    for n_head, d_head, n, t, group in ((1, 4, 1, 3, 1), (2, 64, 1, 300, 3), (3, 33, 5, 100, 2)):
+    for n_head, d_head, n, t, group in _WINDOWS:
         for name, q in _scaled(rng, 2 * group, n, n_head * d_head):
-            wide = [rng.standard_normal((2, n_head, t, d_head), np.float32) for _ in range(2)]
-            for dtype in (np.float32, np.float16):
-                k, v = (x.astype(dtype) for x in wide)
+            k, v = (rng.standard_normal((2, n_head, t, d_head), np.float32) for _ in range(2))
+            yield Case(
+                f"{name} {q.shape} over {t}", op, (q, k, v), (np.empty_like(q),),
+                np.empty(2 * group * n_head * n * t, np.float32),
+                partial(_attention_bound, q, k, v),
+            )  # fmt: skip
+
+
+def _cross_attention_int8(rng: Random) -> Iterator[Case]:
+    names = ("q", "k", "v", "k_scale", "v_scale")
+    op = Op("out", "cross_attention_int8", names, ("out",), (("heads", ()),))
+    for n_head, d_head, n, t, group in _WINDOWS:
+        shape = (2, n_head, t, d_head)
+        for name, q in _scaled(rng, 2 * group, n, n_head * d_head):
+            for of, k in _integers(rng, shape):
+                v = rng.integers(-127, 127, shape, np.int8, endpoint=True)
+                # No two alike, so that one in the place of another is seen.
+                k_scale, v_scale = rng.uniform(0.002, 0.02, (2, *shape[:3])).astype(np.float32)
+                wide = (k * k_scale[..., None], v * v_scale[..., None])
                 yield Case(
-                    f"{name} {q.shape} over {t} {k.dtype}", op, (q, k, v), (np.empty_like(q),),
-                    np.empty(2 * group * n_head * n * t, np.float32),
-                    partial(_attention_bound, q, k, v),
+                    f"{name}, {of} keys, {q.shape} over {t}", op, (q, k, v, k_scale, v_scale),
+                    (np.empty_like(q),), np.empty(2 * group * n_head * n * t, np.float32),
+                    partial(_attention_bound, q, *wide),
                 )  # fmt: skip
 
 
+# (b, t, n_head, d_head)
+_HEADS = ((1, 1, 1, 1), (2, 3, 2, 33), (1, 100, 6, 64), (3, 7, 3, 20))
+
+
 def _split_heads(rng: Random) -> Iterator[Case]:
-    for b, t, n_head, d_head in ((1, 1, 1, 1), (2, 3, 2, 33), (1, 100, 6, 64), (3, 7, 3, 20)):
+    for b, t, n_head, d_head in _HEADS:
         op = Op("out", "split_heads", ("x",), ("out",), (("n_head", n_head),))
         for name, x in floats(rng, (b, t, n_head * d_head)):
-            # Those between halves that are denormal, ties, and what is beyond the largest half.
-            close = x.copy()
-            close.reshape(-1)[::2] *= np.float32(2.0**-20)
-            ties = np.arange(x.size, dtype=np.float32).reshape(x.shape) + np.float32(2048)
-            beyond = np.copysign(np.float32(65519), x) + x
-            for of, y in ((name, x), ("close", close), ("ties", ties), ("beyond", beyond)):
-                for dtype in (np.float32, np.float16):
-                    out = np.empty((b, n_head, t, d_head), dtype)
-                    yield Case(f"{of} {y.shape} {out.dtype}", op, (y,), (out,))
+            out = np.empty((b, n_head, t, d_head), np.float32)
+            yield Case(f"{name} {x.shape}, {n_head} heads", op, (x,), (out,))
+
+
+def _quantize_heads(rng: Random) -> Iterator[Case]:
+    for b, t, n_head, d_head in _HEADS:
+        op = Op("values", "quantize_heads", ("x",), ("values", "scale"), (("n_head", n_head),))
+        for name, x in _rows_to_round(rng, (b, t, n_head * d_head)):
+            outputs = _quantized_outputs((b, n_head, t, d_head))
+            yield Case(f"{name} {x.shape}, {n_head} heads", op, (x,), outputs)
 
 
 def _top_logprobs(rng: Random) -> Iterator[Case]:
@@ -402,7 +431,9 @@ CASES: Mapping[str, Callable[[Random], Iterator[Case]]] = {
         _attention, bound=_int16_bound, kernel="attention_int16", rms_share=0.155
     ),
     "split_heads": _split_heads,
+    "quantize_heads": _quantize_heads,
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
+    "cross_attention_int8": _cross_attention_int8,
     "top_logprobs": _top_logprobs,
 }

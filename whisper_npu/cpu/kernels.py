@@ -109,10 +109,9 @@ class CpuKernels:
         return self._place.library.isa
 
     @property
-    def reads_halves(self) -> bool:
-        """Whether cross keys and values are to be float16: half of what a step reads of them."""
-        kernels = {"split_heads", "cross_attention"}
-        return self.usage.precision == "int8" and kernels <= self.kinds
+    def reads_bytes(self) -> bool:
+        """Whether quantised cross keys and values are to be kept as int8."""
+        return {"quantize_heads", "cross_attention_int8"} <= self.kinds
 
     def _choose(self, kind: str) -> str:
         """The kernel for a kind of op. Only INT8 models get one that rounds more than float32."""

@@ -77,7 +77,16 @@ class SplitHeads(ctypes.Structure):
 
     _fields_ = [
         ("x", c_void_p), ("out", c_void_p), ("b", c_int64), ("t", c_int64), ("n_head", c_int64),
-        ("d_head", c_int64), ("half", c_int64),
+        ("d_head", c_int64),
+    ]  # fmt: skip
+
+
+class QuantizeHeads(ctypes.Structure):
+    """``QuantizeHeads`` of api.h."""
+
+    _fields_ = [
+        ("x", c_void_p), ("values", c_void_p), ("scale", c_void_p), ("b", c_int64),
+        ("t", c_int64), ("n_head", c_int64), ("d_head", c_int64),
     ]  # fmt: skip
 
 
@@ -128,10 +137,10 @@ class OverCache(ctypes.Structure):
     """``OverCache`` of api.h."""
 
     _fields_ = [
-        ("q", c_void_p), ("k", c_void_p), ("v", c_void_p), ("out", c_void_p),
-        ("position", c_void_p), ("b", c_int64), ("n", c_int64), ("group", c_int64),
-        ("t", c_int64), ("n_head", c_int64), ("d_head", c_int64), ("stride", c_int64),
-        ("half", c_int32), ("scale", c_float), ("scratch", c_void_p),
+        ("q", c_void_p), ("k", c_void_p), ("v", c_void_p), ("k_scale", c_void_p),
+        ("v_scale", c_void_p), ("out", c_void_p), ("position", c_void_p), ("b", c_int64),
+        ("n", c_int64), ("group", c_int64), ("t", c_int64), ("n_head", c_int64),
+        ("d_head", c_int64), ("stride", c_int64), ("scale", c_float), ("scratch", c_void_p),
     ]  # fmt: skip
 
 

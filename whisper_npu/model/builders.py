@@ -114,6 +114,15 @@ class _Builder:
         h = self.linear(h, f"{layer}.fc2", f"{prefix}.fc2")
         return self.op("add", [x, h], f"{prefix}.residual")
 
+    def cross_state(self, dims: ModelDimensions, layer: int, part: str, batch: int) -> list[str]:
+        """The keys or values of a decoder layer for its windows; if quantised, their scales too."""
+        rows = (batch, dims.n_text_head, dims.n_audio_ctx)
+        shape, name = (*rows, dims.n_text_state // dims.n_text_head), f"cross.{layer}.{part}"
+        if not self._int8:
+            return [self.declare(name, shape, "state")]
+        scale = self.declare(scale_name(name), rows, "state")
+        return [self.declare(name, shape, "state", "int8"), scale]
+
     def build(self, name: str) -> Graph:
         graph = Graph(name, tuple(self._tensors.values()), tuple(self._ops))
         graph.validate()
@@ -165,7 +174,9 @@ def build_cross_kv(
         layer = f"model.decoder.layers.{i}.encoder_attn"
         for part, bias in (("k", False), ("v", True)):
             h = b.linear(states, f"{layer}.{part}_proj", f"cross.{i}.{part}_proj", bias)
-            b.op("split_heads", [h], f"cross.{i}.{part}", "state", n_head=dims.n_text_head)
+            name, *scale = b.cross_state(dims, i, part, batch)
+            kind = "quantize_heads" if scale else "split_heads"
+            b.op(kind, [h], name, extra=scale, n_head=dims.n_text_head)
     return b.build("cross_kv")
 
 
@@ -233,15 +244,12 @@ def _build_decoder(
 
         h = b.norm(x, f"{layer}.encoder_attn_layer_norm", f"{prefix}.cross_ln")
         q = b.linear(h, f"{layer}.encoder_attn.q_proj", f"{prefix}.cross_q")
-        kv = [
-            b.declare(
-                f"cross.{i}.{part}", (batch, dims.n_text_head, dims.n_audio_ctx, d_head), "state"
-            )
-            for part in "kv"
-        ]
+        (k, *k_scale), (v, *v_scale) = (b.cross_state(dims, i, part, batch) for part in "kv")
         kept = tuple(head for of, head in heads if of == i)
         extra = [f"alignment.{i}"] if kept else []
-        h = b.op("cross_attention", [q, *kv], f"{prefix}.cross", extra=extra, heads=kept)
+        kind = "cross_attention_int8" if k_scale else "cross_attention"
+        inputs = [q, k, v, *k_scale, *v_scale]
+        h = b.op(kind, inputs, f"{prefix}.cross", extra=extra, heads=kept)
         h = b.linear(h, f"{layer}.encoder_attn.out_proj", f"{prefix}.cross_out")
         x = b.op("add", [x, h], f"{prefix}.cross_residual")
         x = b.mlp(x, layer, prefix)

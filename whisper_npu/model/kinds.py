@@ -148,6 +148,11 @@ def _split_heads(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     return ((b, n_head, t, d // n_head),)
 
 
+def _quantize_heads(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    (values,) = _split_heads(op, inputs)
+    return (values, values[:-1])
+
+
 def _embed(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     tokens, table, positions, position = inputs
     _require(
@@ -181,6 +186,12 @@ def _cross_attention(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     assert isinstance(heads, tuple)
     _require(all(head < k[1] for head in heads), "an alignment head is beyond the last head")
     return ((b, n, d), (len(heads), n, k[2])) if heads else ((b, n, d),)
+
+
+def _cross_attention_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    _, k, _, *scales = inputs
+    _require(all(scale == k[:-1] for scale in scales), "scales of keys or values do not fit")
+    return _cross_attention(op, inputs[:3])
 
 
 def _cache_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
@@ -218,11 +229,13 @@ KINDS: Mapping[str, OpKind] = {
     "linear_int8": OpKind(_linear_int8, _linear_int8_flops),
     "attention": OpKind(_attention, _attention_flops),
     "split_heads": OpKind(_split_heads, _no_flops),
+    "quantize_heads": OpKind(_quantize_heads, _per_element(4)),
     "embed": OpKind(_embed, _per_element(1)),
     "embed_int8": OpKind(_embed_int8, _per_element(2)),
     "store_cache": OpKind(_store_cache, _no_flops),
     "cached_attention": OpKind(_cached_attention, _cache_flops),
     "cross_attention": OpKind(_cross_attention, _cache_flops),
+    "cross_attention_int8": OpKind(_cross_attention_int8, _cache_flops),
     "select_rows": OpKind(_select_rows, _no_flops),
     "top_logprobs": OpKind(_top_logprobs, _top_logprobs_flops),
 }

@@ -27,9 +27,14 @@ class CrossCache:
         self.n_audio = n_audio
         graph = builders.build_cross_kv(network.dims, precision=network.precision)
         cpu = network.machine.cpu
-        dtype = np.float32 if cpu is None or not cpu.reads_halves else np.float16
+        # Like weights, integers are held as floats where NumPy is to multiply them.
+        in_bytes = cpu is not None and cpu.reads_bytes
         self.states = {
-            t.name: np.empty((n_audio, *t.shape[1:]), dtype) for t in graph.role("state")
+            t.name: np.empty(
+                (n_audio, *t.shape[1:]),
+                np.int8 if in_bytes and t.dtype == "int8" else np.float32,
+            )
+            for t in graph.role("state")
         }
         self._plans = [network.plan(graph, self.slots(i, i + 1)) for i in range(n_audio)]
         # The states that each slot was computed from. As they are kept, no others get their place

@@ -188,7 +188,7 @@ def _embed(b: Bound, team: Workers) -> Step:
 
 
 def _cross_attention(b: Bound, team: Workers) -> Step | None:
-    q, k, v = b.inputs
+    q, k, v, *scales = b.inputs
     (out, *kept), n_head = b.outputs, k.shape[1]
     rows = q.shape[0] * q.shape[1] // len(k)
     if kept or not 1 < rows <= FEW_ROWS or b.scratch is None or k.dtype != np.float32:
@@ -204,7 +204,11 @@ def _cross_attention(b: Bound, team: Workers) -> Step | None:
 
     def step() -> None:
         np.matmul((queries * scale)[..., None, :], keys, out=scores)
+        if scales:
+            scores[..., 0, :] *= scales[0][:, :, None]
         total = activation.softmax_rows(scores[..., 0, :])
+        if scales:
+            scores[..., 0, :] *= scales[1][:, :, None]
         np.divide(np.matmul(scores[..., 0, :], values), total, out=result)
 
     return step
@@ -218,4 +222,5 @@ FAST: Mapping[str, Callable[[Bound, Workers], Step | None]] = {
     "attention": _attention,
     "embed": _embed,
     "cross_attention": _cross_attention,
+    "cross_attention_int8": _cross_attention,
 }

@@ -113,10 +113,12 @@ def _attention(b: Bound) -> Step:
 def _split_heads(b: Bound) -> Step:
     n_head = b.op.attr("n_head")
     assert isinstance(n_head, int)
-    source, out = attention.split_heads(b.inputs[0], n_head), b.outputs[0]
-    if out.dtype == np.float16:
-        return lambda: attention.round_to_half(source, out)
-    return lambda: np.copyto(out, source)
+    source = attention.split_heads(b.inputs[0], n_head)
+    return lambda: np.copyto(b.outputs[0], source)
+
+
+def _quantize_heads(b: Bound) -> Step:
+    return lambda: attention.quantize_heads(b.inputs[0], *b.outputs)
 
 
 def _embed(b: Bound) -> Step:
@@ -144,11 +146,21 @@ def _cross_attention(b: Bound) -> Step:
     heads = b.op.attr("heads")
     assert isinstance(heads, tuple)
     kept = b.outputs[1] if heads else None
+    return lambda: attention.cross_attention(q, k, v, b.outputs[0], b.scratch, heads, kept)
+
+
+def _cross_attention_int8(b: Bound) -> Step:
+    q, k, v, k_scale, v_scale = b.inputs
+    heads = b.op.attr("heads")
+    assert isinstance(heads, tuple)
+    kept = b.outputs[1] if heads else None
 
     def step() -> None:
-        # A cache of halves is widened for BLAS, which has none.
+        # A cache of int8 is widened for BLAS, which has none.
         keys, values = (x.astype(np.float32, copy=False) for x in (k, v))
-        attention.cross_attention(q, keys, values, b.outputs[0], b.scratch, heads, kept)
+        attention.cross_attention_int8(
+            q, keys, values, k_scale, v_scale, b.outputs[0], b.scratch, heads, kept
+        )
 
     return step
 
@@ -176,11 +188,13 @@ BINDERS: Mapping[str, Callable[[Bound], Step]] = {
     "linear_int8": _linear_int8,
     "attention": _attention,
     "split_heads": _split_heads,
+    "quantize_heads": _quantize_heads,
     "embed": _embed,
     "embed_int8": _embed_int8,
     "store_cache": _store_cache,
     "cached_attention": _cached_attention,
     "cross_attention": _cross_attention,
+    "cross_attention_int8": _cross_attention_int8,
     "select_rows": _select_rows,
     "top_logprobs": _top_logprobs,
 }
@@ -198,7 +212,7 @@ def scratch_shape(op: Op, graph: Graph) -> tuple[int, ...] | None:
     if op.kind == "attention":
         t = shapes[0][1]
         return (min(t, attention.QUERY_BLOCK), t)
-    if op.kind in ("cached_attention", "cross_attention"):
+    if op.kind in ("cached_attention", "cross_attention", "cross_attention_int8"):
         b, n, _ = shapes[0]
         _, h, t, _ = shapes[1]
         return (b * h * n * t,)

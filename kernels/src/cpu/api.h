@@ -67,25 +67,35 @@ struct Attention {
   const Scratch *scratch;
 };
 
-// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], floats or halves (IEEE
-// binary16, all finite), ``stride`` of them from one of b / group to the next. Query i sees the
-// first *position + i + 1 keys, all t if position is null.
+// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], ``stride`` of them from one of
+// b / group to the next: floats if k_scale and v_scale are null, else int8 with a scale for each d_head
+// of them, [b / group, n_head, t], and no stride but that of whole caches. Query i sees the first
+// *position + i + 1 keys, all t if position is null.
 struct OverCache {
   const float *q;
   const void *k, *v;
+  const float *k_scale, *v_scale;
   float *out;
   const int64_t *position;
   int64_t b, n, group, t, n_head, d_head, stride;
-  int32_t half;
   float scale;
   const Scratch *scratch;
 };
 
-// x [b, t, n_head * d_head] -> out [b, n_head, t, d_head], floats or halves.
+// x [b, t, n_head * d_head] -> out [b, n_head, t, d_head].
 struct SplitHeads {
   const float *x;
-  void *out;
-  int64_t b, t, n_head, d_head, half;
+  float *out;
+  int64_t b, t, n_head, d_head;
+};
+
+// x [b, t, n_head * d_head] -> values [b, n_head, t, d_head], scale [b, n_head, t]: rows of d_head are
+// quantised as QuantizeRows does it.
+struct QuantizeHeads {
+  const float *x;
+  int8_t *values;
+  float *scale;
+  int64_t b, t, n_head, d_head;
 };
 
 // tokens [rows], n for each sequence, each below the length of the table; table [v, d], scale [v],
@@ -141,6 +151,7 @@ int32_t cpu_linear_int8(const LinearInt8 *args);
 int32_t cpu_embed_int8(const EmbedInt8 *args);
 int32_t cpu_store_cache(const StoreCache *args);
 int32_t cpu_split_heads(const SplitHeads *args);
+int32_t cpu_quantize_heads(const QuantizeHeads *args);
 int32_t cpu_im2col(const Im2Col *args);
 int32_t cpu_gelu(const Gelu *args);
 int32_t cpu_add(const Add *args);
@@ -149,6 +160,7 @@ int32_t cpu_attention(const Attention *args);
 int32_t cpu_attention_int16(const Attention *args);
 int32_t cpu_cached_attention(const OverCache *args);
 int32_t cpu_cross_attention(const OverCache *args);
+int32_t cpu_cross_attention_int8(const OverCache *args);
 int32_t cpu_top_logprobs(const TopLogprobs *args);
 
 // Bytes of scratch for each thread: of a product over k, and of the attentions, the pointers of

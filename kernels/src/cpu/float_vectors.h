@@ -31,11 +31,7 @@ constexpr int kRows = 3, kVectors = 2;
 typedef float Floats __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Ints __attribute__((vector_size(4 * kWidth)));
 
-// A float of 16 bits, IEEE binary16, by its bits.
-struct Half {
-  uint16_t bits;
-};
-typedef uint16_t Halves __attribute__((vector_size(2 * kWidth)));
+typedef int8_t Bytes __attribute__((vector_size(kWidth)));
 
 inline Floats all(float x) { return x - Floats{}; }
 
@@ -47,26 +43,19 @@ inline Floats load(const float *p) {
 
 inline void store(float *p, Floats x) { memcpy(p, &x, sizeof x); }
 
-// Halves, all of them finite.
-inline Floats load(const Half *p) {
-  Halves bits;
-  memcpy(&bits, p, sizeof bits);
+inline Floats load(const int8_t *p) {
+  // Compilers make much more than two instructions of the general form.
 #if defined(__AVX512F__)
-  return (Floats)_mm512_cvtph_ps((__m256i)bits);
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+  return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
 #elif defined(__AVX2__)
-  return (Floats)_mm256_cvtph_ps((__m128i)bits);
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
+  return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
 #else
-  // Exponent and mantissa where a float has them, too small by 2^112, denormal numbers included.
-  const Ints wide = __builtin_convertvector(bits, Ints);
-  const Floats magnitude = (Floats)((wide & 0x7fff) << 13) * 0x1p112f;
-  return (Floats)((Ints)magnitude | (wide & 0x8000) << 16);
+  Bytes bytes;
+  memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats);
 #endif
-}
-
-inline float value(const float *p) { return *p; }
-inline float value(const Half *p) {
-  Half part[kWidth] = {*p};
-  return load(part)[0];
 }
 
 // The first ``count`` floats (fewer than a vector has) and zeros.
@@ -110,25 +99,6 @@ inline Floats smaller(Floats a, Floats b) {
 #else
   return a < b ? a : b;
 #endif
-}
-
-// Rounded to the nearest, ties to even; what is beyond 65,504, the largest half, becomes that.
-inline void store(Half *p, Floats x) {
-  const Floats near = larger(all(-65504.0f), smaller(all(65504.0f), x));
-#if defined(__AVX512F__)
-  const Halves bits = (Halves)_mm512_cvtps_ph((__m512)near, _MM_FROUND_TO_NEAREST_INT);
-#elif defined(__AVX2__)
-  const Halves bits = (Halves)_mm256_cvtps_ph((__m256)near, _MM_FROUND_TO_NEAREST_INT);
-#else
-  const Ints all_bits = (Ints)near, sign = (all_bits >> 16) & 0x8000, whole = all_bits & 0x7fffffff;
-  const Ints normal = ((whole + 0xfff + ((whole >> 13) & 1)) >> 13) - (112 << 10);
-  // Below 2^-14 the step is 2^-24, which is that of floats from 0.5 to 1.
-  const Ints small = (Ints)((Floats)whole + 0.5f) - 0x3f000000;
-  const Ints is_small = whole < 0x38800000;
-  const Halves bits =
-      __builtin_convertvector((is_small & small) | (~is_small & normal) | sign, Halves);
-#endif
-  memcpy(p, &bits, sizeof bits);
 }
 
 inline float sum_of_lanes(Floats x) {

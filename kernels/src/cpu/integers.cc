@@ -8,18 +8,29 @@
 
 namespace {
 
+inline void quantize_row(const float *x, int64_t k, int8_t *values, float *scale) {
+  const float largest = largest_magnitude(x, k);
+  *scale = largest / 127.0f;
+  // Rows of zeros get zeros, and so do those with a NaN (which compares false) or an infinity.
+  const float inverse = largest >= 1e-30f ? 127.0f / largest : 0.0f;
+  if (inverse > 0.0f)
+    round_to_int8(x, inverse, values, k);
+  else
+    memset(values, 0, static_cast<size_t>(k));
+}
+
 void quantize_rows(const QuantizeRows &a, int64_t first, int64_t last) {
-  for (int64_t i = first; i < last; ++i) {
-    const float *x = a.x + i * a.k;
-    const float largest = largest_magnitude(x, a.k);
-    a.scale[i] = largest / 127.0f;
-    // Rows of zeros get zeros, and so do those with a NaN (which compares false) or an infinity.
-    const float inverse = largest >= 1e-30f ? 127.0f / largest : 0.0f;
-    if (inverse > 0.0f)
-      round_to_int8(x, inverse, a.values + i * a.k, a.k);
-    else
-      memset(a.values + i * a.k, 0, static_cast<size_t>(a.k));
-  }
+  for (int64_t i = first; i < last; ++i)
+    quantize_row(a.x + i * a.k, a.k, a.values + i * a.k, a.scale + i);
+}
+
+void quantize_positions(const QuantizeHeads &a, int64_t first, int64_t last) {
+  for (int64_t i = first; i < last; ++i)
+    for (int64_t head = 0; head < a.n_head; ++head) {
+      const int64_t to = (i / a.t * a.n_head + head) * a.t + i % a.t;
+      quantize_row(a.x + (i * a.n_head + head) * a.d_head, a.d_head, a.values + to * a.d_head,
+                   a.scale + to);
+    }
 }
 
 void embed_rows(const EmbedInt8 &a, int64_t first, int64_t last) {
@@ -285,5 +296,5 @@ constexpr int64_t (*linear_scratch)(int64_t) = nullptr;
 #define SCRATCH linear_scratch
 #endif
 
-extern const IntegerKernels JOIN(integers_, VARIANT) = {quantize_rows, embed_rows, linear_columns,
-                                                        PANELS, SCRATCH};
+extern const IntegerKernels JOIN(integers_, VARIANT) = {quantize_rows, embed_rows, quantize_positions,
+                                                        linear_columns, PANELS, SCRATCH};

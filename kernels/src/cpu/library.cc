@@ -228,8 +228,20 @@ int32_t cpu_store_cache(const StoreCache *args) {
 
 int32_t cpu_split_heads(const SplitHeads *args) {
   const SplitHeads &a = *args;
+  share(a.b * a.t, 1, a.b * a.t * a.n_head * a.d_head, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      for (int64_t head = 0; head < a.n_head; ++head)
+        memcpy(a.out + ((i / a.t * a.n_head + head) * a.t + i % a.t) * a.d_head,
+               a.x + (i * a.n_head + head) * a.d_head,
+               static_cast<size_t>(a.d_head) * sizeof(float));
+  });
+  return 0;
+}
+
+int32_t cpu_quantize_heads(const QuantizeHeads *args) {
+  const QuantizeHeads &a = *args;
   share(a.b * a.t, 1, a.b * a.t * a.n_head * a.d_head,
-        [&](int64_t first, int64_t last) { floats().split_positions(a, first, last); });
+        [&](int64_t first, int64_t last) { integers().quantize_positions(a, first, last); });
   return 0;
 }
 
@@ -283,6 +295,8 @@ int32_t cpu_attention_int16(const Attention *args) {
 int32_t cpu_cached_attention(const OverCache *args) { return attend_over_cache(*args); }
 
 int32_t cpu_cross_attention(const OverCache *args) { return attend_over_cache(*args); }
+
+int32_t cpu_cross_attention_int8(const OverCache *args) { return attend_over_cache(*args); }
 
 int32_t cpu_top_logprobs(const TopLogprobs *args) {
   const TopLogprobs &a = *args;

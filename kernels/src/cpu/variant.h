@@ -17,6 +17,8 @@ struct IntegerKernels {
   // Rows first ... last - 1.
   void (*quantize_rows)(const QuantizeRows &, int64_t first, int64_t last);
   void (*embed_rows)(const EmbedInt8 &, int64_t first, int64_t last);
+  // Positions first ... last - 1 of all windows.
+  void (*quantize_positions)(const QuantizeHeads &, int64_t first, int64_t last);
   // Columns first ... last - 1 of a product of any number of rows.
   void (*linear_columns)(const LinearInt8 &, int64_t first, int64_t last);
   // The same for rows from first_row, kMostRows at most; null if the variant has nothing better than
@@ -59,8 +61,6 @@ struct FloatKernels {
   // e^(x - largest), into their places in scratch; then, once all are there, rows.
   void (*sum_pieces)(const TopLogprobs &, int64_t first, int64_t last);
   void (*choose_tokens)(const TopLogprobs &, int64_t first, int64_t last);
-  // Positions first ... last - 1 of all windows.
-  void (*split_positions)(const SplitHeads &, int64_t first, int64_t last);
 };
 
 // Instruction sets that make a difference to each; a variant of integers without floats of its own

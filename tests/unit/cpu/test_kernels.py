@@ -86,6 +86,18 @@ def test_weights_are_not_held_as_floats(cpu_home: Path, checkpoint: Checkpoint) 
     assert held(_model(checkpoint, True)) < 0.5 * held(_model(checkpoint, False))
 
 
+def _refuse(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+    """Have a kernel take nothing."""
+    right = Library.function
+    # A C function, as several steps are one call of the library.
+    no = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(lambda address: 1)
+
+    def function(self: Library, name: str) -> Callable[[int], int]:
+        return no if name == kernel else right(self, name)
+
+    monkeypatch.setattr(Library, "function", function)
+
+
 def test_a_kernel_that_refuses_is_replaced(
     cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,15 +106,7 @@ def test_a_kernel_that_refuses_is_replaced(
     build = find_build()
     assert build is not None
     library = load_library(build.path)
-    right = Library.function
-
-    # A C function, as several steps are one call of the library.
-    no = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(lambda address: 1)
-
-    def refuse(self: Library, name: str) -> Callable[[int], int]:
-        return no if name == "cpu_linear_int8" else right(self, name)
-
-    monkeypatch.setattr(Library, "function", refuse)
+    _refuse(monkeypatch, "cpu_linear_int8")
     model = _model(checkpoint, None)
     assert model.machine.cpu is not None
     assert library is load_library(build.path)
@@ -138,7 +142,7 @@ def test_what_lies_between_steps_on_numpy_is_one_call(
 ) -> None:
     model = _model(checkpoint, True)
     graph = build_step(model.dims, precision="int8")
-    states = {t.name: np.zeros(t.shape, np.float32) for t in graph.role("state")}
+    states = {t.name: np.zeros(t.shape, t.dtype) for t in graph.role("state")}
     plan = Plan(graph, model._weights, states, model.machine)
     assert _steps(plan._joined) == len(graph.ops)
     assert all(isinstance(step, KernelRun) for step in plan._joined)
@@ -151,16 +155,55 @@ def test_only_int8_models_round_more_than_float32(cpu_home: Path, checkpoint: Ch
     _outputs(model)
     placement = machine.usage.since(Usage())
     assert placement.ops["attention"].keys() == {"cpu_attention"}
-    assert {cache.dtype for cache in model._cross.states.values()} == {np.dtype(np.float32)}
     model = _model(checkpoint, True)
     _outputs(model)
     has = load_library(find_library()).has("cpu_attention_int16", load_library(find_library()).isa)
     name = "cpu_attention_int16" if has else "cpu_attention"
     assert model.machine.usage.since(Usage()).ops["attention"].keys() == {name}
-    assert {cache.dtype for cache in model._cross.states.values()} == {np.dtype(np.float16)}
-    assert {cache.dtype for cache in _model(checkpoint, False)._cross.states.values()} <= {
-        np.dtype(np.float32)
-    }
+
+
+def test_cross_keys_and_values_are_the_integers_of_numpy(
+    cpu_home: Path, checkpoint: Checkpoint
+) -> None:
+    """In bytes where a kernel reads them so, in floats where BLAS does."""
+    states = np.random.default_rng(0).standard_normal((2, *_states(checkpoint)), np.float32)
+    found = []
+    for kernels in (True, False):
+        model = _model(checkpoint, kernels)
+        model.decoder(states)
+        found.append(model._cross.states)
+        integers = {cache.dtype for name, cache in found[-1].items() if "scale" not in name}
+        assert integers == {np.dtype(np.int8 if kernels else np.float32)}
+    for mine, theirs in zip(found[0].values(), found[1].values(), strict=True):
+        assert np.array_equal(mine, theirs)
+        assert np.abs(mine).max() > 0
+
+
+def test_numpy_reads_cross_keys_and_values_in_bytes(
+    cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where their kernel refuses, and for the words, the scores of which no kernel keeps."""
+    states = np.random.default_rng(0).standard_normal((1, *_states(checkpoint)), np.float32)
+    expected = _model(checkpoint, False).decoder(states).align([1, 2, 3], [(0, 1), (1, 0)])
+    model = _model(checkpoint, True)
+    session = model.decoder(states)
+    for mine, theirs in zip(session.align([1, 2, 3], [(0, 1), (1, 0)]), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=0.02 * np.abs(theirs).max())
+    assert session.step([4]).any()
+    usage = model.machine.usage
+    assert "cpu_cross_attention_int8" in usage.since(Usage()).ops["cross_attention_int8"]
+    _refuse(monkeypatch, "cpu_cross_attention_int8")
+    refusing = _model(checkpoint, True)
+    mine = refusing.decoder(states).prefill([[1, 2, 3]], [0])
+    assert refusing._cross.states["cross.0.k"].dtype == np.int8
+    theirs = _model(checkpoint, False).decoder(states).prefill([[1, 2, 3]], [0])
+    np.testing.assert_allclose(mine, theirs, atol=0.02 * np.abs(theirs).max())
+    fallbacks = refusing.machine.usage.since(Usage()).fallbacks
+    assert {event.kernel for event in fallbacks} == {"cpu_cross_attention_int8"}
+
+
+def _states(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.dims.n_audio_ctx, checkpoint.dims.n_audio_state
 
 
 PRECISIONS: tuple[tuple[Precision, bool], ...] = (
@@ -171,7 +214,7 @@ PRECISIONS: tuple[tuple[Precision, bool], ...] = (
 def test_rounding_more_than_float32_does_not_show_in_int8(
     cpu_home: Path, checkpoint: Checkpoint
 ) -> None:
-    """Attention in 16-bit integers and float16 caches: no further from float32 than NumPy is.
+    """Attention in 16-bit integers: no further from float32 than NumPy is.
 
     Which way a row rounds to int8 is chance: logits of one recording are up to a fifth nearer or
     further, those of several are not.
