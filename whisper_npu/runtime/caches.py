@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from whisper_npu.model import builders
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.runtime.arena import Block, lay_out
 from whisper_npu.runtime.network import Network
+from whisper_npu.runtime.numpy_ops import Array
 from whisper_npu.runtime.plan import Observer
 
 
@@ -29,13 +32,12 @@ class CrossCache:
         cpu = network.machine.cpu
         # Like weights, integers are held as floats where NumPy is to multiply them.
         in_bytes = cpu is not None and cpu.reads_bytes
-        self.states = {
-            t.name: np.empty(
-                (n_audio, *t.shape[1:]),
-                np.int8 if in_bytes and t.dtype == "int8" else np.float32,
-            )
-            for t in graph.role("state")
-        }
+        self.states = _in_one_block(
+            {
+                t.name: ((n_audio, *t.shape[1:]), np.dtype(t.dtype if in_bytes else np.float32))
+                for t in graph.role("state")
+            }
+        )
         self._plans = [network.plan(graph, self.slots(i, i + 1)) for i in range(n_audio)]
         # The states that each slot was computed from. As they are kept, no others get their place
         # in memory, by which they are known.
@@ -72,6 +74,21 @@ class CrossCache:
         """Move some windows, in ascending order, to the first slots."""
         for target, source in enumerate(windows.tolist()):
             self._move(source, target)
+
+
+def _in_one_block(arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> dict[str, Array]:
+    """Arrays of these shapes and types side by side: NumPy asks for huge pages, which are read
+    faster, only for large ones."""
+    nbytes = {name: math.prod(shape) * dtype.itemsize for name, (shape, dtype) in arrays.items()}
+    layout = lay_out({name: Block(count, 0, 0) for name, count in nbytes.items()})
+    memory = np.empty(layout.nbytes, np.uint8)
+
+    def cut(name: str) -> Array:
+        shape, dtype = arrays[name]
+        start = layout.offsets[name]
+        return memory[start : start + nbytes[name]].view(dtype).reshape(shape)
+
+    return {name: cut(name) for name in arrays}
 
 
 def _same_memory(a: F32, b: F32) -> bool:
