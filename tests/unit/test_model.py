@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import re
 import weakref
 from pathlib import Path
@@ -207,6 +208,13 @@ def test_the_cross_cache_of_a_window_is_computed_once(model: Model, states: np.n
     # An observer is to see all of it.
     model.decoder(same, observe=lambda name, array: None)
     assert runs["cross_kv"] == 7
+
+
+def test_cross_keys_and_values_lie_side_by_side(model: Model, states: np.ndarray) -> None:
+    model.decoder(states)
+    caches = list(model._cross.states.values())
+    assert len(caches) == 2 * model.dims.n_text_layer
+    assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(caches, 2))
 
 
 def cross_keys(model: Model, window: np.ndarray) -> np.ndarray:

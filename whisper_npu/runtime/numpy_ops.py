@@ -153,16 +153,11 @@ def _cross_attention_int8(b: Bound) -> Step:
     q, k, v, k_scale, v_scale = b.inputs
     heads = b.op.attr("heads")
     assert isinstance(heads, tuple)
-    kept = b.outputs[1] if heads else None
-
-    def step() -> None:
-        # A cache of int8 is widened for BLAS, which has none.
-        keys, values = (x.astype(np.float32, copy=False) for x in (k, v))
-        attention.cross_attention_int8(
-            q, keys, values, k_scale, v_scale, b.outputs[0], b.scratch, heads, kept
-        )
-
-    return step
+    out, kept = b.outputs[0], b.outputs[1] if heads else None
+    # A cache of int8 is widened by matmul.
+    return lambda: attention.cross_attention_int8(
+        q, k, v, k_scale, v_scale, out, b.scratch, heads, kept
+    )
 
 
 def _select_rows(b: Bound) -> Step:
