@@ -50,9 +50,9 @@ SIZES = {
 }
 # In the order in which they are added.
 KINDS = (
-    "linear_int8", "quantize_rows", "attention", "attention_int16", "cross_attention",
-    "split_heads", "cached_attention", "gelu", "layer_norm", "add", "im2col", "store_cache",
-    "embed_int8",
+    "linear_int8", "quantize_rows", "attention", "attention_int16", "quantize_heads",
+    "cross_attention_int8", "cached_attention", "gelu", "layer_norm", "add", "im2col",
+    "store_cache", "embed_int8",
 )  # fmt: skip
 BEAMS = 5
 _PAUSE = 0.15
