@@ -104,8 +104,8 @@ def cross_attention(
 
 def cross_attention_int8(
     q: F32,
-    k: I8 | F32,
-    v: I8 | F32,
+    k: F32,
+    v: F32,
     k_scale: F32,
     v_scale: F32,
     out: F32 | None = None,
@@ -113,7 +113,7 @@ def cross_attention_int8(
     heads: tuple[int, ...] = (),
     kept: F32 | None = None,
 ) -> F32:  # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, t], ... -> [a * g, n, h * dh]
-    """The same over the integers of ``quantize_heads``.
+    """The same over the integers of ``quantize_heads``, held as float32 for BLAS.
 
     The scores of a key are multiplied by its scale, and its weights by the scale of its value.
     """
@@ -122,15 +122,15 @@ def cross_attention_int8(
 
 def _over_audio(
     q: F32,
-    k: I8 | F32,
-    v: I8 | F32,
+    k: F32,
+    v: F32,
     k_scale: F32 | None,
     v_scale: F32 | None,
     out: F32 | None,
     scratch: F32 | None,
     heads: tuple[int, ...],
     kept: F32 | None,
-) -> F32:
+) -> F32:  # as above; without scales keys and values are what they say
     n_audio, n_head = k.shape[:2]
     grouped = q.reshape(n_audio, -1, q.shape[-1])
     scores = _scores(split_heads(grouped, n_head), k, scratch)
@@ -143,7 +143,7 @@ def _over_audio(
 
 
 def _scores(
-    q: F32, k: I8 | F32, scratch: F32 | None
+    q: F32, k: F32, scratch: F32 | None
 ) -> F32:  # [b, h, n, dh], [b, h, t, dh] -> [b, h, n, t]
     b, h, n, dh = q.shape
     shape = (b, h, n, k.shape[2])
@@ -153,7 +153,7 @@ def _scores(
 
 
 def _weighted(
-    scores: F32, v: I8 | F32, like: F32, out: F32 | None, v_scale: F32 | None = None
+    scores: F32, v: F32, like: F32, out: F32 | None, v_scale: F32 | None = None
 ) -> F32:  # [b, h, n, t], [b, h, t, dh], [b, n, h * dh] -> [b, n, h * dh]
     total = softmax_rows(scores)
     if v_scale is not None:

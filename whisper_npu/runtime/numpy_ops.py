@@ -154,10 +154,15 @@ def _cross_attention_int8(b: Bound) -> Step:
     heads = b.op.attr("heads")
     assert isinstance(heads, tuple)
     out, kept = b.outputs[0], b.outputs[1] if heads else None
-    # A cache of int8 is widened by matmul.
-    return lambda: attention.cross_attention_int8(
-        q, k, v, k_scale, v_scale, out, b.scratch, heads, kept
-    )
+
+    def step() -> None:
+        # Widened as they lie, so that BLAS adds up as it does where they are held as floats.
+        keys, values = (x.astype(np.float32, copy=False) for x in (k, v))
+        attention.cross_attention_int8(
+            q, keys, values, k_scale, v_scale, out, b.scratch, heads, kept
+        )
+
+    return step
 
 
 def _select_rows(b: Bound) -> Step:

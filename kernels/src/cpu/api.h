@@ -67,10 +67,10 @@ struct Attention {
   const Scratch *scratch;
 };
 
-// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], ``stride`` of them from one of
-// b / group to the next: floats if k_scale and v_scale are null, else int8 with a scale for each d_head
-// of them, [b / group, n_head, t], and no stride but that of whole caches. Query i sees the first
-// *position + i + 1 keys, all t if position is null.
+// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], ``stride`` of them from one
+// of b / group to the next: floats if k_scale and v_scale are null, else int8 with a scale for each
+// d_head of them, [b / group, n_head, t], and no stride but that of whole caches. Query i sees the
+// first *position + i + 1 keys, all t if position is null.
 struct OverCache {
   const float *q;
   const void *k, *v;
@@ -89,8 +89,8 @@ struct SplitHeads {
   int64_t b, t, n_head, d_head;
 };
 
-// x [b, t, n_head * d_head] -> values [b, n_head, t, d_head], scale [b, n_head, t]: rows of d_head are
-// quantised as QuantizeRows does it.
+// x [b, t, n_head * d_head] -> values [b, n_head, t, d_head], scale [b, n_head, t]: rows of d_head
+// are quantised as QuantizeRows does it.
 struct QuantizeHeads {
   const float *x;
   int8_t *values;

@@ -89,8 +89,8 @@ void layer_norm_rows(const LayerNorm &a, int64_t first, int64_t last) {
   }
 }
 
-// Bytes that are asked for ahead where many come from memory: the processor asks for what follows by
-// itself, but not beyond the end of a page.
+// Bytes that are asked for ahead where many come from memory: the processor asks for what follows
+// by itself, but not beyond the end of a page.
 constexpr int64_t kAhead = 2048;
 
 // Products of M rows of x, ``x_stride`` apart, with a matrix of k rows of kVectors vectors,
@@ -101,7 +101,7 @@ inline void multiply_block(const float *x, int64_t x_stride, int64_t k, const Nu
   Floats sums[M][kVectors] = {};
   for (int64_t i = 0; i < k; ++i) {
     Floats row[kVectors];
-    // Floats are of a block in a cache.
+    // Floats are, but for those of float32 models' cross values, of a block in a cache.
     if (sizeof(Number) == 1)
       __builtin_prefetch(reinterpret_cast<const char *>(matrix + i * stride) + kAhead);
     UNROLL
@@ -231,17 +231,19 @@ inline void score(const float *q, int64_t queries, const Number *k, const float 
   const auto put = [&](int64_t m, Floats products) {
     store(scores + m * padded + key, scale == nullptr ? products : products * load(scale + key));
   };
+  // The width of all Whisper models, as a constant: sums stay in registers then.
+  const auto products = [&](int64_t m, const auto *keys) {
+    return d_head == 64 ? dots(q + m * 64, keys, 64) : dots(q + m * d_head, keys, d_head);
+  };
   if (d_head % kWidth == 0)
     for (; key + kWidth <= n_keys; key += kWidth) {
       const Number *keys = k + key * d_head;
       if (queries == 1) {
-        // The width of all Whisper models, as a constant: sums stay in registers then.
-        put(0, d_head == 64 ? dots(q, keys, 64) : dots(q, keys, d_head));
+        put(0, products(0, keys));
         continue;
       }
       const float *wide = widened(keys, kWidth * d_head, room);
-      for (int64_t m = 0; m < queries; ++m) put(m, d_head == 64 ? dots(q + m * d_head, wide, 64)
-                                                             : dots(q + m * d_head, wide, d_head));
+      for (int64_t m = 0; m < queries; ++m) put(m, products(m, wide));
     }
   for (; key < n_keys; ++key)
     for (int64_t m = 0; m < queries; ++m)

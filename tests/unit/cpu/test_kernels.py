@@ -56,9 +56,9 @@ def _model(checkpoint: Checkpoint, cpu_kernels: bool | None) -> Model:
     return Model(checkpoint, "int8", machine)
 
 
-def _exact_kinds_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = {k: v for k, v in kernels_module.BINDERS.items() if k in EXACT_KINDS}
-    monkeypatch.setattr(kernels_module, "BINDERS", exact)
+def _only_kinds(monkeypatch: pytest.MonkeyPatch, *kinds: str) -> None:
+    chosen = {kind: kernels_module.BINDERS[kind] for kind in kinds}
+    monkeypatch.setattr(kernels_module, "BINDERS", chosen)
 
 
 EXACT_KINDS = ("quantize_rows", "linear_int8")
@@ -67,7 +67,7 @@ EXACT_KINDS = ("quantize_rows", "linear_int8")
 def test_integers_are_those_of_numpy(
     cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _exact_kinds_only(monkeypatch)
+    _only_kinds(monkeypatch, *EXACT_KINDS)
     expected = _outputs(_model(checkpoint, False))
     model = _model(checkpoint, True)
     for mine, theirs in zip(_outputs(model), expected, strict=True):
@@ -101,7 +101,7 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
 def test_a_kernel_that_refuses_is_replaced(
     cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _exact_kinds_only(monkeypatch)
+    _only_kinds(monkeypatch, *EXACT_KINDS)
     expected = _outputs(_model(checkpoint, False))
     build = find_build()
     assert build is not None
@@ -183,21 +183,23 @@ def test_numpy_reads_cross_keys_and_values_in_bytes(
     cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where their kernel refuses, and for the words, the scores of which no kernel keeps."""
+    _only_kinds(monkeypatch, *EXACT_KINDS, "quantize_heads", "cross_attention_int8")
     states = np.random.default_rng(0).standard_normal((1, *_states(checkpoint)), np.float32)
-    expected = _model(checkpoint, False).decoder(states).align([1, 2, 3], [(0, 1), (1, 0)])
+    # Of both layers, so that neither has a kernel; and one token, for which there is no fast path.
+    heads = [(0, 1), (1, 0)]
+    plain = _model(checkpoint, False).decoder(states)
+    expected = [*plain.align([1, 2, 3], heads), plain.prefill([[1]], [0])]
     model = _model(checkpoint, True)
-    session = model.decoder(states)
-    for mine, theirs in zip(session.align([1, 2, 3], [(0, 1), (1, 0)]), expected, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=0.02 * np.abs(theirs).max())
-    assert session.step([4]).any()
-    usage = model.machine.usage
-    assert "cpu_cross_attention_int8" in usage.since(Usage()).ops["cross_attention_int8"]
+    found = model.decoder(states).align([1, 2, 3], heads)
     _refuse(monkeypatch, "cpu_cross_attention_int8")
     refusing = _model(checkpoint, True)
-    mine = refusing.decoder(states).prefill([[1, 2, 3]], [0])
-    assert refusing._cross.states["cross.0.k"].dtype == np.int8
-    theirs = _model(checkpoint, False).decoder(states).prefill([[1, 2, 3]], [0])
-    np.testing.assert_allclose(mine, theirs, atol=0.02 * np.abs(theirs).max())
+    found = [*found, refusing.decoder(states).prefill([[1]], [0])]
+    for each in (model, refusing):
+        assert each._cross.states["cross.0.k"].dtype == np.int8
+        used = each.machine.usage.since(Usage()).ops["cross_attention_int8"]
+        assert used.keys() == {"numpy"}
+    for mine, theirs in zip(found, expected, strict=True):
+        assert np.array_equal(mine, theirs)
     fallbacks = refusing.machine.usage.since(Usage()).fallbacks
     assert {event.kernel for event in fallbacks} == {"cpu_cross_attention_int8"}
 
