@@ -8,7 +8,7 @@ from tests.cpu_library import cpu_home as cpu_home
 from tests.cpu_library import require_compiler
 from whisper_npu.cli import main
 from whisper_npu.cpu import verify
-from whisper_npu.cpu.cases import Case
+from whisper_npu.cpu.case import Case
 from whisper_npu.cpu.evidence import read_evidence
 from whisper_npu.cpu.library import Library
 

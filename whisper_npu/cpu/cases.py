@@ -6,73 +6,16 @@ Sizes are those of Whisper and those just beside whole vectors, panels and block
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
+from whisper_npu.cpu import attention_cases
+from whisper_npu.cpu.case import EPSILON, Case, Random, floats, integers
 from whisper_npu.model.graph import Op
 from whisper_npu.ops import quant
-from whisper_npu.ops.arrays import F32, I8
-from whisper_npu.ops.attention import QUERY_BLOCK, split_heads
+from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.numpy_ops import Array
-
-Random = np.random.Generator
-
-
-def _exact() -> Array | None:
-    return None
-
-
-@dataclass(frozen=True)
-class Case:
-    """An op with inputs, and outputs of the right shapes. What an op writes into is both.
-
-    ``allowed`` gives, once it has, the largest error of every element; None where outputs must be
-    equal. ``rms_share`` is how much of that the root mean square of many may come to.
-    """
-
-    name: str
-    op: Op
-    inputs: tuple[Array, ...]
-    outputs: tuple[Array, ...]
-    scratch: Array | None = None
-    allowed: Callable[[], Array | None] = field(default=_exact)
-    # The kernel, where it is not named after the kind of op.
-    kernel: str | None = None
-    rms_share: float | None = None
-
-
-# Of queries, keys and values, split by heads.
-AttentionBound = Callable[[F32, F32, F32], Array]
-
-
-def _integers(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I8]]:
-    size = int(np.prod(shape))
-    yield "random", rng.integers(-127, 127, shape, np.int8, endpoint=True)
-    yield "extreme", rng.choice(np.array([-127, 127], np.int8), shape)
-    yield "all of one sign", np.full(shape, -127, np.int8)
-    yield "sparse", np.where(rng.random(shape) < 0.02, 127, 0).astype(np.int8)
-    # Every value tells where it stands: a transposed or shifted block cannot go unseen.
-    yield "structured", (np.arange(size) % 251 - 125).astype(np.int8).reshape(shape)
-    few = rng.integers(-3, 3, shape, np.int8, endpoint=True)
-    few.reshape(-1)[rng.integers(0, size, max(1, size // 50))] = 127
-    yield "outliers", few
-
-
-def floats(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
-    """Floats of several kinds, all finite."""
-    size = int(np.prod(shape))
-    normal = rng.standard_normal(shape, np.float32)
-    yield "random", normal
-    yield "large", normal * np.float32(1e4)
-    yield "tiny", normal * np.float32(1e-20)
-    sparse = np.where(rng.random(shape) < 0.02, normal, 0).astype(np.float32)
-    yield "sparse", sparse
-    yield "structured", np.linspace(-8, 8, size, dtype=np.float32).reshape(shape)
-    outliers = normal.copy()
-    outliers.reshape(-1)[rng.integers(0, size, max(1, size // 100))] = 300
-    yield "outliers", outliers
 
 
 def _quantize_rows(rng: Random) -> Iterator[Case]:
@@ -112,7 +55,7 @@ _PRODUCTS = (
 def _linear_int8(rng: Random) -> Iterator[Case]:
     op = Op("out", "linear_int8", ("x", "x_scale", "w", "w_scale", "bias"), ("out",))
     for m, k, n in _PRODUCTS:
-        pairs = zip(_integers(rng, (m, k)), _integers(rng, (n, k)), strict=True)
+        pairs = zip(integers(rng, (m, k)), integers(rng, (n, k)), strict=True)
         for i, ((name, x), (_, w)) in enumerate(pairs):
             scales = [rng.random(size, np.float32) for size in (m, n)]
             bias = [rng.standard_normal(n, np.float32)] if i % 2 == 0 else []
@@ -126,7 +69,7 @@ def _linear_int8(rng: Random) -> Iterator[Case]:
 def _embed_int8(rng: Random) -> Iterator[Case]:
     op = Op("out", "embed_int8", ("tokens", "table", "scale", "positions", "position"), ("out",))
     for b, n, d, position in ((1, 1, 1, 0), (3, 4, 33, 5), (2, 1, 384, 447), (1, 40, 512, 0)):
-        for name, table in _integers(rng, (70, d)):
+        for name, table in integers(rng, (70, d)):
             tokens = rng.integers(0, 70, (b, n))
             tokens[0, 0] = 69
             yield Case(
@@ -156,9 +99,6 @@ def _im2col(rng: Random) -> Iterator[Case]:
 
 # Float kernels sum in another order than NumPy, and round less: within these many roundings of what
 # is summed up, or of the largest number on the way.
-_EPSILON = 2.0**-24
-
-
 def _gelu(rng: Random) -> Iterator[Case]:
     op = Op("out", "gelu", ("x",), ("out",))
     for shape in ((1,), (3, 5), (16,), (2, 63), (7, 1536), (40, 257)):
@@ -170,7 +110,7 @@ def _gelu(rng: Random) -> Iterator[Case]:
 
 def _gelu_bound(x: F32) -> Array:
     """The formula of the specification is itself 5e-7 off at most, near 5."""
-    bound: Array = 8 * _EPSILON * (1 + np.abs(x))
+    bound: Array = 8 * EPSILON * (1 + np.abs(x))
     return bound
 
 
@@ -202,158 +142,8 @@ def _layer_norm_bound(x: F32, gain: F32, bias: F32) -> Array:
     largest = np.abs(wide).max(axis=-1, keepdims=True)
     # NumPy adds up the squares one after the other.
     roundings = 16 + 2 * x.shape[-1] ** 0.5
-    bound: Array = roundings * _EPSILON * (largest / deviation * np.abs(gain) + np.abs(bias))
+    bound: Array = roundings * EPSILON * (largest / deviation * np.abs(gain) + np.abs(bias))
     return bound
-
-
-def _scaled(rng: Random, *shape: int) -> Iterator[tuple[str, F32]]:
-    """Queries: of scores near 0, of usual ones, and of some that leave all weight to few keys."""
-    for factor in (0.01, 1, 6):
-        yield f"times {factor}", rng.standard_normal(shape, np.float32) * np.float32(factor)
-
-
-def _attention(
-    rng: Random,
-    bound: AttentionBound,
-    kernel: str | None = None,
-    rms_share: float | None = None,
-) -> Iterator[Case]:
-    for t, n_head, d_head in (
-        (1, 1, 4),
-        (5, 2, 8),
-        (64, 3, 64),
-        (65, 1, 16),
-        (200, 2, 33),
-        (311, 1, 64),
-    ):
-        op = Op("out", "attention", ("q", "k", "v"), ("out",), (("n_head", n_head),))
-        shape = (2, t, n_head * d_head)
-        for name, q in _scaled(rng, *shape):
-            k, v = (rng.standard_normal(shape, np.float32) for _ in range(2))
-            yield Case(
-                f"{name} {shape}", op, (q, k, v), (np.empty_like(q),),
-                np.empty((min(t, QUERY_BLOCK), t), np.float32),
-                partial(bound, q, split_heads(k, n_head), split_heads(v, n_head)),
-                kernel, rms_share,
-            )  # fmt: skip
-
-
-def _attention_bound(q: F32, k: F32, v: F32, position: int | None = None) -> Array:
-    """Roundings of scores, as relative errors of weights, times what these add up to."""
-    group = len(q) // len(k)
-    queries = split_heads(q, k.shape[1]).astype(np.float64) * k.shape[3] ** -0.5
-    keys, values = (np.repeat(x.astype(np.float64), group, axis=0) for x in (k, v))
-    scores = queries @ keys.transpose(0, 1, 3, 2)
-    if position is not None:
-        seen = np.arange(k.shape[2]) <= position + np.arange(q.shape[1])[:, None]
-        scores = np.where(seen, scores, -np.inf)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    magnitude = np.abs(queries) @ np.abs(keys).transpose(0, 1, 3, 2)
-    roundings = 16 + 4 * magnitude.max(axis=-1, keepdims=True)
-    bound = _EPSILON * roundings * (weights @ np.abs(values))
-    merged: Array = bound.transpose(0, 2, 1, 3).reshape(q.shape)
-    return merged
-
-
-# Of attention_int16: the largest integer of weights and values, and the keys that share a scale.
-_LARGEST_INTEGER = 5792
-_BLOCK_KEYS = 64
-
-
-def _int16_bound(q: F32, k: F32, v: F32) -> Array:
-    """Eight standard deviations of what rounding to integers does to an output.
-
-    A rounding is off by a twelfth of its step squared, in the mean and by itself: of a query and a
-    key with a step for each row, which move scores; of a weight with a step for its 64 keys; of a
-    value with one for its column. A weight off by dw moves an output by dw (value - output).
-    """
-    d_head, t = q.shape[2] // k.shape[1], k.shape[2]
-    queries = split_heads(q, k.shape[1]).astype(np.float64)
-    keys, values = k.astype(np.float64), v.astype(np.float64)
-    scores = queries @ keys.transpose(0, 1, 3, 2) * d_head**-0.5
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    step = 1 / min(32767.0, (2147483000 / d_head) ** 0.5 - 1)
-    query_step = step * np.abs(queries).max(axis=-1, keepdims=True)
-    key_step = step * np.abs(keys).max(axis=-1)[:, :, None]
-    moved = query_step**2 * np.square(keys).sum(axis=-1)[:, :, None]
-    moved = moved + key_step**2 * np.square(queries).sum(axis=-1, keepdims=True)
-    off = np.square(weights) * moved / d_head
-    for start in range(0, t, _BLOCK_KEYS):
-        block = slice(start, start + _BLOCK_KEYS)
-        top = weights[..., block].max(axis=-1, keepdims=True)
-        off[..., block] += np.square(top / _LARGEST_INTEGER)
-    mixed = weights @ values
-    squares = off @ np.square(values) - 2 * mixed * (off @ values)
-    squares += np.square(mixed) * off.sum(axis=-1, keepdims=True)
-    value_step = np.abs(values).max(axis=2, keepdims=True) / _LARGEST_INTEGER
-    squares += np.square(weights).sum(axis=-1, keepdims=True) * np.square(value_step)
-    deviation = np.sqrt(np.maximum(squares, 0) / 12) + 2 * _EPSILON * (weights @ np.abs(values))
-    merged: Array = 8 * deviation.transpose(0, 2, 1, 3).reshape(q.shape)
-    return merged
-
-
-def _cached_attention(rng: Random) -> Iterator[Case]:
-    op = Op("out", "cached_attention", ("q", "k", "v", "position"), ("out",))
-    for n_head, d_head, n, position in (
-        (1, 4, 1, 0),
-        (2, 64, 1, 37),
-        (3, 33, 5, 0),
-        (2, 16, 4, 60),
-    ):
-        for name, q in _scaled(rng, 4, n, n_head * d_head):
-            # Behind what has been written lies what was left there.
-            k, v = (rng.standard_normal((4, 2, n_head, 64, d_head), np.float32) for _ in range(2))
-            for cache in (k, v):
-                cache[:, :, :, position + n :] = np.nan
-            first = [k[:, 0], v[:, 0]]
-            for caches in ([np.ascontiguousarray(cache) for cache in first], first):
-                yield Case(
-                    f"{name} {q.shape} at {position}", op,
-                    (q, *caches, np.array(position)), (np.empty_like(q),),
-                    np.empty(4 * n_head * n * 64, np.float32),
-                    partial(_cached_bound, q, caches[0], caches[1], position),
-                )  # fmt: skip
-
-
-def _cached_bound(q: F32, k: F32, v: F32, position: int) -> Array:
-    seen = position + q.shape[1]
-    return _attention_bound(q, k[:, :, :seen], v[:, :, :seen], position)
-
-
-# (n_head, d_head, n, t, sequences of a window)
-_WINDOWS = ((1, 4, 1, 3, 1), (2, 64, 1, 300, 3), (3, 33, 5, 100, 2))
-
-
-def _cross_attention(rng: Random) -> Iterator[Case]:
-    op = Op("out", "cross_attention", ("q", "k", "v"), ("out",), (("heads", ()),))
-    for n_head, d_head, n, t, group in _WINDOWS:
-        for name, q in _scaled(rng, 2 * group, n, n_head * d_head):
-            k, v = (rng.standard_normal((2, n_head, t, d_head), np.float32) for _ in range(2))
-            yield Case(
-                f"{name} {q.shape} over {t}", op, (q, k, v), (np.empty_like(q),),
-                np.empty(2 * group * n_head * n * t, np.float32),
-                partial(_attention_bound, q, k, v),
-            )  # fmt: skip
-
-
-def _cross_attention_int8(rng: Random) -> Iterator[Case]:
-    names = ("q", "k", "v", "k_scale", "v_scale")
-    op = Op("out", "cross_attention_int8", names, ("out",), (("heads", ()),))
-    for n_head, d_head, n, t, group in _WINDOWS:
-        shape = (2, n_head, t, d_head)
-        for name, q in _scaled(rng, 2 * group, n, n_head * d_head):
-            for of, k in _integers(rng, shape):
-                v = rng.integers(-127, 127, shape, np.int8, endpoint=True)
-                # No two alike, so that one in the place of another is seen.
-                k_scale, v_scale = rng.uniform(0.002, 0.02, (2, *shape[:3])).astype(np.float32)
-                wide = (k * k_scale[..., None], v * v_scale[..., None])
-                yield Case(
-                    f"{name}, {of} keys, {q.shape} over {t}", op, (q, k, v, k_scale, v_scale),
-                    (np.empty_like(q),), np.empty(2 * group * n_head * n * t, np.float32),
-                    partial(_attention_bound, q, *wide),
-                )  # fmt: skip
 
 
 # (b, t, n_head, d_head)
@@ -412,7 +202,7 @@ def _logprobs_bound(x: F32, k: int) -> Array:
     weights = np.exp(below)
     weights /= weights.sum(axis=1, keepdims=True)
     of_sum = 64 - 4 * (weights * below).sum(axis=1, keepdims=True)
-    bound: Array = _EPSILON * (of_sum - 4 * (below[:, :k] + np.log(weights[:, :1])))
+    bound: Array = EPSILON * (of_sum - 4 * (below[:, :k] + np.log(weights[:, :1])))
     return bound
 
 
@@ -425,15 +215,18 @@ CASES: Mapping[str, Callable[[Random], Iterator[Case]]] = {
     "gelu": _gelu,
     "add": _add,
     "layer_norm": _layer_norm,
-    "attention": partial(_attention, bound=_attention_bound),
+    "attention": partial(attention_cases.attention, bound=attention_cases.attention_bound),
     # An eighth is what the bound predicts.
     "attention_int16": partial(
-        _attention, bound=_int16_bound, kernel="attention_int16", rms_share=0.155
+        attention_cases.attention,
+        bound=attention_cases.int16_bound,
+        kernel="attention_int16",
+        rms_share=0.155,
     ),
     "split_heads": _split_heads,
     "quantize_heads": _quantize_heads,
-    "cached_attention": _cached_attention,
-    "cross_attention": _cross_attention,
-    "cross_attention_int8": _cross_attention_int8,
+    "cached_attention": attention_cases.cached_attention,
+    "cross_attention": attention_cases.cross_attention,
+    "cross_attention_int8": attention_cases.cross_attention_int8,
     "top_logprobs": _top_logprobs,
 }

@@ -16,7 +16,8 @@ import numpy as np
 
 from whisper_npu import __version__
 from whisper_npu.cpu.bind import BINDERS, Place
-from whisper_npu.cpu.cases import CASES, Case
+from whisper_npu.cpu.case import Case
+from whisper_npu.cpu.cases import CASES
 from whisper_npu.cpu.evidence import CpuEvidence, library_hash
 from whisper_npu.cpu.kernels import kernel_name, load_library
 from whisper_npu.cpu.library import Library, Scratch

@@ -14,7 +14,8 @@ import pytest
 from whisper_npu.cpu import evidence as evidence_module
 from whisper_npu.cpu.bind import BINDERS
 from whisper_npu.cpu.build import find_build
-from whisper_npu.cpu.cases import CASES, Case
+from whisper_npu.cpu.case import Case
+from whisper_npu.cpu.cases import CASES
 from whisper_npu.cpu.evidence import (
     FILE_NAME,
     CpuEvidence,
