@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from whisper_npu.cpu.build import build_library, find_compiler
-from whisper_npu.cpu.evidence import record_evidence
-from whisper_npu.cpu.verify import verify_library
+from whisper_npu.backends.cpu.build import build_library, find_compiler
+from whisper_npu.backends.cpu.evidence import record_evidence
+from whisper_npu.backends.cpu.verify import verify_library
 from whisper_npu.errors import KernelError
 
 

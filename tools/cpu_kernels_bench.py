@@ -24,8 +24,8 @@ from time import perf_counter, sleep
 
 import numpy as np
 
-from whisper_npu.cpu.build import find_build
-from whisper_npu.cpu.kernels import (
+from whisper_npu.backends.cpu.build import find_build
+from whisper_npu.backends.cpu.kernels import (
     CpuKernels,
     kernel_name,
     load_library,

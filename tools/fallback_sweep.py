@@ -17,6 +17,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from whisper_npu.audio import stream_audio
+from whisper_npu.backends.npu.device import (
+    BufferRefused,
+    DeviceError,
+    DeviceLost,
+    LaunchFailed,
+    LaunchTimedOut,
+    NoContext,
+)
+from whisper_npu.backends.npu.registry import Entry, load_registry
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.builtin import model_directory
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
@@ -25,16 +35,6 @@ from whisper_npu.features import LogMel, compute_log_mel
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.npu.device import (
-    BufferRefused,
-    DeviceError,
-    DeviceLost,
-    LaunchFailed,
-    LaunchTimedOut,
-    NoContext,
-)
-from whisper_npu.npu.registry import Entry, load_registry
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.results import Segment
 from whisper_npu.runtime.accelerator import KINDS, Accelerator, Chooser
 from whisper_npu.runtime.model import Model

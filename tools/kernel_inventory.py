@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from whisper_npu.npu.contract import CPU_FAMILY, EXACT, KernelContract
-from whisper_npu.npu.registry import built_in_folder, read_folder
-from whisper_npu.npu.verdict_measures import FEATURE_LIMIT, RELATIVE_LIMIT, Measure
-from whisper_npu.npu.verdicts import (
+from whisper_npu.backends.npu.contract import CPU_FAMILY, EXACT, KernelContract
+from whisper_npu.backends.npu.registry import built_in_folder, read_folder
+from whisper_npu.backends.npu.verdict_measures import FEATURE_LIMIT, RELATIVE_LIMIT, Measure
+from whisper_npu.backends.npu.verdicts import (
     DECLARED_BUFFERS,
     DEVICE_COLUMNS,
     DEVICE_PCI_ID,
@@ -38,14 +38,14 @@ sources that belong to them, and our own. None of the binaries is here: to have 
 looked for, put them into a folder of your own under the paths that a `registry.json` there gives,
 and name that folder with `--kernels` or in `WHISPER_NPU_KERNELS`.
 
-A kernel with an *exact* model has one in NumPy (`whisper_npu/npu/models`) that gives every bit of
+A kernel with an *exact* model has one in NumPy (`whisper_npu/backends/npu/models`) that gives every bit of
 its output, as its source defines it; it was never compared with a device. What could not be found
 out is said at the others."""
 
 LIMITS = f"""\
 ## How the verdicts come about
 
-Models run on made-up inputs (`whisper_npu/npu/speech_like.py`; no recording and no model's weights
+Models run on made-up inputs (`whisper_npu/backends/npu/speech_like.py`; no recording and no model's weights
 enter) and are compared with the specification of the op (`whisper_npu/ops`). The host around a
 kernel is taken to be the best that the contract allows. A kernel is usable if all of this holds:
 
@@ -90,7 +90,7 @@ Copies, made to see whether anything runs. Some of the files have no design in t
     "validation": """\
 Files of XRT's and the driver's own tests. One entry stands for all.""",
     CPU_FAMILY: """\
-Our own, for the processor itself: compiled by `whisper-npu kernels build` (`whisper_npu/cpu`) in a
+Our own, for the processor itself: compiled by `whisper-npu kernels build` (`whisper_npu/backends/cpu`) in a
 variant for every instruction set, and used where they were verified against the op that specifies
 them, which is their model (`whisper_npu/ops`).""",
     "amd_gemm": """\

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from whisper_npu.audio import load_audio
-    from whisper_npu.npu.manager import KernelManager
+    from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.results import Placement, Segment, Transcription, Word
     from whisper_npu.transcriber import Transcriber
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "KernelManager": "npu.manager",
+    "KernelManager": "backends.npu.manager",
     "Placement": "results",
     "Segment": "results",
     "Transcriber": "transcriber",

@@ -6,11 +6,11 @@ import pytest
 
 from tests.cpu_library import cpu_home as cpu_home
 from tests.cpu_library import require_compiler
+from whisper_npu.backends.cpu import verify
+from whisper_npu.backends.cpu.case import Case
+from whisper_npu.backends.cpu.evidence import read_evidence
+from whisper_npu.backends.cpu.library import Library
 from whisper_npu.cli import main
-from whisper_npu.cpu import verify
-from whisper_npu.cpu.case import Case
-from whisper_npu.cpu.evidence import read_evidence
-from whisper_npu.cpu.library import Library
 
 
 def test_what_was_built_and_verified_is_not_again(

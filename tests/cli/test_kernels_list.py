@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.npu.entries import entry, write_registry
+from whisper_npu.backends.npu.registry import ENVIRONMENT
 from whisper_npu.cli import main
-from whisper_npu.npu.registry import ENVIRONMENT
 from whisper_npu.runtime import machine
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from tests.unit.npu.entries import entry, write_registry
 from tests.unit.npu.gemm_kernels import SMALL, gemm_json
+from whisper_npu.backends.npu import registry, software
+from whisper_npu.backends.npu.registry import ENVIRONMENT, SCHEMA_NAME, built_in_folder
 from whisper_npu.cli import main
-from whisper_npu.npu import registry, software
-from whisper_npu.npu.registry import ENVIRONMENT, SCHEMA_NAME, built_in_folder
 
 KERNELS = built_in_folder()
 Capture = pytest.CaptureFixture[str]

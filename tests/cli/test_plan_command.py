@@ -14,12 +14,12 @@ from make_checkpoint import Recipe
 from tests.cpu_library import cpu_home as cpu_home
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.unit.signals import noise
+from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.cli import main
 from whisper_npu.model.builders import PHASES, Precision, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.npu.evidence import EvidenceStore
-from whisper_npu.npu.registry import ENVIRONMENT, read_folder
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime import cost
 from whisper_npu.runtime.cost import HostRates
 from whisper_npu.transcriber import Transcriber

@@ -96,7 +96,7 @@ def test_what_a_transcription_does_not_need_is_not_imported(model: str, tmp_path
         model,
     ).split()
     assert "whisper_npu.runtime.model" in loaded
-    unneeded = ("whisper_npu.npu", "whisper_npu.hub.", "whisper_npu.convert")
+    unneeded = ("whisper_npu.backends.npu", "whisper_npu.hub.", "whisper_npu.convert")
     # Names are needed of the hub, to tell a model's from a folder's.
     found = {name for name in loaded if name.startswith(unneeded)}
     assert found <= {"whisper_npu.hub.names"}

@@ -29,12 +29,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.unit.npu import xclbin_builder as builder
 from tests.unit.npu.streams import pack, seed_stream, short_stream, with_operations
+from whisper_npu.backends.npu.binaries.transaction import decode_transaction
+from whisper_npu.backends.npu.binaries.transfers import check_transfers, decode_transfers
+from whisper_npu.backends.npu.binaries.xclbin import MAGIC
+from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_stream
 from whisper_npu.commands.kernels_inspect import FORMATS, inspect
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.gemm_stream import gemm_int8_stream
-from whisper_npu.npu.transaction import decode_transaction
-from whisper_npu.npu.transfers import check_transfers, decode_transfers
-from whisper_npu.npu.xclbin import MAGIC
 
 ROOT = Path(__file__).parents[2]
 

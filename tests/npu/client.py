@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyxrt
 
-from whisper_npu.npu.gemm_stream import gemm_int8_stream
+from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_stream
 
 __all__ = [
     "FROM_DEVICE",

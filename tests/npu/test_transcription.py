@@ -24,7 +24,7 @@ SAMPLE = REPOSITORY / "samples/weather.flac"
 TRANSCRIBE = """
 import json, sys
 from whisper_npu import Transcriber
-from whisper_npu.npu.manager import KernelManager
+from whisper_npu.backends.npu.manager import KernelManager
 from whisper_npu.runtime.machine import open_device
 device, *files = sys.argv[1:]
 if device == "npu":

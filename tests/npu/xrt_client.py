@@ -17,9 +17,9 @@ from typing import Any
 from tests.npu.client import Gemm as BareGemm
 from tests.npu.client import counters, json, message, np, os, poll, pyxrt
 from tests.unit.npu.xrt.gemm_registry import Gemm, entry, write_registry
-from whisper_npu.npu.device import DeviceError
-from whisper_npu.npu.registry import Registry
-from whisper_npu.npu.xrt import XrtDevice, open_device
+from whisper_npu.backends.npu.device import DeviceError
+from whisper_npu.backends.npu.registry import Registry
+from whisper_npu.backends.npu.xrt import XrtDevice, open_device
 
 __all__ = [
     "SHAPE",

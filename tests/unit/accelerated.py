@@ -10,12 +10,12 @@ import numpy as np
 
 from tests.unit.conftest import random_weights
 from tests.unit.npu.gemm_kernels import gemm_entry
+from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.npu.registry import Entry
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.accelerator import Accelerator, Chooser
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.plan import Machine

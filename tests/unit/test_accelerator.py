@@ -25,10 +25,10 @@ from tests.unit.accelerated import (
     run_windows,
     same,
 )
+from whisper_npu.backends.npu.device import DeviceError, DeviceLost, LaunchFailed, NoContext
+from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.npu.device import DeviceError, DeviceLost, LaunchFailed, NoContext
-from whisper_npu.npu.registry import Entry
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.accelerator import Accelerator
 from whisper_npu.runtime.usage import Usage
 

@@ -22,8 +22,8 @@ from tests.unit.accelerated import (
     run_windows,
     same,
 )
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import build_phase
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.accelerator import product_shape
 
 

@@ -17,12 +17,12 @@ from tests.unit.accelerated import (
     everywhere,
     run_windows,
 )
+from whisper_npu.backends.npu.device import BufferRefused, DeviceError
+from whisper_npu.backends.npu.families.gemm import gemm_shape
+from whisper_npu.backends.npu.families.packing import GemmTile
+from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import PHASES, build_phase
-from whisper_npu.npu.device import BufferRefused, DeviceError
-from whisper_npu.npu.gemm import gemm_shape
-from whisper_npu.npu.packing import GemmTile
-from whisper_npu.npu.registry import Entry
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.accelerator import product_shape
 
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.npu.gemm_kernels import evidence_of, gemm_entry
+from whisper_npu.backends.npu.families.gemm import gemm_shape
+from whisper_npu.backends.npu.families.packing import GemmTile
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import build_step
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.npu.gemm import gemm_shape
-from whisper_npu.npu.packing import GemmTile
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.cost import (
     PHOENIX_CORE,
     HostRates,

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from whisper_npu.backends.numpy import fast as fast_ops
+from whisper_npu.backends.numpy.specification import BINDERS, Bound
 from whisper_npu.model.builders import PRECISIONS, Precision
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.graph import Attr, Op
 from whisper_npu.ops.linear import conv_matrix
-from whisper_npu.runtime import fast_ops, weights
+from whisper_npu.runtime import weights
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.numpy_ops import BINDERS, Bound
 from whisper_npu.runtime.weights import by_columns
 from whisper_npu.runtime.workers import Workers, find_blas
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from make_checkpoint import Recipe
 
-import whisper_npu.npu.xrt as xrt
+import whisper_npu.backends.npu.xrt as xrt
 from tests.unit.accelerated import DIMS
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.unit.signals import noise
 from whisper_npu import Transcriber
+from whisper_npu.backends.npu.device import DeviceError, NoContext, NoDevice
+from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.npu.registry import read_folder
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.errors import KernelError, OptionError
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.npu.device import DeviceError, NoContext, NoDevice
-from whisper_npu.npu.evidence import EvidenceStore
-from whisper_npu.npu.registry import read_folder
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime import machine
 from whisper_npu.runtime.machine import choose_precision, make_machine, open_device, plan_device
 

@@ -10,13 +10,13 @@ import pytest
 from tests.unit.accelerated import DIMS
 from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
+from whisper_npu.backends.npu.families.gemm import gemm_shape
+from whisper_npu.backends.npu.families.packing import GemmTile
+from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
+from whisper_npu.backends.npu.registry import FileStatus
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.errors import KernelError
 from whisper_npu.model.builders import PHASES, build_phase
-from whisper_npu.npu.gemm import gemm_shape
-from whisper_npu.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
-from whisper_npu.npu.packing import GemmTile
-from whisper_npu.npu.registry import FileStatus
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.runtime.accelerator import product_shape
 from whisper_npu.runtime.cost import HostRates, KernelRates, gemm_seconds, numpy_seconds
 from whisper_npu.runtime.planner import PlannedOp, Planner, Policy, on_cpu_kernels

@@ -14,12 +14,12 @@ from tests.unit.npu.gemm_kernels import evidence_of, gemm_folder
 from tests.unit.signals import noise
 from whisper_npu import Transcriber, Transcription
 from whisper_npu import transcriber as transcriber_module
+from whisper_npu.backends.npu import device as devices
+from whisper_npu.backends.npu.device import DeviceError, DeviceLost, LaunchFailed
+from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.npu.registry import Entry, read_folder
+from whisper_npu.backends.npu.software import SoftwareBuffer, SoftwareDevice, SoftwareKernel
 from whisper_npu.model.builders import build_phase
-from whisper_npu.npu import device as devices
-from whisper_npu.npu.device import DeviceError, DeviceLost, LaunchFailed
-from whisper_npu.npu.evidence import EvidenceStore
-from whisper_npu.npu.registry import Entry, read_folder
-from whisper_npu.npu.software import SoftwareBuffer, SoftwareDevice, SoftwareKernel
 
 AUDIO = noise(16000 * 3)
 OPTIONS = {"language": "en", "temperature": 0.0, "sample_len": 6}

@@ -18,9 +18,9 @@ from tests.unit.accelerated import (
     numpy_model,
     run_windows,
 )
+from whisper_npu.backends.npu.device import DeviceError
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import build_align, build_phase
-from whisper_npu.npu.device import DeviceError
-from whisper_npu.npu.software import SoftwareDevice
 from whisper_npu.results import Fallback
 from whisper_npu.runtime.usage import Usage
 

@@ -17,11 +17,11 @@ from collections.abc import Callable
 import numpy as np
 import pyxrt
 
-from whisper_npu.npu.gemm import FIRST_BUFFER, Gemm, gemm_shape
-from whisper_npu.npu.gemm_stream import gemm_int8_sizes, gemm_int8_stream
-from whisper_npu.npu.packing import pack_gemm_weights
-from whisper_npu.npu.registry import Entry, load_registry
-from whisper_npu.npu.xrt import open_device
+from whisper_npu.backends.npu.families.gemm import FIRST_BUFFER, Gemm, gemm_shape
+from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_sizes, gemm_int8_stream
+from whisper_npu.backends.npu.families.packing import pack_gemm_weights
+from whisper_npu.backends.npu.registry import Entry, load_registry
+from whisper_npu.backends.npu.xrt import open_device
 
 KERNEL = "gemm_int8_64x64x64"
 SHAPE = (64, 64, 64)

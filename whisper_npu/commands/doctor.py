@@ -6,8 +6,8 @@ import argparse
 import json
 from dataclasses import asdict
 
+from whisper_npu.backends.npu.xrt.checks import Check, Diagnosis, diagnose
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.xrt.checks import Check, Diagnosis, diagnose
 
 FORMATS = ("text", "json")
 

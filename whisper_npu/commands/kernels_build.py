@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from whisper_npu.errors import KernelError
 
 if TYPE_CHECKING:
-    from whisper_npu.cpu.evidence import CpuEvidence
+    from whisper_npu.backends.cpu.evidence import CpuEvidence
 
 
 def build(force: bool) -> int:
@@ -15,11 +15,11 @@ def build(force: bool) -> int:
 
     Raises KernelError if nothing can be compiled, OutputError if nothing can be written.
     """
-    from whisper_npu.cpu.bind import BINDERS
-    from whisper_npu.cpu.build import build_library, find_build
-    from whisper_npu.cpu.evidence import find_evidence, library_hash, record_evidence
-    from whisper_npu.cpu.kernels import kernel_name, load_library
-    from whisper_npu.cpu.verify import verify_library
+    from whisper_npu.backends.cpu.bind import BINDERS
+    from whisper_npu.backends.cpu.build import build_library, find_build
+    from whisper_npu.backends.cpu.evidence import find_evidence, library_hash, record_evidence
+    from whisper_npu.backends.cpu.kernels import kernel_name, load_library
+    from whisper_npu.backends.cpu.verify import verify_library
 
     before = find_build()
     made = build_library(force)

@@ -11,10 +11,9 @@ from functools import singledispatch
 from typing import Any
 from uuid import UUID
 
-from whisper_npu.errors import KernelError
-from whisper_npu.npu.shim import DIRECTIONS, Tile
-from whisper_npu.npu.span import read_file
-from whisper_npu.npu.transaction import (
+from whisper_npu.backends.npu.binaries.shim import DIRECTIONS, Tile
+from whisper_npu.backends.npu.binaries.span import read_file
+from whisper_npu.backends.npu.binaries.transaction import (
     AddressPatch,
     BlockWrite,
     LoadPdi,
@@ -28,10 +27,11 @@ from whisper_npu.npu.transaction import (
     Write32,
     decode_transaction,
 )
-from whisper_npu.npu.transfers import Transfer, decode_transfers
-from whisper_npu.npu.xclbin import MAGIC, MAX_FILE_SIZE, Xclbin, parse_xclbin
-from whisper_npu.npu.xclbin_metadata import Kernel
-from whisper_npu.npu.xclbin_partition import Partition
+from whisper_npu.backends.npu.binaries.transfers import Transfer, decode_transfers
+from whisper_npu.backends.npu.binaries.xclbin import MAGIC, MAX_FILE_SIZE, Xclbin, parse_xclbin
+from whisper_npu.backends.npu.binaries.xclbin_metadata import Kernel
+from whisper_npu.backends.npu.binaries.xclbin_partition import Partition
+from whisper_npu.errors import KernelError
 
 FORMATS = ("text", "json")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from whisper_npu.errors import KernelError
 
 if TYPE_CHECKING:
-    from whisper_npu.npu.device import Device
+    from whisper_npu.backends.npu.device import Device
 
 LIST_FORMATS = ("text", "json")
 LIST_DEVICES = ("auto", "npu", "software")
@@ -24,8 +24,8 @@ _INDENT = "    "
 def list_kernels(folders: Sequence[str], format_: str, device: str) -> int:
     """Print the built-in kernels and those of the user's folders. Raises KernelError."""
     # Imported here: the other kernel commands need no NumPy, and the verdicts take a second.
-    from whisper_npu.npu.manager import KernelManager
-    from whisper_npu.npu.verdicts import judge
+    from whisper_npu.backends.npu.manager import KernelManager
+    from whisper_npu.backends.npu.verdicts import judge
 
     manager = KernelManager(_opened(device), folders)
     for notice in manager.registry.notices:

@@ -20,8 +20,8 @@ def verify(names: Sequence[str], device: str, kernels: Sequence[str], export: Pa
     Without names those are verified whose files are there (on the software device, those that have
     a model): the others are listed as what they are.
     """
-    from whisper_npu.npu.evidence import Evidence, EvidenceStore
-    from whisper_npu.npu.manager import KernelManager
+    from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore
+    from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.runtime.machine import open_device
 
     manager = KernelManager(open_device(device), kernels)
@@ -60,7 +60,7 @@ def _outcome(evidence: Any) -> str:
 
 def status(names: Sequence[str], device: str, kernels: Sequence[str], form: str) -> int:
     """Print what the evidence of this machine says of each kernel."""
-    from whisper_npu.npu.manager import KernelManager
+    from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.runtime.machine import open_device
 
     manager = KernelManager(open_device(device), kernels)

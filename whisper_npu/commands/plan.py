@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan on stdout."""
-    from whisper_npu.cpu.kernels import open_cpu_kernels
+    from whisper_npu.backends.cpu.kernels import open_cpu_kernels
     from whisper_npu.runtime.cost import physical_limits
     from whisper_npu.runtime.machine import plan_device
     from whisper_npu.runtime.planner import on_cpu_kernels

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whisper_npu.backends.npu.device import Device, DeviceLost, KernelLied, NoContext
+from whisper_npu.backends.npu.families.gemm import Gemm, GemmShape, gemm_shape
+from whisper_npu.backends.npu.families.packing import GemmTile
+from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.numpy.specification import Bound, Step
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.npu.device import Device, DeviceLost, KernelLied, NoContext
-from whisper_npu.npu.gemm import Gemm, GemmShape, gemm_shape
-from whisper_npu.npu.packing import GemmTile
-from whisper_npu.npu.registry import Entry
 from whisper_npu.ops.arrays import I32
 from whisper_npu.ops.quant import integer_product, scale_product
 from whisper_npu.results import Fallback
-from whisper_npu.runtime.numpy_ops import Bound, Step
 from whisper_npu.runtime.usage import Usage
 
 log = logging.getLogger("whisper_npu")

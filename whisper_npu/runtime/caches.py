@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from whisper_npu.backends.numpy.specification import Array
 from whisper_npu.model import builders
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
 from whisper_npu.runtime.arena import Block, lay_out
 from whisper_npu.runtime.network import Network
-from whisper_npu.runtime.numpy_ops import Array
 from whisper_npu.runtime.plan import Observer
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whisper_npu.backends.npu.evidence import Evidence
+from whisper_npu.backends.npu.families.gemm import GemmShape
+from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_moved
+from whisper_npu.backends.npu.families.packing import GemmTile
 from whisper_npu.model.builders import build_cross_kv, build_encoder, build_step
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.model.report import op_bytes, op_flops
-from whisper_npu.npu.evidence import Evidence
-from whisper_npu.npu.gemm import GemmShape
-from whisper_npu.npu.gemm_stream import gemm_int8_moved
-from whisper_npu.npu.packing import GemmTile
 
 
 @dataclass(frozen=True)

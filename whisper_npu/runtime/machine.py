@@ -14,8 +14,8 @@ from whisper_npu.runtime.plan import Machine
 from whisper_npu.runtime.usage import Usage
 
 if TYPE_CHECKING:
-    from whisper_npu.cpu.kernels import CpuKernels
-    from whisper_npu.npu.device import Device
+    from whisper_npu.backends.cpu.kernels import CpuKernels
+    from whisper_npu.backends.npu.device import Device
     from whisper_npu.runtime.planner import Planner, Policy
 
 DEVICES = ("cpu", "npu", "auto", "software")
@@ -34,12 +34,12 @@ def open_device(name: str) -> Device | None:
     if name not in DEVICES:
         raise OptionError(f"device must be one of {', '.join(DEVICES)}, not {name!r}")
     if name == "software":
-        from whisper_npu.npu.software import SoftwareDevice
+        from whisper_npu.backends.npu.software import SoftwareDevice
 
         return SoftwareDevice()
     if name == "npu" or (name == "auto" and any(_NODES.glob("accel*"))):
         # Only here, and only now, is pyxrt imported.
-        from whisper_npu.npu.xrt import open_device as open_xrt
+        from whisper_npu.backends.npu.xrt import open_device as open_xrt
 
         return open_xrt()
     return None
@@ -99,13 +99,13 @@ def make_machine(
 def _cpu_kernels(usage: Usage, wanted: bool | None) -> CpuKernels | None:
     if wanted is False:
         return None
-    from whisper_npu.cpu.kernels import open_cpu_kernels
+    from whisper_npu.backends.cpu.kernels import open_cpu_kernels
 
     return open_cpu_kernels(usage, required=wanted is True)
 
 
 def _planner(device: Device | None, policy: Policy, kernels: Folders) -> Planner:
-    from whisper_npu.npu.manager import KernelManager
+    from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.runtime.cost import measure_host, measured_rates
     from whisper_npu.runtime.planner import Planner
 
@@ -121,7 +121,7 @@ def _planner(device: Device | None, policy: Policy, kernels: Folders) -> Planner
 def plan_device(name: str, policy: Policy, kernels: Folders = ()) -> tuple[Planner, list[str]]:
     """A planner for a device by name, or for ``phoenix``, which is described and not there; and
     the rates that it predicts with, as text. Raises KernelError if the NPU cannot be used."""
-    from whisper_npu.npu.manager import KernelManager
+    from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.runtime.cost import PHOENIX_CORE, measure_host
     from whisper_npu.runtime.planner import Planner
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from whisper_npu.backends.numpy.specification import Array
 from whisper_npu.model.builders import Precision
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph
-from whisper_npu.runtime.numpy_ops import Array
 from whisper_npu.runtime.plan import Machine, Plan
 
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whisper_npu.backends.numpy.fast import fast_step
+from whisper_npu.backends.numpy.specification import BINDERS, Array, Bound, scratch_shape
 from whisper_npu.model.graph import ITEM_SIZE, Graph, Tensor
 from whisper_npu.runtime.arena import Arena, Block, lay_out
-from whisper_npu.runtime.fast_ops import fast_step
-from whisper_npu.runtime.numpy_ops import BINDERS, Array, Bound, scratch_shape
 from whisper_npu.runtime.usage import Usage
 
 if TYPE_CHECKING:
-    from whisper_npu.cpu.kernels import CpuKernels
+    from whisper_npu.backends.cpu.kernels import CpuKernels
     from whisper_npu.runtime.accelerator import Accelerator
 
 Observer = Callable[[str, Array], None]

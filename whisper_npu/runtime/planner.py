@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from whisper_npu.backends.npu.families.gemm import GEMM_FAMILY, gemm_shape
+from whisper_npu.backends.npu.families.packing import GemmTile
+from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
+from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.npu.gemm import GEMM_FAMILY, gemm_shape
-from whisper_npu.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
-from whisper_npu.npu.packing import GemmTile
-from whisper_npu.npu.registry import Entry
 from whisper_npu.runtime.accelerator import KINDS, product_shape
 from whisper_npu.runtime.cost import HostRates, KernelRates, gemm_seconds, numpy_seconds
 from whisper_npu.runtime.usage import NUMPY

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_npu.backends.numpy.specification import Array
 from whisper_npu.errors import ModelError
 from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import StoredWeights
@@ -19,7 +20,6 @@ from whisper_npu.model.weights import TOKEN_EMBEDDING, Shape, is_quantizable, sc
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.linear import conv_matrix
 from whisper_npu.ops.quant import Quantized, quantize_weight
-from whisper_npu.runtime.numpy_ops import Array
 from whisper_npu.runtime.workers import spans, workers
 
 Weight = F32 | Quantized

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.cpu_library import require_compiler
-from whisper_npu.cpu.build import VARIANTS, find_compiler, source_folder
-from whisper_npu.cpu.library import LinearInt8, ScratchArgs
-from whisper_npu.cpu.verify import Guarded
+from whisper_npu.backends.cpu.build import VARIANTS, find_compiler, source_folder
+from whisper_npu.backends.cpu.library import LinearInt8, ScratchArgs
+from whisper_npu.backends.cpu.verify import Guarded
 from whisper_npu.ops.quant import linear_int8
 
 SOURCE = Path(__file__).parent / "emulated_amx.cc"

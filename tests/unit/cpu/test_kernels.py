@@ -15,13 +15,13 @@ import pytest
 from make_checkpoint import Recipe
 
 from whisper_npu import Transcriber
-from whisper_npu.cpu import kernels as kernels_module
-from whisper_npu.cpu.build import find_build
-from whisper_npu.cpu.cases import CASES
-from whisper_npu.cpu.evidence import find_evidence, library_hash, record_evidence
-from whisper_npu.cpu.kernels import CpuKernels, KernelRun, load_library, open_cpu_kernels
-from whisper_npu.cpu.library import ISA_ENVIRONMENT, Library
-from whisper_npu.cpu.verify import run_case
+from whisper_npu.backends.cpu import kernels as kernels_module
+from whisper_npu.backends.cpu.build import find_build
+from whisper_npu.backends.cpu.cases import CASES
+from whisper_npu.backends.cpu.evidence import find_evidence, library_hash, record_evidence
+from whisper_npu.backends.cpu.kernels import CpuKernels, KernelRun, load_library, open_cpu_kernels
+from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library
+from whisper_npu.backends.cpu.verify import run_case
 from whisper_npu.errors import KernelError, OptionError
 from whisper_npu.model.builders import Precision, build_step
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
@@ -309,10 +309,10 @@ def test_a_child_has_threads_of_its_own(cpu_home: Path) -> None:
     script = """
 import os, sys
 import numpy as np
-from whisper_npu.cpu.build import find_build
-from whisper_npu.cpu.cases import CASES
-from whisper_npu.cpu.kernels import load_library
-from whisper_npu.cpu.verify import run_case
+from whisper_npu.backends.cpu.build import find_build
+from whisper_npu.backends.cpu.cases import CASES
+from whisper_npu.backends.cpu.kernels import load_library
+from whisper_npu.backends.cpu.verify import run_case
 library = load_library(find_build().path)
 library.threads = 3
 case = next(c for c in CASES["linear_int8"](np.random.default_rng(0)) if "520x" in c.name)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from make_checkpoint import Recipe
 
-from whisper_npu.cpu.build import find_build
-from whisper_npu.cpu.kernels import load_library
+from whisper_npu.backends.cpu.build import find_build
+from whisper_npu.backends.cpu.kernels import load_library
 from whisper_npu.runtime.workers import find_blas
 from whisper_npu.transcriber import Transcriber
 

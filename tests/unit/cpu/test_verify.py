@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from whisper_npu.cpu import evidence as evidence_module
-from whisper_npu.cpu.bind import BINDERS
-from whisper_npu.cpu.build import find_build
-from whisper_npu.cpu.case import Case
-from whisper_npu.cpu.cases import CASES
-from whisper_npu.cpu.evidence import (
+from whisper_npu.backends.cpu import evidence as evidence_module
+from whisper_npu.backends.cpu.bind import BINDERS
+from whisper_npu.backends.cpu.build import find_build
+from whisper_npu.backends.cpu.case import Case
+from whisper_npu.backends.cpu.cases import CASES
+from whisper_npu.backends.cpu.evidence import (
     FILE_NAME,
     CpuEvidence,
     find_evidence,
@@ -24,11 +24,11 @@ from whisper_npu.cpu.evidence import (
     read_evidence,
     record_evidence,
 )
-from whisper_npu.cpu.kernels import load_library
-from whisper_npu.cpu.library import Function, Library, LinearInt8, QuantizeRows
-from whisper_npu.cpu.verify import run_case
+from whisper_npu.backends.cpu.kernels import load_library
+from whisper_npu.backends.cpu.library import Function, Library, LinearInt8, QuantizeRows
+from whisper_npu.backends.cpu.verify import run_case
+from whisper_npu.backends.numpy.specification import Bound
 from whisper_npu.ops.quant import linear_int8
-from whisper_npu.runtime.numpy_ops import Bound
 
 
 @pytest.fixture
@@ -166,8 +166,8 @@ def test_the_largest_sums(library: Library, isa: str) -> None:
 
 
 def test_arrays_that_do_not_lie_as_wanted_are_left_to_numpy(library: Library) -> None:
-    from whisper_npu.cpu.bind import Place
-    from whisper_npu.cpu.library import Scratch
+    from whisper_npu.backends.cpu.bind import Place
+    from whisper_npu.backends.cpu.library import Scratch
 
     case = _case("linear_int8")
     x, x_scale, w, w_scale, *_ = (np.repeat(a, 2, axis=0) for a in case.inputs)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from whisper_npu.npu.contract import KernelContract, contract_from_json
+from whisper_npu.backends.npu.contract import KernelContract, contract_from_json
 
 _ENTRY: dict[str, Any] = {
     "name": "mine",

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.unit.npu.entries import entry, write_registry
-from whisper_npu.npu.contract import contract_from_json
-from whisper_npu.npu.device import DeviceIdentity
-from whisper_npu.npu.evidence import Evidence, contract_hash, evidence_key, file_hashes
-from whisper_npu.npu.registry import Entry
+from whisper_npu.backends.npu.contract import contract_from_json
+from whisper_npu.backends.npu.device import DeviceIdentity
+from whisper_npu.backends.npu.evidence import Evidence, contract_hash, evidence_key, file_hashes
+from whisper_npu.backends.npu.registry import Entry
 
 LARGE, SMALL = "gemm_int8_64x64x64", "gemm_int8_16x64x64"
 

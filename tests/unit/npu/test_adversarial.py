@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from whisper_npu.npu.adversarial import FLOATS, INTEGERS
-from whisper_npu.npu.models.bfloat16 import rounded, widen
+from whisper_npu.backends.npu.adversarial import FLOATS, INTEGERS
+from whisper_npu.backends.npu.models.bfloat16 import rounded, widen
 
 
 @pytest.mark.parametrize("name", INTEGERS)

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from tests.unit.npu.entries import contract, entry
+from whisper_npu.backends.npu.contract import contract_from_json
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.contract import contract_from_json
 
 
 def test_everything_of_the_entry_is_in_the_contract() -> None:

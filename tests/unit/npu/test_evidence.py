@@ -13,12 +13,12 @@ import pytest
 
 from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import evidence_of, gemm_entry
+from whisper_npu.backends.npu import evidence as module
+from whisper_npu.backends.npu.contract import KernelContract, KernelFile
+from whisper_npu.backends.npu.device import DeviceIdentity
+from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore, file_hashes
+from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.errors import KernelError, OutputError
-from whisper_npu.npu import evidence as module
-from whisper_npu.npu.contract import KernelContract, KernelFile
-from whisper_npu.npu.device import DeviceIdentity
-from whisper_npu.npu.evidence import Evidence, EvidenceStore, file_hashes
-from whisper_npu.npu.registry import Entry
 
 IDENTITY = DeviceIdentity("npu1", "1022:1502 rev 00", "1.5.5.391", "amdxdna 0.1", "2.20.0")
 

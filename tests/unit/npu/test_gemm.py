@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.npu.gemm_kernels import gemm_entry
-from whisper_npu.npu.device import BufferRefused, DeviceError, LaunchFailed, LaunchTimedOut
-from whisper_npu.npu.gemm import Gemm, gemm_shape
-from whisper_npu.npu.packing import GemmTile, pack_gemm_weights, unpack_gemm_weights
-from whisper_npu.npu.software import FaultHook, SoftwareDevice, no_fault
+from whisper_npu.backends.npu.device import BufferRefused, DeviceError, LaunchFailed, LaunchTimedOut
+from whisper_npu.backends.npu.families.gemm import Gemm, gemm_shape
+from whisper_npu.backends.npu.families.packing import (
+    GemmTile,
+    pack_gemm_weights,
+    unpack_gemm_weights,
+)
+from whisper_npu.backends.npu.software import FaultHook, SoftwareDevice, no_fault
 from whisper_npu.ops.arrays import I8
 
 sizes = st.integers(1, 200)

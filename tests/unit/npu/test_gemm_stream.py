@@ -5,15 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from whisper_npu.npu.gemm_stream import (
-    GEMM_RTP_K_TILES,
-    GEMM_RTP_OUTPUT_TILES,
-    gemm_int8_moved,
-    gemm_int8_sizes,
-    gemm_int8_stream,
-)
-from whisper_npu.npu.shim import MM2S, S2MM, Channel, Tile, bd_word_at, queue_at
-from whisper_npu.npu.transaction import (
+from whisper_npu.backends.npu.binaries.shim import MM2S, S2MM, Channel, Tile, bd_word_at, queue_at
+from whisper_npu.backends.npu.binaries.transaction import (
     BlockWrite,
     MaskWrite,
     Sync,
@@ -21,7 +14,14 @@ from whisper_npu.npu.transaction import (
     Write32,
     decode_transaction,
 )
-from whisper_npu.npu.transfers import Transfer, check_transfers, decode_transfers
+from whisper_npu.backends.npu.binaries.transfers import Transfer, check_transfers, decode_transfers
+from whisper_npu.backends.npu.families.gemm_stream import (
+    GEMM_RTP_K_TILES,
+    GEMM_RTP_OUTPUT_TILES,
+    gemm_int8_moved,
+    gemm_int8_sizes,
+    gemm_int8_stream,
+)
 
 SHAPES = [
     # m, k, n, tile

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import whisper_npu.npu.manager as module
+import whisper_npu.backends.npu.manager as module
 from tests.unit.npu.entries import entry, write_registry
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, gemm_json
+from whisper_npu.backends.npu.contract import CPU_FAMILY
+from whisper_npu.backends.npu.device import BufferRefused
+from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore
+from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelManager
+from whisper_npu.backends.npu.registry import built_in_folder, read_folder
+from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.contract import CPU_FAMILY
-from whisper_npu.npu.device import BufferRefused
-from whisper_npu.npu.evidence import Evidence, EvidenceStore
-from whisper_npu.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelManager
-from whisper_npu.npu.registry import built_in_folder, read_folder
-from whisper_npu.npu.software import SoftwareDevice
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.npu import c_models
 from tests.unit.npu.launches import int8_inputs
-from whisper_npu.npu.models import attention
+from whisper_npu.backends.npu.models import attention
 
 
 def _flatter(qkv: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from whisper_npu.npu.models.bfloat16 import ULP, rounded, widen
+from whisper_npu.backends.npu.models.bfloat16 import ULP, rounded, widen
 
 
 def test_every_finite_number_survives() -> None:

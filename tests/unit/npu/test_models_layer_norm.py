@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from tests.unit.npu.c_models import layer_norm as scalar_layer_norm
 from tests.unit.npu.launches import int8_inputs
-from whisper_npu.npu.models import layer_norm
+from whisper_npu.backends.npu.models import layer_norm
 
 
 def test_256_is_that_of_the_loops() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.npu.c_models import tile_product
 from tests.unit.npu.launches import int8_inputs
-from whisper_npu.npu.models import matmul
+from whisper_npu.backends.npu.models import matmul
 
 PACKED = {16: matmul.packed_16x16, 32: matmul.packed_32x32}
 

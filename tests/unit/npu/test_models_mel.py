@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.npu import c_mel
 from tests.unit.npu.launches import int8_inputs
-from whisper_npu.npu.models import MODELS, mel
+from whisper_npu.backends.npu.models import MODELS, mel
 from whisper_npu.ops.arrays import I8
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from tests.unit.npu.entries import contract, entry
+from whisper_npu.backends.npu.contract import CPU_FAMILY
+from whisper_npu.backends.npu.families.gemm import GEMM_FAMILY
+from whisper_npu.backends.npu.families.packing import GemmTile, pack_gemm_weights
+from whisper_npu.backends.npu.models import MODELS, numpy_dtype, run_model
+from whisper_npu.backends.npu.registry import built_in_folder, read_folder
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.contract import CPU_FAMILY
-from whisper_npu.npu.gemm import GEMM_FAMILY
-from whisper_npu.npu.models import MODELS, numpy_dtype, run_model
-from whisper_npu.npu.packing import GemmTile, pack_gemm_weights
-from whisper_npu.npu.registry import built_in_folder, read_folder
 
 
 def test_every_built_in_model_runs_on_the_buffers_of_its_contract() -> None:

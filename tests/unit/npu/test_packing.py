@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from whisper_npu.npu.packing import GemmTile, pack_gemm_weights, unpack_gemm_weights
+from whisper_npu.backends.npu.families.packing import (
+    GemmTile,
+    pack_gemm_weights,
+    unpack_gemm_weights,
+)
 
 TILE = GemmTile(64, 64, 64)
 

@@ -17,13 +17,13 @@ from tests.unit.npu.seed_inventory import (
     MEL_FILES,
     TEST_FILES,
 )
+from whisper_npu.backends.npu import registry
+from whisper_npu.backends.npu.contract import CPU_FAMILY, EXACT
+from whisper_npu.backends.npu.families.gemm import GEMM_FAMILY
+from whisper_npu.backends.npu.models import MODELS
+from whisper_npu.backends.npu.registry import load_registry, read_folder
 from whisper_npu.errors import KernelError
 from whisper_npu.model.kinds import KINDS
-from whisper_npu.npu import registry
-from whisper_npu.npu.contract import CPU_FAMILY, EXACT
-from whisper_npu.npu.gemm import GEMM_FAMILY
-from whisper_npu.npu.models import MODELS
-from whisper_npu.npu.registry import load_registry, read_folder
 
 
 @pytest.fixture(autouse=True)

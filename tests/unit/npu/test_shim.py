@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whisper_npu.npu.shim import (
+from whisper_npu.backends.npu.binaries.shim import (
     MM2S,
     S2MM,
     BufferDescriptor,

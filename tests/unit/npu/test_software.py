@@ -10,8 +10,7 @@ import pytest
 
 from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import gemm_entry
-from whisper_npu.errors import KernelError
-from whisper_npu.npu.device import (
+from whisper_npu.backends.npu.device import (
     BufferRefused,
     DeviceError,
     DeviceIdentity,
@@ -22,9 +21,10 @@ from whisper_npu.npu.device import (
     NoContext,
     NoDevice,
 )
-from whisper_npu.npu.models import run_model
-from whisper_npu.npu.registry import Entry
-from whisper_npu.npu.software import SoftwareDevice, SoftwareKernel, Traffic
+from whisper_npu.backends.npu.models import run_model
+from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel, Traffic
+from whisper_npu.errors import KernelError
 
 MATMUL = Entry(contract(), Path("nowhere"))
 

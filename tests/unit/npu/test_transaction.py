@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.npu.streams import pack, seed_stream, short_stream, with_operations
-from whisper_npu.npu.gemm_stream import gemm_int8_stream
-from whisper_npu.npu.shim import MM2S, S2MM, BufferDescriptor, Channel
-from whisper_npu.npu.transaction import (
+from whisper_npu.backends.npu.binaries.shim import MM2S, S2MM, BufferDescriptor, Channel
+from whisper_npu.backends.npu.binaries.transaction import (
     AddressPatch,
     BlockWrite,
     LoadPdi,
@@ -27,6 +26,7 @@ from whisper_npu.npu.transaction import (
     decode_transaction,
     read_transaction,
 )
+from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_stream
 
 BD = (0, 0, 0, 0x80000000, 0x02000000, 0, 0x02000000)
 SEED_OPERATIONS = (

@@ -9,11 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.npu.streams import pack, seed_stream, short_stream, with_operations
+from whisper_npu.backends.npu.binaries.shim import (
+    MM2S,
+    S2MM,
+    BufferDescriptor,
+    Channel,
+    address_of,
+    bd_address,
+)
+from whisper_npu.backends.npu.binaries.transaction import (
+    TransactionBuilder,
+    TransactionError,
+    decode_transaction,
+)
+from whisper_npu.backends.npu.binaries.transfers import Transfer, check_transfers, decode_transfers
+from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_stream
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.gemm_stream import gemm_int8_stream
-from whisper_npu.npu.shim import MM2S, S2MM, BufferDescriptor, Channel, address_of, bd_address
-from whisper_npu.npu.transaction import TransactionBuilder, TransactionError, decode_transaction
-from whisper_npu.npu.transfers import Transfer, check_transfers, decode_transfers
 
 SOURCE, OUTPUT = Channel(0, MM2S, 0), Channel(0, S2MM, 0)
 

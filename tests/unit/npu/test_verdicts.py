@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit.npu import xclbin_builder
 from tests.unit.npu.entries import entry, write_registry
-from whisper_npu.npu import models
-from whisper_npu.npu.registry import Entry, built_in_folder, read_folder
-from whisper_npu.npu.verdicts import Verdict, judge
+from whisper_npu.backends.npu import models
+from whisper_npu.backends.npu.registry import Entry, built_in_folder, read_folder
+from whisper_npu.backends.npu.verdicts import Verdict, judge
 
 DATA = Path(__file__).parents[2] / "data/npu"
 
@@ -127,7 +127,7 @@ def _sums(packed: np.ndarray) -> np.ndarray:
 def _with_model(monkeypatch: pytest.MonkeyPatch, model: Callable[[np.ndarray], np.ndarray]) -> None:
     with_it = {**models.MODELS, "test.sums": model}
     monkeypatch.setattr(models, "MODELS", with_it)
-    monkeypatch.setattr("whisper_npu.npu.verdicts.MODELS", with_it)
+    monkeypatch.setattr("whisper_npu.backends.npu.verdicts.MODELS", with_it)
 
 
 def test_a_kernel_that_returns_int32_sums_is_usable(

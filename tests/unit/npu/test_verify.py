@@ -13,10 +13,9 @@ import pytest
 
 from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import gemm_entry
-from whisper_npu.errors import KernelError
-from whisper_npu.npu import verify as module
-from whisper_npu.npu.adversarial import INTEGERS
-from whisper_npu.npu.device import (
+from whisper_npu.backends.npu import verify as module
+from whisper_npu.backends.npu.adversarial import INTEGERS
+from whisper_npu.backends.npu.device import (
     BufferRefused,
     DeviceError,
     DeviceLost,
@@ -24,10 +23,11 @@ from whisper_npu.npu.device import (
     LaunchTimedOut,
     NoContext,
 )
-from whisper_npu.npu.evidence import evidence_key
-from whisper_npu.npu.registry import Entry
-from whisper_npu.npu.software import SoftwareDevice, SoftwareKernel
-from whisper_npu.npu.verify import CANARY, REPEATS, verify
+from whisper_npu.backends.npu.evidence import evidence_key
+from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
+from whisper_npu.backends.npu.verify import CANARY, REPEATS, verify
+from whisper_npu.errors import KernelError
 
 LARGE, SMALL = gemm_entry(64), gemm_entry(16)
 MATMUL = Entry(contract(), Path("nowhere"))

@@ -11,11 +11,11 @@ import pytest
 
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt
 from tests.unit.npu.xrt.gemm_registry import entry, write_registry
-from whisper_npu.npu.device import DeviceIdentity
-from whisper_npu.npu.registry import Entry
-from whisper_npu.npu.xrt import lifetime
-from whisper_npu.npu.xrt.detect import Npu
-from whisper_npu.npu.xrt.device import XrtDevice
+from whisper_npu.backends.npu.device import DeviceIdentity
+from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.xrt import lifetime
+from whisper_npu.backends.npu.xrt.detect import Npu
+from whisper_npu.backends.npu.xrt.device import XrtDevice
 
 XCLBIN = Path(__file__).parents[3] / "data" / "npu" / "one_column.xclbin"
 
@@ -26,7 +26,7 @@ Entries = Callable[..., list[Entry]]
 @pytest.fixture
 def pyxrt(monkeypatch: pytest.MonkeyPatch) -> FakePyxrt:
     # What is kept for ever would stay with the tests that follow.
-    monkeypatch.setattr("whisper_npu.npu.xrt.launch.keep_for_ever", KEPT.append)
+    monkeypatch.setattr("whisper_npu.backends.npu.xrt.launch.keep_for_ever", KEPT.append)
     KEPT.clear()
     return FakePyxrt()
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.npu.device import Buffer, Kernel, Program
-from whisper_npu.npu.packing import GemmTile, pack_gemm_weights
-from whisper_npu.npu.registry import Registry, read_folder
+from whisper_npu.backends.npu.device import Buffer, Kernel, Program
+from whisper_npu.backends.npu.families.packing import GemmTile, pack_gemm_weights
+from whisper_npu.backends.npu.registry import Registry, read_folder
 
 NAME = "gemm_int8_64x64x64"
 TILE = GemmTile(64, 64, 64)

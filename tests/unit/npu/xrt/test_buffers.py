@@ -9,11 +9,11 @@ import pytest
 from tests.unit.npu.xrt.conftest import Entries, OpenDevice
 from tests.unit.npu.xrt.fake_pyxrt import FREED, HEAP_GRANULE, FakePyxrt
 from tests.unit.npu.xrt.gemm_registry import Gemm
+from whisper_npu.backends.npu.device import BufferRefused, LaunchFailed
+from whisper_npu.backends.npu.xrt import buffers
+from whisper_npu.backends.npu.xrt.device import XrtDevice
+from whisper_npu.backends.npu.xrt.kernel import XrtKernel
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.device import BufferRefused, LaunchFailed
-from whisper_npu.npu.xrt import buffers
-from whisper_npu.npu.xrt.device import XrtDevice
-from whisper_npu.npu.xrt.kernel import XrtKernel
 
 SHAPE = (64, 64, 64)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from whisper_npu.backends.npu.device import DeviceIdentity, NoDevice
+from whisper_npu.backends.npu.xrt.checks import Check, Diagnosis, Machine, _may_lock_all, diagnose
+from whisper_npu.backends.npu.xrt.detect import driver_version, find_npus, identify, too_old
+from whisper_npu.backends.npu.xrt.errors import no_device
 from whisper_npu.cli import main
 from whisper_npu.commands import doctor
-from whisper_npu.npu.device import DeviceIdentity, NoDevice
-from whisper_npu.npu.xrt.checks import Check, Diagnosis, Machine, _may_lock_all, diagnose
-from whisper_npu.npu.xrt.detect import driver_version, find_npus, identify, too_old
-from whisper_npu.npu.xrt.errors import no_device
 
 IDENTITY = DeviceIdentity("RyzenAI-npu1", "1022:1502 rev 00", "1.5", "amdxdna 2.25", "2.25.00")
 ADDRESS = "0000:c5:00.1"

@@ -9,11 +9,11 @@ import pytest
 from tests.unit.npu.xrt.conftest import Entries, OpenDevice
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt
 from tests.unit.npu.xrt.gemm_registry import Gemm
+from whisper_npu.backends.npu.device import BufferRefused, DeviceError, DeviceLost, NoContext
+from whisper_npu.backends.npu.xrt import contexts
+from whisper_npu.backends.npu.xrt.detect import holders
+from whisper_npu.backends.npu.xrt.device import XrtDevice
 from whisper_npu.errors import KernelError
-from whisper_npu.npu.device import BufferRefused, DeviceError, DeviceLost, NoContext
-from whisper_npu.npu.xrt import contexts
-from whisper_npu.npu.xrt.detect import holders
-from whisper_npu.npu.xrt.device import XrtDevice
 
 SHAPE = (64, 64, 64)
 

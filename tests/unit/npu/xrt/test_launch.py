@@ -9,9 +9,9 @@ import pytest
 from tests.unit.npu.xrt.conftest import KEPT, Entries, OpenDevice
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt, State
 from tests.unit.npu.xrt.gemm_registry import Gemm
-from whisper_npu.npu.device import DeviceLost, LaunchFailed, LaunchTimedOut, NoContext
-from whisper_npu.npu.xrt import launch
-from whisper_npu.npu.xrt.device import XrtDevice
+from whisper_npu.backends.npu.device import DeviceLost, LaunchFailed, LaunchTimedOut, NoContext
+from whisper_npu.backends.npu.xrt import launch
+from whisper_npu.backends.npu.xrt.device import XrtDevice
 
 SHAPE = (64, 128, 64)
 

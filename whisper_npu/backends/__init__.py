@@ -1,0 +1,1 @@
+"""Backends: NumPy, kernels for this CPU, and the NPU."""

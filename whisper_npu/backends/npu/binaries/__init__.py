@@ -1,0 +1,1 @@
+"""Readers of xclbins and instruction streams, and a writer of streams."""

@@ -1,0 +1,1 @@
+"""Families of kernels: what one needs to be packed for, launched, checked and predicted."""

@@ -1,0 +1,173 @@
+"""Kernel registries: the built-in folder ``kernels`` and folders of the user's own.
+
+A folder holds ``registry.json`` and the files that it names. What it says is checked against the
+schema before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import fastjsonschema
+
+from whisper_npu.backends.npu.contract import KernelContract, KernelFile, contract_from_json
+from whisper_npu.errors import KernelError
+
+FILE_NAME = "registry.json"
+SCHEMA_NAME = "registry.schema.json"
+ENVIRONMENT = "WHISPER_NPU_KERNELS"
+
+# The built-in registry has 60 kB. A larger file is not one that somebody wrote.
+MAX_BYTES = 8 << 20
+_READ_BLOCK = 1 << 20
+
+_PACKAGE = Path(__file__).parents[2]
+# ``kernels`` is installed as whisper_npu/kernels (pyproject.toml).
+_PLACES = (_PACKAGE / "kernels", _PACKAGE.parent / "kernels")
+
+FileStatus = Literal["present", "absent", "wrong hash"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contract and the folder that its files are relative to."""
+
+    contract: KernelContract
+    folder: Path
+
+    def path(self, file: KernelFile) -> Path:
+        """Where a file of the contract is, or would be."""
+        return self.folder / file.path
+
+    def file_status(self) -> dict[str, FileStatus]:
+        """Whether each file that the contract names is there, with the hash that it names."""
+        return {what: self._status(file) for what, file in self.contract.files.items()}
+
+    def _status(self, file: KernelFile) -> FileStatus:
+        path = self.path(file)
+        # A link may have been put there since the registry was read.
+        if not path.is_file() or not _is_inside(path, self.folder):
+            return "absent"
+        return "present" if file.sha256 in (None, _sha256(path)) else "wrong hash"
+
+
+class Registry:
+    """Kernels by name, in the order of the folders. ``notices`` are lines for the user."""
+
+    def __init__(self, entries: Mapping[str, Entry], notices: Sequence[str] = ()) -> None:
+        self._entries = dict(entries)
+        self.notices = tuple(notices)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Entry:
+        """Raises KernelError if there is no kernel of that name."""
+        try:
+            return self._entries[name]
+        except KeyError:
+            known = ", ".join(sorted(self._entries))
+            raise KernelError(f"{name}: no such kernel; there are {known}") from None
+
+
+def load_registry(*folders: str | os.PathLike[str]) -> Registry:
+    """The built-in kernels, then those of WHISPER_NPU_KERNELS, then those of ``folders``.
+
+    A kernel replaces one of the same name of an earlier folder, and a notice says so. Raises
+    KernelError that names the file and the place in it.
+    """
+    variable = os.environ.get(ENVIRONMENT, "")
+    own = [*(part for part in variable.split(os.pathsep) if part), *folders]
+    entries: dict[str, Entry] = {}
+    notices: list[str] = []
+    for folder in [built_in_folder(), *map(Path, own)]:
+        for entry in read_folder(folder):
+            name = entry.contract.name
+            if name in entries:
+                notices.append(f"kernel {name} of {folder} replaces that of {entries[name].folder}")
+            entries[name] = entry
+    return Registry(entries, notices)
+
+
+def built_in_folder() -> Path:
+    """The folder of the built-in registry. Raises KernelError if it was not installed."""
+    for place in _PLACES:
+        if (place / FILE_NAME).is_file():
+            return place
+    raise KernelError(f"kernels/{FILE_NAME} was not installed; install whisper-npu again")
+
+
+def read_folder(folder: Path) -> list[Entry]:
+    """The kernels of one folder. Raises KernelError."""
+    file = folder / FILE_NAME
+    data = _read_json(file)
+    try:
+        _validator()(data)
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise KernelError(f"{file}: {error.message}") from error
+    entries: dict[str, Entry] = {}
+    for position, kernel in enumerate(data["kernels"]):
+        where = f"{file}: kernels[{position}]"
+        contract = contract_from_json(kernel, where)
+        if contract.name in entries:
+            raise KernelError(f"{where}: a second kernel of the name {contract.name}")
+        for what, named in contract.files.items():
+            _check_inside(named.path, folder, f"{where}.{what}.path")
+        entries[contract.name] = Entry(contract, folder)
+    return list(entries.values())
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        size = file.stat().st_size
+        if size > MAX_BYTES:
+            raise KernelError(f"{file}: has {size} bytes; a registry has at most {MAX_BYTES}")
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise KernelError(f"{file}: no such file; a kernel folder has one") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise KernelError(f"{file}: cannot be read as JSON: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Callable[[Any], Any]:
+    schema = json.loads((built_in_folder() / SCHEMA_NAME).read_text(encoding="utf-8"))
+    compiled: Callable[[Any], Any] = fastjsonschema.compile(schema, use_default=False)
+    return compiled
+
+
+def _check_inside(name: str, folder: Path, where: str) -> None:
+    """A file of a registry is a file of its folder: another path could point anywhere."""
+    parts = PurePosixPath(name).parts
+    plain = "\\" not in name and ":" not in name and not name.startswith("/")
+    if not plain or not parts or ".." in parts or not _is_inside(folder / name, folder):
+        raise KernelError(f"{where}: {name!r} is not inside of {folder}")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        # A loop of links, or a name that no file can have.
+        return False
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""NumPy: the specification of every op, and faster ways to compute some of them."""
