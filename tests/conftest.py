@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Before anything of the package is imported, and for fixtures of any scope: no test sees the user's
+# cache or kernels.
+os.environ.pop("WHISPER_NPU_KERNELS", None)
+_SESSION_HOME = tempfile.TemporaryDirectory(prefix="whisper-npu-tests-home-")
+os.environ["WHISPER_NPU_HOME"] = _SESSION_HOME.name
 
 # The tools are scripts that import each other by name.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
@@ -15,6 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from make_checkpoint import Recipe, write_checkpoint
 
 REFERENCE_PACKAGES = ("torch", "whisper", "transformers")
+
+
+def pytest_runtest_setup() -> None:
+    """Raises if a test has left another home behind."""
+    assert os.environ["WHISPER_NPU_HOME"] == _SESSION_HOME.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,7 +55,7 @@ def seeded_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Reci
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of models, so that no test sees the user's."""
+    """An empty cache of models, for each test its own."""
     home = tmp_path_factory.mktemp("cache") / "home"
     monkeypatch.setenv("WHISPER_NPU_HOME", str(home))
     return home

@@ -24,20 +24,18 @@ from time import perf_counter, sleep
 
 import numpy as np
 
+from whisper_npu.backends.cpu.backend import CpuBackend, open_cpu_backend
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.kernels import (
-    CpuKernels,
-    kernel_name,
-    load_library,
-    open_cpu_kernels,
-)
+from whisper_npu.backends.cpu.library import load_library
+from whisper_npu.backends.cpu.records import CpuKernel
+from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.weights import weight_specification
 from whisper_npu.ops.quant import Quantized
+from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.plan import Machine
 from whisper_npu.runtime.session import DecoderSession
 from whisper_npu.runtime.usage import Usage
 
@@ -49,10 +47,12 @@ SIZES = {
     "small": (768, 12, 12),
 }
 # In the order in which they are added.
-KINDS = (
-    "linear_int8", "quantize_rows", "attention", "attention_int16", "quantize_heads",
-    "cross_attention_int8", "cached_attention", "gelu", "layer_norm", "add", "im2col",
-    "store_cache", "embed_int8",
+NAMES = tuple(
+    f"cpu_{name}" for name in (
+        "linear_int8", "quantize_rows", "attention", "attention_int16", "quantize_heads",
+        "cross_attention_int8", "cached_attention", "gelu", "layer_norm", "add", "im2col",
+        "store_cache", "embed_int8",
+    )
 )  # fmt: skip
 BEAMS = 5
 _PAUSE = 0.15
@@ -91,37 +91,36 @@ def checkpoint(size: str) -> Checkpoint:
 
 def modes(loaded: Checkpoint, names: Sequence[str]) -> list[Mode]:
     """All that are compared, of which ``names`` are wanted (all, if there are none)."""
-    opened = open_cpu_kernels(Usage(), required=True)
+    opened = open_cpu_backend(Usage(), required=True)
     build = find_build()
     assert opened is not None
     assert build is not None
     library = load_library(build.path)
     library.threads = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
-    def kernels(kinds: Sequence[str]) -> Callable[[Usage], CpuKernels]:
-        return partial(CpuKernels, library, frozenset(kinds))
-
-    wanted: list[tuple[str, Precision, str, Callable[[Usage], CpuKernels] | None]] = [
-        ("NumPy float32", "float32", library.isa, None),
-        ("NumPy int8", "int8", library.isa, None),
+    by_name = {kernel.name: kernel for kernel in opened.kernels}
+    wanted: list[tuple[str, Precision, str, Sequence[CpuKernel]]] = [
+        ("NumPy float32", "float32", library.isa, ()),
+        ("NumPy int8", "int8", library.isa, ()),
     ]
-    for count in range(1, len(KINDS) + 1):
-        wanted.append((f"+ {KINDS[count - 1]}", "int8", library.isa, kernels(KINDS[:count])))
-    all_of_them = kernels(sorted(opened.kinds))
-    wanted.append(("all kernels", "int8", library.isa, all_of_them))
-    wanted.append(("all, float32", "float32", library.isa, all_of_them))
+    for count, last in enumerate(NAMES, 1):
+        some = [by_name[name] for name in NAMES[:count] if name in by_name]
+        wanted.append((f"+ {last.removeprefix('cpu_')}", "int8", library.isa, some))
+    wanted.append(("all kernels", "int8", library.isa, opened.kernels))
+    wanted.append(("all, float32", "float32", library.isa, opened.kernels))
     for isa in library.isas[:-1]:
-        there = [kind for kind in sorted(opened.kinds) if library.has(kernel_name(kind), isa)]
-        wanted.append((f"all, {isa}", "int8", isa, kernels(there)))
+        there = [kernel for kernel in opened.kernels if library.has(kernel.name, isa)]
+        wanted.append((f"all, {isa}", "int8", isa, there))
     found = []
     rng = np.random.default_rng(1)
     dims = loaded.dims
     features = rng.standard_normal((1, dims.n_mels, dims.n_frames), np.float32)
-    for name, precision, isa, make in wanted:
+    for name, precision, isa, kernels in wanted:
         if names and name not in names:
             continue
-        usage = Usage()
-        machine = Machine(usage, cpu=None if make is None else make(usage))
+        usage = Usage(precision=precision)
+        cpu = [CpuBackend(library, kernels, usage)] if kernels else []
+        machine = Machine((*cpu, *numpy_backends()), usage=usage)
         model = Model(loaded, precision, machine)
         found.append(Mode(name, isa, model, {}, features))
     return found

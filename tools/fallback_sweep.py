@@ -17,16 +17,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from whisper_npu.audio import stream_audio
+from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.device import (
     BufferRefused,
+    Device,
     DeviceError,
     DeviceLost,
     LaunchFailed,
     LaunchTimedOut,
     NoContext,
 )
+from whisper_npu.backends.npu.manager import VERIFIED, KernelStatus
+from whisper_npu.backends.npu.rates import PHOENIX_CORE
 from whisper_npu.backends.npu.registry import Entry, load_registry
 from whisper_npu.backends.npu.software import SoftwareDevice
+from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.builtin import model_directory
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
@@ -36,9 +41,9 @@ from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.results import Segment
-from whisper_npu.runtime.accelerator import KINDS, Accelerator, Chooser
+from whisper_npu.runtime.backend import Offer, Refusal
+from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.plan import Machine
 from whisper_npu.runtime.usage import Usage
 from whisper_npu.tokenizer import Tokenizer
 
@@ -98,6 +103,47 @@ class Fault:
         return self._way.error(f"{kernel}: {action} failed") if failed else None
 
 
+# Which kernel an op should run on; None for NumPy.
+Chooser = Callable[[Graph, Op], "Entry | None"]
+
+
+class Directed(NpuBackend):
+    """Kernels for the products that are chosen, once for each op of a phase, and for no others."""
+
+    def __init__(
+        self,
+        device: Device,
+        entries: Sequence[Entry],
+        choose: Chooser,
+        usage: Usage,
+        check_rate: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        kernels = [KernelStatus(entry, {}, VERIFIED, None) for entry in entries]
+        rates = {kernel.name: PHOENIX_CORE for kernel in kernels}
+        super().__init__(device, kernels, rates, usage, check_rate, seed)
+        self._choose = choose
+        self._chosen: dict[tuple[str, str], Entry | None] = {}
+
+    def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+        """See ``Backend``."""
+        op = graph.ops[index]
+        if op.kind not in self.kinds:
+            return super().offer(graph, index)
+        key = graph.name, op.name
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(graph, op)
+        entry = self._chosen[key]
+        if entry is None:
+            return Refusal(self.name, "not chosen")
+        return self.offer_of(entry.contract.name, graph, index)
+
+
+def directed_machine(npu: NpuBackend) -> Machine:
+    """The kernels, and NumPy for the rest."""
+    return Machine((npu, *numpy_backends()), usage=npu.usage)
+
+
 class Sweep:
     """A model and recordings."""
 
@@ -108,17 +154,18 @@ class Sweep:
         self._tokenizer = Tokenizer.from_dir(self.checkpoint.path, dims.n_vocab, generation)
         self._heads = alignment_heads(generation, dims)
         self._audio = audio
-        self._expected = self._transcribe(Model(self.checkpoint, "int8"))
+        plain = Machine(numpy_backends())
+        self._expected = self._transcribe(Model(self.checkpoint, "int8", plain))
         self.ops = [
             (phase, op.name)
             for phase in PHASES
             for op in build_phase(phase, dims, precision="int8").ops
-            if op.kind in KINDS
+            if op.kind == "linear_int8"
         ]
 
     def _model(self, device: SoftwareDevice, choose: Chooser, usage: Usage) -> Model:
-        accelerator = Accelerator(device, choose, usage, check_rate=0.0)
-        return Model(self.checkpoint, "int8", Machine(usage, accelerator))
+        npu = Directed(device, (self._large, self._small), choose, usage)
+        return Model(self.checkpoint, "int8", directed_machine(npu))
 
     def _features(self, path: str, model: Model) -> LogMel:
         return compute_log_mel(stream_audio(path), model.dims.n_mels, model.log_mel)

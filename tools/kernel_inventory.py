@@ -1,4 +1,4 @@
-"""Write kernels/INVENTORY.md from kernels/registry.json and the verdicts computed on it.
+"""Write kernels/INVENTORY.md: NPU kernels by registry.json and verdicts, CPU kernels by records.
 
 python tools/kernel_inventory.py            # write
 python tools/kernel_inventory.py --check    # fail if the file is out of date
@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from whisper_npu.backends.npu.contract import CPU_FAMILY, EXACT, KernelContract
+from whisper_npu.backends.cpu.kernels import KERNELS
+from whisper_npu.backends.cpu.records import CpuKernel
+from whisper_npu.backends.npu.contract import EXACT, KernelContract
 from whisper_npu.backends.npu.registry import built_in_folder, read_folder
 from whisper_npu.backends.npu.verdict_measures import FEATURE_LIMIT, RELATIVE_LIMIT, Measure
 from whisper_npu.backends.npu.verdicts import (
@@ -29,8 +31,9 @@ _UNKNOWN = "unknown detail: "
 INTRODUCTION = """\
 # Kernels
 
-Written by `tools/kernel_inventory.py` from `registry.json` and from verdicts that it computes; a
-test fails if this file is out of date. Do not edit it.
+Written by `tools/kernel_inventory.py` from `registry.json`, from verdicts that it computes, and
+from the records of the CPU kernels (`whisper_npu/backends/cpu/kernels`); a test fails if this file
+is out of date. Do not edit it.
 
 The kernels are those of the inventory of 30 October 2025 in the repository Unicorn-Amanuensis
 ("69 XCLBINs", of which it names 19 and counts the rest), AMD's three GEMM files that it names,
@@ -38,16 +41,17 @@ sources that belong to them, and our own. None of the binaries is here: to have 
 looked for, put them into a folder of your own under the paths that a `registry.json` there gives,
 and name that folder with `--kernels` or in `WHISPER_NPU_KERNELS`.
 
-A kernel with an *exact* model has one in NumPy (`whisper_npu/backends/npu/models`) that gives every bit of
-its output, as its source defines it; it was never compared with a device. What could not be found
-out is said at the others."""
+A kernel with an *exact* model has one in NumPy (`whisper_npu/backends/npu/models`) that gives every
+bit of its output, as its source defines it; it was never compared with a device. What could not be
+found out is said at the others."""
 
 LIMITS = f"""\
 ## How the verdicts come about
 
-Models run on made-up inputs (`whisper_npu/backends/npu/speech_like.py`; no recording and no model's weights
-enter) and are compared with the specification of the op (`whisper_npu/ops`). The host around a
-kernel is taken to be the best that the contract allows. A kernel is usable if all of this holds:
+Models run on made-up inputs (`whisper_npu/backends/npu/speech_like.py`; no recording and no model's
+weights enter) and are compared with the specification of the op (`whisper_npu/ops`). The host
+around a kernel is taken to be the best that the contract allows. A kernel is usable if all of this
+holds:
 
 * The device is PCI {DEVICE_PCI_ID}, the partition has at most {DEVICE_COLUMNS} columns, there are
   at most {DECLARED_BUFFERS} buffers, and local arrays fit into the core's stack.
@@ -89,14 +93,15 @@ and `mel_log10`.""",
 Copies, made to see whether anything runs. Some of the files have no design in them.""",
     "validation": """\
 Files of XRT's and the driver's own tests. One entry stands for all.""",
-    CPU_FAMILY: """\
-Our own, for the processor itself: compiled by `whisper-npu kernels build` (`whisper_npu/backends/cpu`) in a
-variant for every instruction set, and used where they were verified against the op that specifies
-them, which is their model (`whisper_npu/ops`).""",
     "amd_gemm": """\
 AMD's files for the self-test of XRT on NPUs of the second generation. Their folders are named after
 the PCI device 17f0 and its revision; Phoenix is 1502.""",
 }
+
+CPU = """\
+Our own, for the processor itself: compiled by `whisper-npu kernels build`
+(`whisper_npu/backends/cpu`) in a variant for every instruction set, and used where they were
+verified against the op that specifies them, which is their model (`whisper_npu/ops`)."""
 
 
 def render() -> str:
@@ -107,6 +112,7 @@ def render() -> str:
     for family, text in FAMILIES.items():
         members = [(c, v) for c, v in found if c.family == family]
         parts += [f"### {family}", text, *(_details(c, v) for c, v in members)]
+    parts += ["### cpu", CPU, *(_cpu_details(kernel) for kernel in KERNELS)]
     parts += ["## Not known", _not_known(found)]
     return "\n\n".join(parts) + "\n"
 
@@ -116,10 +122,10 @@ def _counts(found: Sequence[tuple[KernelContract, Verdict]]) -> str:
         len(c.listed) + c.unnamed_files for c, _ in found if c.device.pci_id == DEVICE_PCI_ID
     )
     others = sum(len(c.listed) for c, _ in found if c.device.pci_id != DEVICE_PCI_ID)
-    usable = [c.name for c, v in found if v.usable]
+    usable = [c.name for c, v in found if v.usable] + [kernel.name for kernel in KERNELS]
     return (
-        f"{len(found)} entries stand for {listed} files of the inventory and {others} of AMD's. "
-        f"Usable: {', '.join(usable) or 'none'}."
+        f"{len(found) + len(KERNELS)} entries stand for {listed} files of the inventory and "
+        f"{others} of AMD's. Usable: {', '.join(usable) or 'none'}."
     )
 
 
@@ -128,7 +134,7 @@ def _table(found: Sequence[tuple[KernelContract, Verdict]]) -> str:
         (
             f"`{contract.name}`",
             contract.op or "-",
-            _model(contract),
+            _model(contract.model, contract.exactness),
             _error(verdict.measures),
             "yes" if verdict.usable else "no",
             verdict.reason,
@@ -136,6 +142,19 @@ def _table(found: Sequence[tuple[KernelContract, Verdict]]) -> str:
             _provenance(contract),
         )
         for contract, verdict in found
+    ]
+    rows += [
+        (
+            f"`{kernel.name}`",
+            kernel.op,
+            _model(kernel.model, kernel.exactness),
+            "-",
+            "yes",
+            "within all limits",
+            "not in the inventory",
+            kernel.sources[0],
+        )
+        for kernel in KERNELS
     ]
     head = ("kernel", "serves", "model", "error", "usable", "reason", "files", "from")
     return _rows(head, rows)
@@ -148,10 +167,10 @@ def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _model(contract: KernelContract) -> str:
-    if contract.model is None:
+def _model(model: str | None, exactness: str) -> str:
+    if model is None:
         return "none"
-    return f"`{contract.model}`, {'exact' if contract.exactness == EXACT else 'see below'}"
+    return f"`{model}`, {'exact' if exactness == EXACT else 'see below'}"
 
 
 def _error(measures: Sequence[Measure]) -> str:
@@ -185,12 +204,32 @@ def _facts(contract: KernelContract) -> str:
     sizes = [
         f"{a.name} {a.role} {a.bytes:,} B" for a in (*contract.inputs, *contract.outputs) if a.bytes
     ]
+    return _list_facts(
+        contract.arithmetic.text,
+        contract.exactness,
+        f"{contract.layout}." + (f" Buffers: {', '.join(sizes)}." if sizes else ""),
+        contract.known_issues,
+        contract.provenance.paths,
+    )
+
+
+def _cpu_details(kernel: CpuKernel) -> str:
+    paths = [f"kernels/src/cpu/{source}" for source in kernel.sources]
+    facts = _list_facts(
+        kernel.arithmetic, kernel.exactness, f"{kernel.layout}.", kernel.notes, paths
+    )
+    return f"#### {kernel.name}\n\n{facts}"
+
+
+def _list_facts(
+    arithmetic: str, exactness: str, layout: str, notes: Sequence[str], paths: Sequence[str]
+) -> str:
     facts = [
-        f"Computes: {contract.arithmetic.text}.",
-        *([f"Exactness: {contract.exactness}."] if contract.exactness.startswith("within") else []),
-        f"Layout: {contract.layout}." + (f" Buffers: {', '.join(sizes)}." if sizes else ""),
-        *contract.known_issues,
-        "Sources: " + ", ".join(f"`{path}`" for path in contract.provenance.paths) + ".",
+        f"Computes: {arithmetic}.",
+        *([f"Exactness: {exactness}."] if exactness.startswith("within") else []),
+        f"Layout: {layout}",
+        *notes,
+        "Sources: " + ", ".join(f"`{path}`" for path in paths) + ".",
     ]
     return "\n".join(f"* {fact}" for fact in facts)
 

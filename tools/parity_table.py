@@ -17,7 +17,7 @@ from reference.adapter import reference_model
 from reference.capture import capture_layers
 from reference.layers import Difference, Whole, differences, seeded_inputs
 
-from whisper_npu.runtime.model import Model
+from whisper_npu.backends.opening import numpy_model
 
 
 def measure(recipe: Recipe) -> list[Difference]:
@@ -26,7 +26,7 @@ def measure(recipe: Recipe) -> list[Difference]:
     inputs = seeded_inputs(seeded.dims, synthetic_audio.recorded_speech(30, seed=1))
     captured = capture_layers(reference_model(seeded.dims, seeded.weights), inputs)
     reference = {key: Whole(array) for key, array in captured.items()}
-    return differences(Model(seeded), inputs, reference)
+    return differences(numpy_model(seeded), inputs, reference)
 
 
 def table(found: Sequence[Difference]) -> list[str]:

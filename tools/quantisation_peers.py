@@ -41,6 +41,7 @@ from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.weights import weight_specification
 from whisper_npu.ops.quant import Quantized
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.runtime.model import Model
 
 N_STEPS = 16
@@ -136,12 +137,12 @@ def main() -> None:
         work = Path(temporary)
         write_source(args, work / "source")
         seeded, plain = load_seeded(work / "source"), load_checkpoint(work / "source")
-        model, int8 = Model(plain), quantised(plain)
+        model, int8 = numpy_model(plain), quantised(plain)
         inputs = forced_inputs(model, seeded.generation, samples)
         reference = our_outputs(model, inputs)
         found = {
-            OURS[0]: our_outputs(Model(int8), inputs),
-            OURS[1]: our_outputs(Model(int8, "int8"), inputs),
+            OURS[0]: our_outputs(numpy_model(int8), inputs),
+            OURS[1]: our_outputs(numpy_model(int8, "int8"), inputs),
         }
         for dtype, compute_type in CTRANSLATE2.items():
             write_ctranslate2(seeded, work / dtype, dtype)

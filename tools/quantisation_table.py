@@ -24,6 +24,7 @@ from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.model.weights import is_quantizable
 from whisper_npu.ops.quant import Quantized, quantize_weight
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.runtime.model import Model
 
 N_STEPS = 20
@@ -89,7 +90,7 @@ def main() -> None:
     float32, int8 = as_float(loaded), loaded
     if not any(isinstance(weight, Quantized) for weight in loaded.weights.values()):
         int8 = quantised(float32)
-    models = [Model(float32), Model(int8), Model(int8, "int8")]
+    models = [numpy_model(float32), numpy_model(int8), numpy_model(int8, "int8")]
     with compute_log_mel([samples], loaded.dims.n_mels, models[0].log_mel) as log_mel:
         features = log_mel.window(0)[None]
     tokens = np.random.default_rng(2).integers(0, 1000, 4 + N_STEPS)

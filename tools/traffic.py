@@ -12,16 +12,16 @@ import argparse
 import sys
 from collections.abc import Iterable
 
+from whisper_npu.backends.opening import describe_machine
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.runtime.machine import plan_device
-from whisper_npu.runtime.planner import PlannedOp
+from whisper_npu.runtime.placement import PlacedOp, placed_ops
 
 SIZES = ("tiny", "base", "small", "medium", "large-v3", "large-v3-turbo")
 _ROW = "| {} | {} | {} | {} | {} | {} | {} | {} |"
 
 
-def cells(ops: Iterable[PlannedOp]) -> list[str]:
+def cells(ops: Iterable[PlacedOp]) -> list[str]:
     """Launches, MB in, MB out."""
     listed = list(ops)
     launches = sum(op.launches for op in listed)
@@ -34,14 +34,14 @@ def main() -> int:
     parser.add_argument("sizes", nargs="*", default=SIZES, metavar="SIZE")
     parser.add_argument("--kernels", action="append", default=[], metavar="DIR")
     args = parser.parse_args()
-    planner, _ = plan_device("phoenix", "npu", args.kernels)
+    machine, _ = describe_machine("phoenix", "int8", "npu", args.kernels)
     columns = ("launches", "MB in", "MB out")
     titles = [f"{column} a {what}" for what in ("window", "token") for column in columns]
     print(_ROW.format("model", *titles, "MB of resident weights"))
     print("|---|" + "--:|" * 7)
     for size in args.sizes:
         graphs = [build_phase(p, KNOWN_DIMENSIONS[size], precision="int8") for p in PHASES]
-        ops = [op for graph in graphs for op in planner.plan(graph)]
+        ops = [op for graph in graphs for op in placed_ops(machine.choose(graph))]
         resident = {(op.backend, op.weight): op.resident_bytes for op in ops}
         print(_ROW.format(
             size,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from whisper_npu.version import __version__
+
 if TYPE_CHECKING:
     from whisper_npu.audio import load_audio
     from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.results import Placement, Segment, Transcription, Word
     from whisper_npu.transcriber import Transcriber
-
-__version__ = "0.1.0"
 
 __all__ = [
     "KernelManager",

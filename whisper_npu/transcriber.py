@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.audio import AudioSource, stream_audio
+from whisper_npu.backends.opening import choose_precision, open_device, open_machine
 from whisper_npu.builtin import BUILT_IN, model_directory
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
@@ -19,9 +20,7 @@ from whisper_npu.features import LogMel, compute_log_mel
 from whisper_npu.model.builders import PRECISIONS, Precision
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.results import Placement, Segment, Transcription
-from whisper_npu.runtime.machine import choose_precision, make_machine, open_device
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.plan import Machine
 from whisper_npu.runtime.usage import Usage
 from whisper_npu.runtime.workers import use_threads
 from whisper_npu.tokenizer import Tokenizer
@@ -76,7 +75,7 @@ class Transcriber:
             checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
         )
         self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
-        machine = make_machine(
+        machine = open_machine(
             opened,
             checkpoint.dims,
             chosen,
@@ -90,7 +89,7 @@ class Transcriber:
         # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
         # small objects. A device that was given is its owner's.
         own = opened if isinstance(device, str) else None
-        self._give_back = weakref.finalize(self, _give_back, machine, own)
+        self._give_back = weakref.finalize(self, _give_back, self._model, own)
 
     def close(self) -> None:
         """Give back the NPU, as happens with the transcriber's end, and what is on it.
@@ -147,9 +146,10 @@ class Transcriber:
         return self._model.machine.usage.since(before)
 
 
-def _give_back(machine: Machine, device: Device | None) -> None:
-    if machine.accelerator is not None:
-        machine.accelerator.close()
+def _give_back(model: Model, device: Device | None) -> None:
+    for backend in model.machine.backends:
+        backend.close()
+    model.release()
     if device is not None:
         device.close()
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,17 @@ import pytest
 from tests.cpu_library import cpu_home as cpu_home
 from tests.cpu_library import require_compiler
 from whisper_npu.backends.cpu import verify
+from whisper_npu.backends.cpu.build import find_build, source_folder
 from whisper_npu.backends.cpu.case import Case
-from whisper_npu.backends.cpu.evidence import read_evidence
-from whisper_npu.backends.cpu.library import Library
+from whisper_npu.backends.cpu.evidence import (
+    find_evidence,
+    library_hash,
+    read_evidence,
+    record_evidence,
+)
+from whisper_npu.backends.cpu.kernels import KERNELS
+from whisper_npu.backends.cpu.library import Library, load_library
+from whisper_npu.backends.cpu.records import CpuKernel
 from whisper_npu.cli import main
 
 
@@ -30,8 +40,8 @@ def test_a_kernel_that_fails(
 ) -> None:
     (cpu_home / "cpu" / "evidence.json").unlink()
 
-    def run_case(library: Library, case: Case) -> tuple[str | None, float]:
-        return ("5 of 6 values differ" if case.op.kind == "gelu" else None), 0.0
+    def run_case(library: Library, kernel: CpuKernel, case: Case) -> tuple[str | None, float]:
+        return ("5 of 6 values differ" if kernel.name == "cpu_gelu" else None), 0.0
 
     monkeypatch.setattr(verify, "run_case", run_case)
     assert main(["kernels", "build"]) == 5
@@ -65,3 +75,43 @@ def test_the_list_shows_them(cpu_home: Path, capsys: pytest.CaptureFixture[str])
     assert line() == ["cpu_linear_int8", "linear_int8", "present", "verified", "yes"]
     (cpu_home / "cpu" / "library.json").unlink()
     assert line() == ["cpu_linear_int8", "linear_int8", "absent", "unverified", "yes"]
+
+
+def test_status_shows_them_and_verify_says_who_does_it(
+    cpu_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["cpu_gelu", "cpu_attention_int16"]
+    assert main(["kernels", "status", *names, "--device", "software", "--format", "json"]) == 0
+    for name, found in zip(names, json.loads(capsys.readouterr().out), strict=True):
+        assert found["kernel"] == name
+        assert found["state"] in ("verified", "unverified")
+        assert (found["files"], found["evidence"]) == ({"library": "present"}, None)
+    assert main(["kernels", "verify", "cpu_gelu", "--device", "software"]) == 5
+    said = "cpu_gelu: not tried: is verified by whisper-npu kernels build\n"
+    assert capsys.readouterr().err == said
+    assert main(["kernels", "status", "cpu_tan", "--device", "software"]) == 5
+    error = capsys.readouterr().err
+    assert "cpu_tan: no such kernel; there are " in error
+    assert "cpu_gelu, " in error
+    assert "matmul_16x16, " in error
+
+
+def test_the_list_has_one_that_failed(cpu_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = find_build()
+    assert build is not None
+    library = load_library(build.path)
+    evidence = find_evidence(library_hash(build.path), library.cpu, library.isa)["cpu_gelu"]
+    record_evidence([replace(evidence, failure="wrong")])
+    assert main(["kernels", "list", "--format", "json"]) == 0
+    listed = {kernel["name"]: kernel for kernel in json.loads(capsys.readouterr().out)}
+    assert {name for name in listed if name.startswith("cpu_")} == {k.name for k in KERNELS}
+    assert listed["cpu_gelu"] == {
+        "name": "cpu_gelu",
+        "op": "gelu",
+        "folder": str(source_folder().parents[1]),
+        "files": {"library": "present"},
+        "verification": "failed verification",
+        "usable": True,
+        "reasons": [],
+        "measures": [],
+    }

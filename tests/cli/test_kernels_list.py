@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.npu.entries import entry, write_registry
+from whisper_npu.backends import opening
 from whisper_npu.backends.npu.registry import ENVIRONMENT
 from whisper_npu.cli import main
-from whisper_npu.runtime import machine
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def test_an_npu_that_does_not_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "accel0").touch()
-    monkeypatch.setattr(machine, "_NODES", tmp_path)
+    monkeypatch.setattr(opening, "_NODES", tmp_path)
     monkeypatch.setitem(sys.modules, "pyxrt", None)
     assert main(["kernels", "list"]) == 0
     captured = capsys.readouterr()

@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.npu.entries import entry, write_registry
 from tests.unit.npu.gemm_kernels import SMALL, gemm_json
+from whisper_npu.backends.cpu import kernels, status
 from whisper_npu.backends.npu import registry, software
 from whisper_npu.backends.npu.registry import ENVIRONMENT, SCHEMA_NAME, built_in_folder
 from whisper_npu.cli import main
@@ -30,6 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_registry(made, entry(), entry(name="silent", model=None), gemm_json(16))
     (made / SCHEMA_NAME).write_text((built_in_folder() / SCHEMA_NAME).read_text())
     monkeypatch.setattr(registry, "_PLACES", (made,))
+    for module in (kernels, status):
+        monkeypatch.setattr(module, "KERNELS", ())
     return made
 
 

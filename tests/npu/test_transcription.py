@@ -25,7 +25,7 @@ TRANSCRIBE = """
 import json, sys
 from whisper_npu import Transcriber
 from whisper_npu.backends.npu.manager import KernelManager
-from whisper_npu.runtime.machine import open_device
+from whisper_npu.backends.opening import open_device
 device, *files = sys.argv[1:]
 if device == "npu":
     names = ("gemm_int8_64x64x64", "gemm_int8_16x64x64")

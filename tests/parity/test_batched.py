@@ -18,7 +18,7 @@ from whisper_npu.decoding.options import DecodingOptions, DecodingResult, Transc
 from whisper_npu.decoding.task import decode
 from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.runtime.model import Model
+from whisper_npu.backends.opening import numpy_model
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 TEXTS = json.loads((SAMPLES / "texts.json").read_text())
@@ -113,7 +113,7 @@ def test_int8(transcriber: Transcriber) -> None:
     seeks = [0, 1161, 1552]
     with compute_log_mel([audio()], 80, transcriber._model.log_mel) as log_mel:
         states = [transcriber._model.encode(log_mel.window(seek, 400)[None]) for seek in seeks]
-    model = Model(load_checkpoint(built_in_directory()), "int8")
+    model = numpy_model(load_checkpoint(built_in_directory()), "int8")
     options = DecodingOptions(language="en", beam_size=2, sample_len=12)
 
     def results(states: np.ndarray, seeks: list[int]) -> list[DecodingResult]:

@@ -16,7 +16,7 @@ from make_checkpoint import Recipe, write_checkpoint
 from tests.parity.tolerances import TOLERANCES
 from whisper_npu import Transcriber
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.runtime.model import Model
+from whisper_npu.backends.opening import numpy_model
 
 NANO = Recipe("nano")
 
@@ -143,7 +143,7 @@ def test_transformers_reads_every_tensor(tmp_path: Path, shards: int) -> None:
         expected = theirs.eval()(
             torch.from_numpy(features), decoder_input_ids=torch.from_numpy(tokens)
         ).logits.numpy()
-    ours = Model(loaded)
+    ours = numpy_model(loaded)
     logits = ours.decoder(ours.encode(features)).prefill(tokens, range(5))
     assert np.abs(logits - expected).max() <= TOLERANCES["logits"] * np.abs(expected).max()
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from fallback_sweep import Chooser, Directed, directed_machine
 
 from tests.unit.conftest import random_weights
 from tests.unit.npu.gemm_kernels import gemm_entry
 from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.backends.npu.software import SoftwareDevice
+from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.runtime.accelerator import Accelerator, Chooser
+from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.plan import Machine
 from whisper_npu.runtime.usage import Usage
 
 DIMS = ModelDimensions(
@@ -50,7 +52,7 @@ TIMELINE = [(phase, op) for phase in RUNS for op in PRODUCTS[phase]]
 
 
 def numpy_model() -> Model:
-    return Model(CHECKPOINT, "int8")
+    return Model(CHECKPOINT, "int8", Machine(numpy_backends()))
 
 
 def accelerated(
@@ -58,8 +60,19 @@ def accelerated(
 ) -> Model:
     """The micro model with ops on a device as ``choose`` says."""
     usage = Usage(device="software")
-    accelerator = Accelerator(device or SoftwareDevice(), choose, usage, check_rate, seed)
-    return Model(CHECKPOINT, "int8", Machine(usage, accelerator))
+    npu = directed(device or SoftwareDevice(), choose, usage, check_rate, seed)
+    return Model(CHECKPOINT, "int8", directed_machine(npu))
+
+
+def directed(
+    device: SoftwareDevice,
+    choose: Chooser,
+    usage: Usage,
+    check_rate: float = 0.0,
+    seed: int = 0,
+) -> Directed:
+    """Both kernels, for what is chosen."""
+    return Directed(device, (LARGE, SMALL), choose, usage, check_rate, seed)
 
 
 def run_windows(model: Model) -> list[np.ndarray]:
@@ -105,3 +118,12 @@ def all_but(phase: str, name: str) -> Chooser:
 
 def fallbacks(model: Model) -> list[tuple[str, str, str, str]]:
     return [(f.phase, f.op, f.kernel, f.reason) for f in model.machine.usage.fallbacks]
+
+
+def ran(model: Model) -> Counter[str]:
+    """How many products each kernel has computed, or NumPy."""
+    found: Counter[str] = Counter()
+    for (kind, kernel), count in model.machine.usage.ops.items():
+        if kind == "linear_int8":
+            found[kernel] += count
+    return found

@@ -19,9 +19,11 @@ from tests.unit.accelerated import (
     Alternating,
     accelerated,
     all_but,
+    directed,
     everywhere,
     fallbacks,
     numpy_model,
+    ran,
     run_windows,
     same,
 )
@@ -29,7 +31,6 @@ from whisper_npu.backends.npu.device import DeviceError, DeviceLost, LaunchFaile
 from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.runtime.accelerator import Accelerator
 from whisper_npu.runtime.usage import Usage
 
 
@@ -45,7 +46,7 @@ def test_all_products_on_a_kernel(expected: list[np.ndarray], entry: Entry) -> N
     assert same(run_windows(model), expected)
     usage = model.machine.usage
     assert usage.launches == device.traffic.launches == len(TIMELINE)
-    assert usage.kernel_ops == {("linear_int8", entry.contract.name): len(TIMELINE)}
+    assert ran(model) == {entry.contract.name: len(TIMELINE)}
     assert (usage.fallbacks, usage.checks) == ([], 0)
 
 
@@ -59,7 +60,8 @@ def test_half_of_the_products_on_kernels(
     assert same(run_windows(model), expected)
     assert choose.asked == len(OPS)
     usage = model.machine.usage
-    assert {name for _, name in usage.kernel_ops} == {e.contract.name for e in entries}
+    assert ran(model).keys() == {"numpy", *(e.contract.name for e in entries)}
+    assert ran(model).total() == len(TIMELINE)
     assert abs(2 * usage.launches - len(TIMELINE)) <= len(RUNS)
     assert usage.fallbacks == []
 
@@ -73,8 +75,9 @@ def test_each_product_alone_fails(expected: list[np.ndarray], way: Way) -> None:
         assert fault.seen >= way.nth, (phase, op)
         failed = {(phase, op)}
         if way.error is DeviceLost:
+            # Kernels are opened for the weights, before anything runs.
             at = [i for i, ran in enumerate(TIMELINE) if ran == (phase, op)]
-            failed = set(TIMELINE[at[way.nth - 1] :])
+            failed = set(TIMELINE[at[way.nth - 1] :] if way.action == "launch" else OPS)
         named = [
             (*name, (SMALL if name == (phase, op) else LARGE).contract.name, way.error.reason)
             for name in failed
@@ -147,11 +150,12 @@ def test_kernels_are_opened_when_asked_to() -> None:
         asked.append((action, kernel))
         return NoContext("taken") if kernel == LARGE.contract.name else None
 
-    accelerator = Accelerator(SoftwareDevice(fault), everywhere(SMALL), Usage())
-    accelerator.open([SMALL])
-    accelerator.open([SMALL])
+    npu = directed(SoftwareDevice(fault), everywhere(SMALL), Usage())
+    small, large = SMALL.contract.name, LARGE.contract.name
+    npu.open([small])
+    npu.open([small])
     with pytest.raises(NoContext, match="taken"):
-        accelerator.open([SMALL, LARGE])
+        npu.open([small, large])
     assert asked == [("open", SMALL.contract.name), ("open", LARGE.contract.name)]
 
 
@@ -162,14 +166,16 @@ def test_after_the_device_is_lost_nothing_is_asked_of_it() -> None:
         asked.append((action, kernel))
         return DeviceLost("gone") if action == "launch" else None
 
-    def choose(graph: object, op: object) -> Entry:
-        # Kernels that are opened later than the one that found the device gone.
-        return LARGE if getattr(graph, "name", "") == "encoder" else SMALL
+    def choose(graph: Graph, op: Op) -> Entry:
+        # Programs and buffers are made later than by the one that found the device gone.
+        return LARGE if graph.name == "encoder" else SMALL
 
     model = accelerated(choose, SoftwareDevice(fault))
+    loaded = len(asked)
+    assert {action for action, _ in asked} == {"open", "buffer"}
     run_windows(model)
     assert asked[-1] == ("launch", LARGE.contract.name)
-    assert {kernel for _, kernel in asked} == {LARGE.contract.name}
+    assert {kernel for _, kernel in asked[loaded:]} == {LARGE.contract.name}
     assert {f[:2] for f in fallbacks(model)} == set(OPS)
 
 

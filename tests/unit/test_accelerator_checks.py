@@ -19,12 +19,13 @@ from tests.unit.accelerated import (
     everywhere,
     fallbacks,
     numpy_model,
+    ran,
     run_windows,
     same,
 )
+from whisper_npu.backends.npu.families.gemm import product_shape
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import build_phase
-from whisper_npu.runtime.accelerator import product_shape
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_kernel_that_begins_to_lie_is_quarantined(rate: float, seed: int) -> N
     discovered = model.machine.usage.fallbacks[0]
     assert (discovered.phase, discovered.op) == TIMELINE[caught % len(TIMELINE)]
     assert f"1 of {sums(*TIMELINE[caught % len(TIMELINE)])} sums" in discovered.detail
-    assert model.machine.usage.kernel_ops["linear_int8", LARGE.contract.name] == caught
+    assert ran(model)[LARGE.contract.name] == caught
 
 
 def test_a_kernel_that_lies_in_1_of_10_000_outputs_is_quarantined_in_time() -> None:

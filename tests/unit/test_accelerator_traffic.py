@@ -18,12 +18,11 @@ from tests.unit.accelerated import (
     run_windows,
 )
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError
-from whisper_npu.backends.npu.families.gemm import gemm_shape
-from whisper_npu.backends.npu.families.packing import GemmTile
+from whisper_npu.backends.npu.families.gemm import gemm_shape, product_shape
+from whisper_npu.backends.npu.packing import GemmTile
 from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import PHASES, build_phase
-from whisper_npu.runtime.accelerator import product_shape
 
 
 class Watched(SoftwareDevice):

@@ -10,21 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.npu.gemm_kernels import evidence_of, gemm_entry
-from whisper_npu.backends.npu.families.gemm import gemm_shape
-from whisper_npu.backends.npu.families.packing import GemmTile
-from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.model.builders import build_step
-from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.runtime.cost import (
+from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape
+from whisper_npu.backends.npu.packing import GemmTile
+from whisper_npu.backends.npu.rates import (
     PHOENIX_CORE,
-    HostRates,
     KernelRates,
-    gemm_seconds,
-    measure_host,
     measured_rates,
-    numpy_seconds,
     physical_limits,
 )
+from whisper_npu.backends.npu.software import SoftwareDevice
+from whisper_npu.backends.numpy.rates import HostRates, measure_host, numpy_seconds
+from whisper_npu.model.builders import build_step
+from whisper_npu.model.dims import KNOWN_DIMENSIONS
 
 TILE = GemmTile(16, 64, 64)
 RATES = KernelRates(1e-4, 1e11, 1e10, 5e9, "test")

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from whisper_npu.backends.numpy import fast as fast_ops
-from whisper_npu.backends.numpy.specification import BINDERS, Bound
+from whisper_npu.backends.numpy.specification import specify
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.model.builders import PRECISIONS, Precision
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.model.graph import Attr, Op
+from whisper_npu.model.graph import Attr, Graph, Op, Tensor
 from whisper_npu.ops.linear import conv_matrix
 from whisper_npu.runtime import weights
-from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.backend import Bound, Offer
 from whisper_npu.runtime.weights import by_columns
 from whisper_npu.runtime.workers import Workers, find_blas
 
@@ -28,26 +29,47 @@ def randn(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
+def op_of(kind: str, inputs: int, outputs: int = 1, **attrs: Attr) -> Op:
+    ins = tuple(f"x{i}" for i in range(inputs))
+    outs = tuple(f"y{i}" for i in range(outputs))
+    return Op("op", kind, ins, outs, tuple(attrs.items()))
+
+
 def both(
     kind: str,
     inputs: tuple[np.ndarray, ...],
     shapes: tuple[tuple[int, ...], ...],
     team: Workers,
-    scratch: int = 0,
+    scratch: tuple[int, ...] | None = None,
     **attrs: Attr,
 ) -> tuple[Any, Any]:
     """The first output of the fast op and of the specification."""
-    op = Op("op", kind, ("x",) * len(inputs), ("y",) * len(shapes), tuple(attrs.items()))
+    op = op_of(kind, len(inputs), len(shapes), **attrs)
     results = []
-    for bind in (lambda b: fast_ops.FAST[kind](b, team), BINDERS[kind]):
+    for bind in (lambda b: fast_ops.FAST[kind].bind(b, team), specify):
         outputs = tuple(np.full(shape, np.nan, np.float32) for shape in shapes)
-        memory = np.full(scratch, np.nan, np.float32) if scratch else None
-        step = bind(Bound(op, inputs, outputs, memory))
-        assert step is not None, "the fast op did not take this shape"
+        memory = None if scratch is None else np.full(scratch, np.nan, np.float32)
+        step = bind(Bound.of(op, inputs, outputs, memory))
         for _ in range(2):  # nothing may be left behind that changes the second run
             step()
         results.append(outputs[0])
     return results[0], results[1]
+
+
+def is_offered(
+    kind: str,
+    inputs: tuple[tuple[int, ...], ...],
+    out: tuple[int, ...],
+    team: Workers,
+    monkeypatch: pytest.MonkeyPatch,
+    **attrs: Attr,
+) -> bool:
+    """Whether there is a faster way for an op of these shapes."""
+    op = op_of(kind, len(inputs), **attrs)
+    tensors = [Tensor(n, s, "float32", "input") for n, s in zip(op.inputs, inputs, strict=True)]
+    graph = Graph("g", (*tensors, Tensor("y0", out, "float32", "output")), (op,))
+    monkeypatch.setattr(fast_ops, "workers", lambda: team)
+    return isinstance(fast_ops.FastNumPy().offer(graph, 0), Offer)
 
 
 def products_agree(fast: np.ndarray, spec: np.ndarray, magnitude: np.ndarray, k: int) -> None:
@@ -63,8 +85,6 @@ def products_agree(fast: np.ndarray, spec: np.ndarray, magnitude: np.ndarray, k:
     [(2, 24, 24), (3, 7, 5), (5, 33, 8200), (8, 64, 4096), (64, 17, 23), (301, 40, 31)],
 )
 def test_linear(m: int, k: int, n: int, columns: bool, bias: bool, team: Workers) -> None:
-    if m >= fast_ops.MANY_ROWS and team.threads == 1:
-        pytest.skip("left to the specification")
     x, w, b = randn(1, m, k), randn(n, k, seed=1), randn(n, seed=2)
     held = by_columns(w.shape, w.__getitem__) if columns else w
     fast, spec = both("linear", (x, held, b) if bias else (x, held), ((1, m, n),), team)
@@ -79,33 +99,35 @@ def test_linear_of_several_sequences(team: Workers) -> None:
     products_agree(fast, spec, np.abs(x) @ np.abs(w).T, 24)
 
 
-@pytest.mark.parametrize("m", [1, 9, 63])
-def test_linear_leaves_other_shapes_to_the_specification(m: int) -> None:
-    bound = Bound(
-        Op("op", "linear", (), ()), (randn(1, m, 8), randn(6, 8)), (randn(1, m, 6),), None
-    )
-    assert fast_ops.FAST["linear"](bound, TEAMS[1]) is None
+@pytest.mark.parametrize("m", [1, 2, 8, 9, 63, 64])
+@pytest.mark.parametrize("team", TEAMS[:2], ids=lambda team: f"{team.threads} threads")
+def test_linear_leaves_other_shapes_to_the_specification(
+    m: int, team: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = is_offered("linear", ((1, m, 8), (6, 8)), (1, m, 6), team, monkeypatch)
+    assert offered == (m in (2, 8) or (m == 64 and team.threads > 1))
+
+
+@pytest.mark.parametrize("t", [63, 64])
+@pytest.mark.parametrize("team", TEAMS[:2], ids=lambda team: f"{team.threads} threads")
+def test_conv1d_leaves_short_windows_and_single_threads(
+    t: int, team: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = ((1, t, 5), (7, 15), (7,))
+    offered = is_offered("conv1d", shapes, (1, t, 7), team, monkeypatch, stride=1)
+    assert offered == (t == 64 and team.threads > 1)
 
 
 @each_team
 @pytest.mark.parametrize(("b", "t", "stride"), [(1, 200, 1), (2, 300, 2)])
 def test_conv1d(b: int, t: int, stride: int, team: Workers) -> None:
-    if team.threads == 1:
-        pytest.skip("left to the specification")
     c, n, steps = 5, 7, t // stride
     x, bias = randn(b, t, c), randn(n, seed=2)
     w = conv_matrix(randn(n, c, 3, seed=1))
-    columns = np.empty((steps, 3 * c), np.float32)
-    op = Op("op", "conv1d", (), (), (("stride", stride),))
-    results = []
-    for bind in (lambda bound: fast_ops.FAST["conv1d"](bound, team), BINDERS["conv1d"]):
-        out = np.full((b, steps, n), np.nan, np.float32)
-        step = bind(Bound(op, (x, w, bias), (out,), columns))
-        assert step is not None
-        step()
-        results.append(out)
+    shape = ((b, steps, n),)
+    fast, spec = both("conv1d", (x, w, bias), shape, team, (steps, 3 * c), stride=stride)
     magnitude = np.full(1, np.abs(x).max() * np.abs(w).sum(1).max())
-    products_agree(results[0], results[1], magnitude, 3 * c)
+    products_agree(fast, spec, magnitude, 3 * c)
 
 
 @each_team
@@ -153,30 +175,26 @@ def test_gelu_of_the_largest_and_smallest_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "inputs"),
+    ("kind", "inputs", "offered"),
     [
-        ("layer_norm", (randn(1, 9, 6), randn(6), randn(6))),
-        ("gelu", (randn(fast_ops._BLOCK),)),
+        ("layer_norm", ((1, 8, 6), (6,), (6,)), True),
+        ("layer_norm", ((1, 9, 6), (6,), (6,)), False),
+        ("gelu", ((fast_ops._BLOCK + 1,),), True),
+        ("gelu", ((fast_ops._BLOCK,),), False),
     ],
 )
-def test_other_sizes_are_left_to_the_specification(kind: str, inputs: Any) -> None:
-    bound = Bound(Op("op", kind, (), ()), inputs, (np.empty_like(inputs[0]),), None)
-    assert fast_ops.FAST[kind](bound, TEAMS[1]) is None
+def test_other_sizes_are_left_to_the_specification(
+    kind: str, inputs: Any, offered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_offered(kind, inputs, inputs[0], TEAMS[1], monkeypatch) == offered
 
 
 def both_attentions(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, n_head: int, team: Workers
 ) -> tuple[Any, Any]:
     t = q.shape[1]
-    op = Op("op", "attention", (), (), (("n_head", n_head),))
-    results = []
-    for bind in (lambda bound: fast_ops.FAST["attention"](bound, team), BINDERS["attention"]):
-        out = np.full(q.shape, np.nan, np.float32)
-        step = bind(Bound(op, (q, k, v), (out,), np.empty((min(t, 125), t), np.float32)))
-        assert step is not None
-        step()
-        results.append(out)
-    return results[0], results[1]
+    scratch = (min(t, 125), t)
+    return both("attention", (q, k, v), (q.shape,), team, scratch, n_head=n_head)
 
 
 def attention(scale: float, shape: tuple[int, int, int], n_head: int, team: Workers) -> float:
@@ -231,23 +249,25 @@ def test_cross_attention(audios: int, group: int, n: int, team: Workers) -> None
     q = randn(audios * group, n, h * dh)
     k, v = randn(audios, h, t, dh, seed=1), randn(audios, h, t, dh, seed=2)
     fast, spec = both(
-        "cross_attention", (q, k, v), (q.shape,), team, q.shape[0] * h * n * t, heads=()
+        "cross_attention", (q, k, v), (q.shape,), team, (q.shape[0] * h * n * t,), heads=()
     )
     assert np.abs(fast - spec).max() < 20 * EPS * np.abs(v).max()
     k_scale, v_scale = (np.abs(randn(audios, h, t, seed=i)) for i in (3, 4))
     inputs = (q, k, v, k_scale, v_scale)
     fast, spec = both(
-        "cross_attention_int8", inputs, (q.shape,), team, q.shape[0] * h * n * t, heads=()
+        "cross_attention_int8", inputs, (q.shape,), team, (q.shape[0] * h * n * t,), heads=()
     )
     assert np.abs(fast - spec).max() < 4 * EPS * np.abs(v * v_scale[..., None]).max()
 
 
-@pytest.mark.parametrize("group", [1, 9])
-def test_cross_attention_leaves_other_numbers_of_rows(group: int) -> None:
-    q, k = randn(group, 1, 8), randn(1, 2, 10, 4)
-    op = Op("op", "cross_attention", (), (), (("heads", ()),))
-    bound = Bound(op, (q, k, k), (np.empty_like(q),), np.empty(group * 20, np.float32))
-    assert fast_ops.FAST["cross_attention"](bound, TEAMS[0]) is None
+@pytest.mark.parametrize("group", [1, 2, 8, 9])
+@pytest.mark.parametrize("heads", [(), (1,)])
+def test_cross_attention_leaves_other_numbers_of_rows(
+    group: int, heads: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = ((group, 1, 8), (1, 2, 10, 4), (1, 2, 10, 4))
+    args = ("cross_attention", shapes, (group, 1, 8), TEAMS[0], monkeypatch)
+    assert is_offered(*args, heads=heads) == (group in (2, 8) and not heads)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (64, 3), (1000, 24)])
@@ -265,7 +285,7 @@ def test_a_model_says_the_same_with_fast_ops_and_without(
     checkpoint = load_checkpoint(small_directory)
 
     def logits() -> np.ndarray:
-        model = Model(checkpoint, precision)
+        model = numpy_model(checkpoint, precision)
         session = model.decoder(model.encode(randn(2, 80, 60)), group=3)
         session.prefill([[1, 2, 3]] * 2, [2])
         stepped: np.ndarray = session.step([4, 5, 6, 7, 8, 9])

@@ -15,20 +15,20 @@ DATA = Path(__file__).parent.parent / "data"
 JFK = DATA / "jfk.flac"
 SIZES = (80, 128)
 
-# Largest difference from openai-whisper's log-mel for 80 and for 128 mels, a quarter above what was
-# measured. It is the rounding of its float32 FFT: test_formula holds this front end to 4e-7 of the
-# same formulas in float64.
 SIGNALS = {
-    "noise": (noise(160000), 0.9e-6, 3.8e-6),
-    "chirp": (chirp(20.0), 4.3e-5, 5e-5),
-    "tone": (tone(5.0, frequency=440.3), 2e-5, 2.1e-5),
-    "silence": (np.zeros(16000, np.float32), 3e-7, 3e-7),
-    "noise, silence, faint noise": (
-        np.concatenate([noise(32000), np.zeros(32000, np.float32), noise(32000, 1, 1e-4)]),
-        0.9e-6,
-        1.5e-6,
+    "noise": noise(160000),
+    "chirp": chirp(20.0),
+    "tone": tone(5.0, frequency=440.3),
+    "silence": np.zeros(16000, np.float32),
+    "noise, silence, faint noise": np.concatenate(
+        [noise(32000), np.zeros(32000, np.float32), noise(32000, 1, 1e-4)]
     ),
 }
+# What this front end differs by from the formulas in float64: test_formula.
+ROUNDING = 4e-7
+# What openai-whisper's float32 FFT differs by from them. It depends on the processor: 3.4e-5 and
+# 5.3e-5 on the chirp were measured on two.
+THEIR_ROUNDING = 6.5e-5
 
 
 def log_mel(samples: np.ndarray, n_mels: int) -> np.ndarray:
@@ -54,11 +54,11 @@ def log_mel_float64(samples: np.ndarray, n_mels: int) -> np.ndarray:
 @pytest.mark.parametrize("name", SIGNALS)
 @pytest.mark.parametrize("n_mels", SIZES)
 def test_formula(name: str, n_mels: int) -> None:
-    samples = SIGNALS[name][0]
+    samples = SIGNALS[name]
     result = log_mel(samples, n_mels)
     assert result.dtype == np.float32
     assert result.shape == (n_mels, len(samples) // 160 + 3000)
-    np.testing.assert_allclose(result, log_mel_float64(samples, n_mels), rtol=0, atol=4e-7)
+    np.testing.assert_allclose(result, log_mel_float64(samples, n_mels), rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("n_mels", SIZES)
@@ -153,20 +153,23 @@ class TestOpenaiWhisper:
 
     @pytest.mark.parametrize("name", SIGNALS)
     def test_log_mel(self, n_mels: int, name: str) -> None:
-        samples, *limits = SIGNALS[name]
-        self.compare(samples, n_mels, limits[SIZES.index(n_mels)])
+        self.compare(SIGNALS[name], n_mels)
 
     def test_jfk(self, n_mels: int) -> None:
         speech = load_audio(str(JFK))
-        difference = self.compare(speech, n_mels, 2e-5)
+        difference = self.compare(speech, n_mels)
         # openai-whisper's rounding shows in the faintest bins of a few frames only.
-        assert (difference > 1e-5).sum() <= 10
-        self.compare(np.concatenate([speech, np.zeros(160000, np.float32), speech]), n_mels, 2e-5)
+        assert (difference > 1e-5).mean() <= 1e-4
+        self.compare(np.concatenate([speech, np.zeros(160000, np.float32), speech]), n_mels)
 
     @staticmethod
-    def compare(samples: np.ndarray, n_mels: int, limit: float) -> np.ndarray:
+    def compare(samples: np.ndarray, n_mels: int) -> np.ndarray:
+        """The difference is openai-whisper's own from the formulas in float64, value by value."""
         whisper = pytest.importorskip("whisper.audio")
         reference = whisper.log_mel_spectrogram(samples, n_mels, padding=480000).numpy()
+        theirs = np.abs(reference - log_mel_float64(samples, n_mels))
         difference = np.abs(log_mel(samples, n_mels) - reference)
-        assert difference.max() <= limit
+        assert theirs.max() <= THEIR_ROUNDING
+        assert (difference <= theirs + ROUNDING).all()
+        assert difference.mean() <= ROUNDING
         return difference

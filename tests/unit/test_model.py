@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.runtime.caches import CrossCache, OwnCache
@@ -24,7 +25,7 @@ TOLERANCE = 2e-5
 
 @pytest.fixture
 def model(small_checkpoint: Checkpoint) -> Model:
-    return Model(small_checkpoint)
+    return numpy_model(small_checkpoint)
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_batches_of_all_sizes_share_memory(
         n_audio, group = shape
         found = []
         three = three * np.float32(0.9)
-        for of in (model, Model(small_checkpoint)):
+        for of in (model, numpy_model(small_checkpoint)):
             session = of.decoder(three[:n_audio], group)
             found.append(session.prefill(tokens[:n_audio], [4]).copy())
             found.append(session.step(np.arange(n_audio * group)).copy())
@@ -249,7 +250,7 @@ def test_some_windows_of_a_batch_go_on(
     session.reorder((order[kept] + 3 * np.arange(n)[:, None]).ravel())
     found.append(session.step(nexts[3, kept].ravel()).copy())
 
-    alone = Model(small_checkpoint).decoder(states[kept].copy(), group)
+    alone = numpy_model(small_checkpoint).decoder(states[kept].copy(), group)
     alone.prefill(tokens[kept], [4])
     alone.step(nexts[0, kept].ravel())
     alone.reorder((order[kept] + 3 * np.arange(n)[:, None]).ravel())
@@ -261,7 +262,7 @@ def test_some_windows_of_a_batch_go_on(
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
     # Windows that left are computed again when they are asked for.
     again = model.decoder(states, 1)
-    expected_logits = Model(small_checkpoint).decoder(states.copy(), 1).prefill(tokens, [4])
+    expected_logits = numpy_model(small_checkpoint).decoder(states.copy(), 1).prefill(tokens, [4])
     np.testing.assert_array_equal(again.prefill(tokens, [4]), expected_logits)
 
 
@@ -296,7 +297,7 @@ def test_what_sequences_have_in_common_is_not_copied(
 @pytest.mark.parametrize("group", [1, 2, 5])
 def test_any_order_any_time(small_checkpoint: Checkpoint, group: int) -> None:
     """Caches after many reorderings are those of sequences that were fed all tokens one by one."""
-    model = Model(small_checkpoint)
+    model = numpy_model(small_checkpoint)
     random = np.random.RandomState(group)
     states = random.standard_normal((2, 30, 24)).astype(np.float32)
     for _ in range(6):
@@ -321,7 +322,7 @@ def test_any_order_any_time(small_checkpoint: Checkpoint, group: int) -> None:
 def test_memory_is_given_back_without_the_garbage_collector(
     small_checkpoint: Checkpoint,
 ) -> None:
-    model = Model(small_checkpoint)
+    model = numpy_model(small_checkpoint)
     model.log_mel(np.zeros(560, np.float32))
     states = model.encode(np.zeros((2, 80, 60), np.float32))
     session = model.decoder(states, 2)

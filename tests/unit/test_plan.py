@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 
-from whisper_npu.model.builders import PRECISIONS, Precision
+from whisper_npu.backends.numpy.specification import Specification
+from whisper_npu.backends.opening import numpy_machine, numpy_model
+from whisper_npu.model.builders import PRECISIONS, Precision, build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.graph import Graph, Op, Role, Tensor
 from whisper_npu.ops.activation import gelu
+from whisper_npu.runtime.backend import Offer
+from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.plan import Machine, Plan
+from whisper_npu.runtime.placement import Forms
+from whisper_npu.runtime.plan import Plan, _Memory
+from whisper_npu.runtime.weights import Weights
 
 TOKENS = np.random.RandomState(5).randint(0, 50, (2, 12))
 # float32 rounding of a few dozen operations on values of order 1 to 10.
@@ -22,7 +28,7 @@ TOLERANCE = 2e-5
 
 @pytest.fixture
 def model(small_checkpoint: Checkpoint) -> Model:
-    return Model(small_checkpoint)
+    return numpy_model(small_checkpoint)
 
 
 @pytest.fixture
@@ -33,12 +39,18 @@ def states(model: Model) -> np.ndarray:
 def test_the_arena_is_hardly_larger_than_what_is_alive_at_once(model: Model) -> None:
     model.encode(np.zeros((1, 80, 60), np.float32))
     plan = model._encoder._made[1]
-    blocks = plan._blocks().values()
+    forms = Forms(model._weights.forms, model._network.states)
+    memory = _Memory(graph_of(model, "encoder"), plan.regions, model.machine, {}, forms)
+    blocks = memory.blocks().values()
     peak = max(
         sum(b.nbytes for b in blocks if b.first <= index <= b.last)
         for index in range(len(plan.graph.ops))
     )
     assert peak <= plan.arena_bytes < 1.1 * peak
+
+
+def graph_of(model: Model, phase: str) -> Graph:
+    return build_phase(phase, model.dims, precision=model.precision)
 
 
 def run_all(model: Model) -> tuple[list[Plan], list[np.ndarray]]:
@@ -60,7 +72,7 @@ def run_all(model: Model) -> tuple[list[Plan], list[np.ndarray]]:
 def test_no_op_writes_over_what_is_still_needed(
     small_checkpoint: Checkpoint, precision: Precision
 ) -> None:
-    plans, _ = run_all(Model(small_checkpoint, precision))
+    plans, _ = run_all(numpy_model(small_checkpoint, precision))
     n_in_place = 0
     for plan in plans:
         arrays, ops = plan._arrays, list(enumerate(plan.graph.ops))
@@ -87,7 +99,7 @@ def test_what_is_read_again_is_not_written_over() -> None:
     ops = [("gelu", ("x",), "h"), ("gelu", ("h",), "g"), ("add", ("g", "h"), "y")]
     graph = Graph("twice", tuple(tensors), tuple(Op(y, kind, xs, (y,)) for kind, xs, y in ops))
     graph.validate()
-    plan = Plan(graph, {})
+    plan = Plan(graph, Weights({}, "float32"), {}, numpy_machine())
     x = np.random.RandomState(0).standard_normal((3, 5)).astype(np.float32)
     plan(x=x)
     np.testing.assert_array_equal(plan.outputs["y"], gelu(gelu(x)) + gelu(x))
@@ -97,12 +109,13 @@ def test_what_is_read_again_is_not_written_over() -> None:
 def test_in_place_and_in_one_arena_nothing_changes(
     small_checkpoint: Checkpoint, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Model(small_checkpoint, precision)
+    model = numpy_model(small_checkpoint, precision)
     _, first = run_all(model)
     _, again = run_all(model)
-    monkeypatch.setattr("whisper_npu.runtime.plan._IN_PLACE", ())
+    monkeypatch.setattr("whisper_npu.backends.numpy.specification.IN_PLACE", ())
+    monkeypatch.setattr("whisper_npu.backends.numpy.fast.IN_PLACE", ())
     monkeypatch.setattr("whisper_npu.runtime.arena.Arena.take", lambda _, n: np.empty(n, np.uint8))
-    plans, apart = run_all(Model(small_checkpoint, precision))
+    plans, apart = run_all(numpy_model(small_checkpoint, precision))
     assert not np.shares_memory(plans[1]._arrays["conv1"], plans[1]._arrays["conv1.gelu"])
     for a, b, c in zip(first, again, apart, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -144,25 +157,46 @@ def test_a_plan_is_given_all_its_inputs(model: Model) -> None:
         plans[-1](tokens=[[1]])
 
 
+class NoScratch(Specification):
+    """The specification without memory from the plan, as kernels and their stand-ins run."""
+
+    name = "no scratch"
+
+    def offer(self, graph: Graph, index: int) -> Offer:
+        return replace(super().offer(graph, index), scratch=None)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_ops_with_a_kernel_have_no_scratch(
+def test_without_scratch_the_specification_allocates(
     small_checkpoint: Checkpoint, precision: Precision
 ) -> None:
-    kinds = frozenset(
-        {"linear_int8", "attention", "cached_attention", "cross_attention", "cross_attention_int8"}
-    )
-    # That does not take a single op, after all.
-    refusing = SimpleNamespace(
-        kinds=kinds, reads_bytes=False, bind=lambda graph, bound, step: step, join=list
-    )
-    scratch: list[Any] = []
-    found = []
-    for cpu in (refusing, None):
-        model = Model(small_checkpoint, precision, Machine(cpu=cast(Any, cpu)))
-        plans, outputs = run_all(model)
-        scratch.append({op.kind for p in plans for op in p.graph.ops if op.name in p._scratch})
+    found, arenas = [], []
+    for backend in (Specification(), NoScratch()):
+        plans, outputs = run_all(Model(small_checkpoint, precision, Machine((backend,))))
+        arenas.append(sum(plan.arena_bytes for plan in plans))
         found.append(outputs)
-    assert scratch[1] & kinds
-    assert scratch[0] == scratch[1] - kinds
+    assert arenas[1] < arenas[0]
     for a, b in zip(*found, strict=True):
-        np.testing.assert_allclose(a, b, atol=TOLERANCE)
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_graph_of_a_plan_is_what_lies_in_memory(
+    small_checkpoint: Checkpoint, precision: Precision
+) -> None:
+    for plan in run_all(numpy_model(small_checkpoint, precision))[0]:
+        assert plan._arrays.keys() == {tensor.name for tensor in plan.graph.tensors}
+        for tensor in plan.graph.tensors:
+            array = plan._arrays[tensor.name]
+            assert (array.dtype, array.shape) == (tensor.dtype, tensor.shape), tensor
+            # A cache may be the first sequences of some that lie further apart.
+            whole = array[0] if tensor.role == "state" and array.ndim > 2 else array
+            assert whole.flags.f_contiguous if tensor.order == "F" else whole.flags.c_contiguous
+
+
+def test_a_state_of_another_dtype_or_shape_is_refused(model: Model) -> None:
+    graph = graph_of(model, "choice")
+    weights, machine = Weights({}, "float32"), numpy_machine()
+    for wrong in (np.zeros((1, 49), np.float32), np.zeros((1, 50), np.float64)):
+        with pytest.raises(ValueError, match=r"state logits is .*, not float32 \(1, 50\)"):
+            Plan(graph, weights, {"logits": wrong}, machine)

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from whisper_npu.backends.opening import numpy_machine, numpy_model
 from whisper_npu.errors import ModelError
 from whisper_npu.model.builders import PHASES, build_encoder, build_phase
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights, load_checkpoint
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.model.weights import is_quantizable, scale_name
 from whisper_npu.ops.quant import Quantized, quantize_rows, quantize_weight
+from whisper_npu.runtime.backend import Form
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.plan import Plan
-from whisper_npu.runtime.weights import prepare_weights
+from whisper_npu.runtime.weights import Weights
 
 from .conftest import SMALL
 
@@ -40,6 +42,27 @@ def int8_directory(small_directory: Path) -> Path:
             stored[name] = array
     save_file(stored, file)
     return small_directory
+
+
+INTEGERS, FLOATS, COLUMNS = Form("int8"), Form("float32"), Form("float32", "F")
+
+
+def prepared(stored: Mapping[str, np.ndarray | Quantized], form: Form) -> dict[str, np.ndarray]:
+    """The weights of an int8 model, matrices in a form, by name."""
+    shapes = stored.shapes if isinstance(stored, StoredWeights) else _shapes(stored)
+    wanted = dict.fromkeys(shapes, (FLOATS,))
+    for name, shape in shapes.items():
+        if is_quantizable(name, shape):
+            wanted[name] = (form,)
+            wanted[scale_name(name)] = (FLOATS,)
+    weights = Weights(stored, "int8")
+    weights.load(wanted)
+    return {name: weights.get(name, forms[0]) for name, forms in wanted.items()}
+
+
+def _shapes(stored: Mapping[str, np.ndarray | Quantized]) -> dict[str, tuple[int, ...]]:
+    plain = stored.weights if isinstance(stored, Watched) else stored
+    return {n: (w.values if isinstance(w, Quantized) else w).shape for n, w in plain.items()}
 
 
 def features() -> np.ndarray:
@@ -74,10 +97,11 @@ def test_an_activation_is_quantised_once() -> None:
 
 def test_every_product_of_the_encoder_is_exact(small_checkpoint: Checkpoint) -> None:
     graph = build_encoder(SMALL, precision="int8")
-    weights = prepare_weights(small_checkpoint.weights, "int8")
+    weights = prepared(small_checkpoint.weights, INTEGERS)
     weights_of = {op.name: op.inputs for op in graph.ops}
     seen: dict[str, np.ndarray] = {}
-    plan = Plan(graph, weights)
+    source = Weights(small_checkpoint.weights, "int8")
+    plan = Plan(graph, source, {}, numpy_machine())
     plan(lambda name, array: seen.__setitem__(name, array.copy()), features=features())
     checked = 0
     for name, inputs in weights_of.items():
@@ -106,8 +130,8 @@ def test_an_int8_file_keeps_its_integers(int8_directory: Path) -> None:
 def test_quantised_on_disk_or_at_load_is_the_same(
     small_checkpoint: Checkpoint, int8_directory: Path
 ) -> None:
-    at_load = logits(Model(small_checkpoint, "int8"))
-    on_disk = logits(Model(load_checkpoint(int8_directory), "int8"))
+    at_load = logits(numpy_model(small_checkpoint, "int8"))
+    on_disk = logits(numpy_model(load_checkpoint(int8_directory), "int8"))
     assert np.array_equal(at_load, on_disk)
 
 
@@ -126,27 +150,33 @@ def test_integers_are_read_whole_where_they_are_kept_so(
     monkeypatch.setattr("whisper_npu.runtime.weights._QUANTIZED", 60)
     stored = load_checkpoint(int8_directory).weights
     assert isinstance(stored, StoredWeights)
-    prepared = prepare_weights(stored, "int8", as_integers=as_integers)
+    found = prepared(stored, INTEGERS if as_integers else FLOATS)
     assert FC1 in stored.integers
     for name in stored.integers:
         # Convolutions are kept as matrices, which are copies.
-        whole = as_integers and prepared[name].ndim == len(stored.shapes[name])
+        whole = as_integers and len(stored.shapes[name]) == 2
         assert (read[name] == [None]) == whole
-    assert prepared[FC1].dtype == (np.int8 if as_integers else np.float32)
-    assert np.array_equal(prepared[FC1], load_file(int8_directory / "model.safetensors")[FC1])
+    assert found[FC1].dtype == (np.int8 if as_integers else np.float32)
+    assert np.array_equal(found[FC1], load_file(int8_directory / "model.safetensors")[FC1])
 
 
-def test_int8_weights_are_prepared_as_they_are_quantised(small_checkpoint: Checkpoint) -> None:
-    prepared = prepare_weights(small_checkpoint.weights, "int8")
-    for name, weight in small_checkpoint.weights.items():
+@pytest.mark.parametrize("form", [INTEGERS, FLOATS, COLUMNS], ids=str)
+def test_int8_weights_are_prepared_as_they_are_quantised(
+    small_checkpoint: Checkpoint, form: Form
+) -> None:
+    stored = {n: w for n, w in small_checkpoint.weights.items() if w.ndim < 3 or form.order == "C"}
+    found = prepared(stored, form)
+    for name, weight in stored.items():
         if is_quantizable(name, weight.shape):
             quantized = quantize_weight(weight)
             values = quantized.values
             matrix = values.transpose(0, 2, 1) if values.ndim == 3 else values
-            assert np.array_equal(prepared[name], matrix.reshape(len(values), -1))
-            assert np.array_equal(prepared[scale_name(name)], quantized.scale)
+            assert np.array_equal(found[name], matrix.reshape(len(values), -1))
+            assert found[name].dtype == form.dtype
+            assert found[name].T.flags.c_contiguous or form.order == "C"
+            assert np.array_equal(found[scale_name(name)], quantized.scale)
         else:
-            assert np.array_equal(prepared[name], weight)
+            assert np.array_equal(found[name], weight)
 
 
 def test_float32_from_an_int8_file_uses_the_dequantised_weights(int8_directory: Path) -> None:
@@ -158,12 +188,12 @@ def test_float32_from_an_int8_file_uses_the_dequantised_weights(int8_directory: 
     dequantised = Checkpoint(
         checkpoint.path, checkpoint.dims, checkpoint.config, checkpoint.generation, plain
     )
-    assert np.array_equal(logits(Model(checkpoint)), logits(Model(dequantised)))
+    assert np.array_equal(logits(numpy_model(checkpoint)), logits(numpy_model(dequantised)))
 
 
 def test_the_two_precisions_differ_by_little(int8_directory: Path) -> None:
     checkpoint = load_checkpoint(int8_directory)
-    plain, int8 = (logits(Model(checkpoint, precision)) for precision in ("float32", "int8"))
+    plain, int8 = (logits(numpy_model(checkpoint, precision)) for precision in ("float32", "int8"))
     assert not np.array_equal(plain, int8)
     assert np.linalg.norm(plain - int8) < 0.05 * np.linalg.norm(plain)
 
@@ -202,7 +232,7 @@ def test_damaged_int8_files(
 ) -> None:
     damage(int8_directory, change)
     with pytest.raises(ModelError, match=message):
-        Model(load_checkpoint(int8_directory))
+        numpy_model(load_checkpoint(int8_directory))
 
 
 class Watched(Mapping[str, np.ndarray]):
@@ -238,9 +268,9 @@ def test_weights_are_asked_for_once_and_not_held_when_they_are_converted(
         if is_quantizable(name, weight.shape)
     }
     watched = Watched(matrices)
-    prepared = prepare_weights(watched, "int8", as_integers=True)
+    found = prepared(watched, INTEGERS)
     assert watched.asked == Counter(dict.fromkeys(matrices, 1))
-    assert (watched.held, len(prepared)) == (0, 2 * len(matrices))
+    assert (watched.held, len(found)) == (0, 2 * len(matrices))
     # One for each of the threads that convert, and one that is just being dropped.
     assert watched.most <= 8 < len(matrices)
 
@@ -248,10 +278,10 @@ def test_weights_are_asked_for_once_and_not_held_when_they_are_converted(
 def test_weights_are_quantised_in_parts_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     w = np.random.default_rng(0).standard_normal((50, 8), np.float32)
     monkeypatch.setattr("whisper_npu.runtime.weights._QUANTIZED", 60)
-    prepared = prepare_weights({FC1: w}, "int8", as_integers=True)
+    found = prepared({FC1: w}, INTEGERS)
     expected = quantize_weight(w)
-    assert np.array_equal(prepared[FC1], expected.values)
-    assert np.array_equal(prepared[scale_name(FC1)], expected.scale)
+    assert np.array_equal(found[FC1], expected.values)
+    assert np.array_equal(found[scale_name(FC1)], expected.scale)
 
 
 def test_weights_that_cannot_be_quantised_are_named(small_checkpoint: Checkpoint) -> None:
@@ -265,4 +295,4 @@ def test_weights_that_cannot_be_quantised_are_named(small_checkpoint: Checkpoint
         {**small_checkpoint.weights, EMBEDDING: spoiled},
     )
     with pytest.raises(ModelError, match=f"{EMBEDDING} holds NaN"):
-        Model(checkpoint, "int8")
+        numpy_model(checkpoint, "int8")

@@ -17,11 +17,15 @@ from collections.abc import Callable
 import numpy as np
 import pyxrt
 
-from whisper_npu.backends.npu.families.gemm import FIRST_BUFFER, Gemm, gemm_shape
+from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking
 from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_sizes, gemm_int8_stream
-from whisper_npu.backends.npu.families.packing import pack_gemm_weights
+from whisper_npu.backends.npu.packing import pack_gemm_weights
+from whisper_npu.backends.npu.rates import PHOENIX_CORE
 from whisper_npu.backends.npu.registry import Entry, load_registry
+from whisper_npu.backends.npu.runner import Launch, Runner
 from whisper_npu.backends.npu.xrt import open_device
+from whisper_npu.model.graph import Graph, Op, Tensor
+from whisper_npu.runtime.backend import Bound
 
 KERNEL = "gemm_int8_64x64x64"
 SHAPE = (64, 64, 64)
@@ -49,8 +53,10 @@ class Bare:
         self.instructions.write(stream, 0)
         self.instructions.sync(TO_DEVICE)
         self.bos = [
-            pyxrt.bo(device, size, pyxrt.bo.host_only, kernel.group_id(FIRST_BUFFER + i))
-            for i, size in enumerate(gemm_int8_sizes(*SHAPE).values())
+            pyxrt.bo(device, size, pyxrt.bo.host_only, kernel.group_id(argument.index))
+            for argument, size in zip(
+                (*contract.inputs, *contract.outputs), gemm_int8_sizes(*SHAPE).values(), strict=True
+            )
         ]
         self.arrays = [np.frombuffer(bo.map(), np.int8) for bo in self.bos]
         self.x = x
@@ -71,6 +77,31 @@ class Bare:
         self.launch()
         self.bos[2].sync(FROM_DEVICE)
         return self.arrays[2].view(np.int32).reshape(SHAPE[0], SHAPE[2])
+
+
+def ours(entry: Entry, x: Data, w: Data) -> Launch:
+    """The same product, as a plan launches it."""
+    m, k, n = SHAPE
+    shapes = {"x": (m, k), "x.scale": (m,), "w": (n, k), "w.scale": (n,), "y": (m, n)}
+    integers = {"x": x, "w": w}
+    graph = Graph(
+        "phase",
+        tuple(
+            Tensor(name, shape, "int8" if name in integers else "float32", "input")
+            for name, shape in shapes.items()
+        ),
+        (Op("product", "linear_int8", ("x", "x.scale", "w", "w.scale"), ("y",)),),
+    )
+    family = GemmInt8(entry.contract)
+    runner = Runner(open_device().open(entry), family)
+    packing = TilePacking(entry.contract.name, family.tile, runner.take)
+    packed = packing.take("w", w.shape)
+    packing.fill(packed, w, 0)
+    runner.synchronise("w")
+    floats = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    work = family.work(graph, 0, PHOENIX_CORE)
+    assert work is not None
+    return runner.prepare(work, Bound(graph.ops, {**floats, "x": x, "w": packed}))
 
 
 def compare(name: str, rounds: int, bare: Callable[[], object], ours: Callable[[], object]) -> None:
@@ -99,29 +130,25 @@ def main() -> None:
     rng = np.random.default_rng(0)
     m, k, n = SHAPE
     x, w = rng.integers(-127, 128, (m, k), np.int8), rng.integers(-127, 128, (n, k), np.int8)
-    device = open_device()
-    gemm = Gemm(device.open(entry))
-    shape = gemm_shape(gemm.tile, m, k, n)
-    gemm.load_weights("w", w)
-    gemm.prepare(shape)
-    bare = Bare(entry, x, pack_gemm_weights(w, gemm.tile))
+    launch = ours(entry, x, w)
+    bare = Bare(entry, x, pack_gemm_weights(w, GemmInt8(entry.contract).tile))
     expected = x.astype(np.int32) @ w.T.astype(np.int32)
     assert np.array_equal(bare.product(), expected)
-    assert np.array_equal(gemm.product(x, "w", shape), expected)
-    rows, sums = gemm._shared(shape)
-    program, buffers = gemm._programs[shape.padded], [rows, gemm._weights["w"], sums]
+    launch()
+    (sums,) = launch.outputs
+    assert np.array_equal(sums.array.view(np.int32).reshape(m, n), expected)
     size = f"{m}x{k}x{n}"
     compare(
         f"a launch of {size}",
         args.rounds,
         bare.launch,
-        lambda: gemm.kernel.launch(program, buffers),
+        launch.launch,
     )
     compare(
         f"a product of {size}, with its copies and syncs",
         args.rounds,
         bare.product,
-        lambda: gemm.product(x, "w", shape),
+        launch,
     )
 
 

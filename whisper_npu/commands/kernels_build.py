@@ -15,10 +15,10 @@ def build(force: bool) -> int:
 
     Raises KernelError if nothing can be compiled, OutputError if nothing can be written.
     """
-    from whisper_npu.backends.cpu.bind import BINDERS
     from whisper_npu.backends.cpu.build import build_library, find_build
     from whisper_npu.backends.cpu.evidence import find_evidence, library_hash, record_evidence
-    from whisper_npu.backends.cpu.kernels import kernel_name, load_library
+    from whisper_npu.backends.cpu.kernels import KERNELS
+    from whisper_npu.backends.cpu.library import load_library
     from whisper_npu.backends.cpu.verify import verify_library
 
     before = find_build()
@@ -32,9 +32,7 @@ def build(force: bool) -> int:
         for isa in library.isas
         for evidence in find_evidence(sha256, library.cpu, isa).values()
     ]
-    there = [
-        kind for isa in library.isas for kind in BINDERS if library.has(kernel_name(kind), isa)
-    ]
+    there = [kernel for isa in library.isas for kernel in KERNELS if library.has(kernel.name, isa)]
     if force or len(known) < len(there):
         known = verify_library(made.path)
         record_evidence(known)

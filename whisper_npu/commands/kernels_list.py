@@ -24,6 +24,7 @@ _INDENT = "    "
 def list_kernels(folders: Sequence[str], format_: str, device: str) -> int:
     """Print the built-in kernels and those of the user's folders. Raises KernelError."""
     # Imported here: the other kernel commands need no NumPy, and the verdicts take a second.
+    from whisper_npu.backends.cpu.status import cpu_kernel_statuses
     from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.backends.npu.verdicts import judge
 
@@ -47,13 +48,27 @@ def list_kernels(folders: Sequence[str], format_: str, device: str) -> int:
                 ],
             }
         )
+    # What a CPU kernel computes is the op itself: whether it does, only verification says.
+    kernels += [
+        {
+            "name": cpu.name,
+            "op": cpu.kernel.op,
+            "folder": str(cpu.folder),
+            "files": cpu.files,
+            "verification": cpu.state,
+            "usable": True,
+            "reasons": [],
+            "measures": [],
+        }
+        for cpu in cpu_kernel_statuses()
+    ]
     print(json.dumps(kernels, indent=2) if format_ == "json" else _text(kernels))
     return 0
 
 
 def _opened(name: str) -> Device | None:
     """The device that verification is looked up for; with "auto" there need not be one."""
-    from whisper_npu.runtime.machine import open_device
+    from whisper_npu.backends.opening import open_device
 
     try:
         return open_device(name)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whisper_npu.errors import KernelError
+
+if TYPE_CHECKING:
+    from whisper_npu.backends.cpu.status import CpuKernelStatus
+    from whisper_npu.backends.npu.manager import KernelManager, KernelStatus
 
 DEVICES = ("npu", "software")
 
@@ -20,18 +24,26 @@ def verify(names: Sequence[str], device: str, kernels: Sequence[str], export: Pa
     Without names those are verified whose files are there (on the software device, those that have
     a model): the others are listed as what they are.
     """
+    from whisper_npu.backends.cpu.kernels import KERNELS
+    from whisper_npu.backends.cpu.status import NOT_TRIED
     from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore
     from whisper_npu.backends.npu.manager import KernelManager
-    from whisper_npu.runtime.machine import open_device
+    from whisper_npu.backends.opening import open_device
 
     manager = KernelManager(open_device(device), kernels)
     failed = False
     made: list[Evidence] = []
-    for name in names or [status.name for status in manager.list()]:
-        try:
-            found = manager.verify(name)[name]
-        except KernelError as error:
-            found = error
+    of_cpu = [kernel.name for kernel in KERNELS]
+    for name in names or [*(status.name for status in manager.list()), *of_cpu]:
+        found: Evidence | KernelError
+        if name in of_cpu:
+            found = KernelError(NOT_TRIED)
+        else:
+            try:
+                _require(name, manager, of_cpu)
+                found = manager.verify(name)[name]
+            except KernelError as error:
+                found = error
         if isinstance(found, Evidence):
             made.append(found)
             print(f"{name}: {_outcome(found)}")
@@ -58,13 +70,28 @@ def _outcome(evidence: Any) -> str:
     )
 
 
+def _require(name: str, manager: KernelManager, of_cpu: Iterable[str]) -> None:
+    """Raises KernelError if there is no kernel of this name, on an NPU or on the CPU."""
+    known = {*(entry.contract.name for entry in manager.registry), *of_cpu}
+    if name not in known:
+        raise KernelError(f"{name}: no such kernel; there are {', '.join(sorted(known))}")
+
+
 def status(names: Sequence[str], device: str, kernels: Sequence[str], form: str) -> int:
     """Print what the evidence of this machine says of each kernel."""
+    from whisper_npu.backends.cpu.status import cpu_kernel_statuses
     from whisper_npu.backends.npu.manager import KernelManager
-    from whisper_npu.runtime.machine import open_device
+    from whisper_npu.backends.opening import open_device
 
     manager = KernelManager(open_device(device), kernels)
-    found = [manager.status(name) for name in names] if names else manager.list()
+    of_cpu = {status.name: status for status in cpu_kernel_statuses()}
+    for name in names:
+        _require(name, manager, of_cpu)
+    found: list[KernelStatus | CpuKernelStatus] = [
+        of_cpu[name] if name in of_cpu else manager.status(name) for name in names
+    ]
+    if not names:
+        found = [*manager.list(), *of_cpu.values()]
     if form == "json":
         records = [
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from whisper_npu.commands.dimensions import dimensions_of
 from whisper_npu.commands.transcribe_options import flag
 from whisper_npu.errors import OptionError
-from whisper_npu.model.builders import PHASES, PRECISIONS, Precision, build_phase
+from whisper_npu.model.builders import PHASES, PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from whisper_npu.runtime.planner import PlannedOp
+    from whisper_npu.model.graph import Graph
+    from whisper_npu.runtime.placement import Forms, PlacedOp
 
 DEVICES = ("cpu", "npu", "phoenix", "software")
-_COLUMNS = "{:<10} {:<24} {:<16} {:<20} {:>3} {:>11} {:>11} {:>12} {:>9}  {}"
+_COLUMNS = "{:<10} {:<24} {:<16} {:<20} {:>3} {:>11} {:>11} {:>12} {:>9}  {:<45} {}"
 # Phases that run once for each window, and those that run for each token.
 _WINDOW = ("mel", "encoder", "cross_kv", "prefill")
 _TOKEN = ("step", "choice")
@@ -59,23 +61,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan on stdout."""
-    from whisper_npu.backends.cpu.kernels import open_cpu_kernels
-    from whisper_npu.runtime.cost import physical_limits
-    from whisper_npu.runtime.machine import plan_device
-    from whisper_npu.runtime.planner import on_cpu_kernels
-    from whisper_npu.runtime.usage import Usage
+    from whisper_npu.backends.npu.rates import physical_limits
+    from whisper_npu.backends.opening import describe_machine
+    from whisper_npu.runtime.model import phase_graphs
+    from whisper_npu.runtime.placement import placed_ops
 
     dims = dimensions_of(args.model)
-    planner, rates = plan_device(args.device, args.policy, args.kernels)
     precision = _precision(args)
-    usage = Usage(precision=precision)
-    cpu = None if args.cpu_kernels is False else open_cpu_kernels(usage, args.cpu_kernels is True)
-    phases = [args.phase] if args.phase else list(PHASES)
-    graphs = [build_phase(phase, dims, precision=precision) for phase in phases]
-    placed = [op for graph in graphs for op in planner.plan(graph)]
-    if cpu is not None:
-        placed = list(on_cpu_kernels(placed, cpu.names))
-        rates.append(f"CPU kernels: {cpu.isa}; what they take is not predicted")
+    machine, rates = describe_machine(
+        args.device, precision, args.policy, args.kernels, args.cpu_kernels
+    )
+    graphs = phase_graphs(dims, precision)
+    forms = machine.settle(graphs)
+    placed = [
+        op
+        for graph in graphs
+        if args.phase in (None, graph.name)
+        for op in placed_ops(machine.place(graph, forms).regions)
+    ]
     report = {
         "model": args.model,
         "device": args.device,
@@ -91,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         "resident_bytes": sum(
             {(op.backend, op.weight): op.resident_bytes for op in placed}.values()
         ),
+        "weights": _weights(graphs, forms),
         "limits": physical_limits(dims),
     }
     if args.format == "json":
@@ -98,6 +102,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_text(placed, report)))
     return 0
+
+
+def _weights(graphs: Iterable[Graph], forms: Forms) -> dict[str, Any]:
+    """Bytes of all weights by form, and the weights that are held in more than one."""
+    from whisper_npu.runtime.placement import form_bytes
+
+    shapes = {tensor.name: tensor.shape for graph in graphs for tensor in graph.role("weight")}
+    counts: Counter[str] = Counter()
+    for name, held in forms.weights.items():
+        for form in held:
+            counts[str(form)] += form_bytes(shapes[name], form)
+    several = {n: [str(form) for form in held] for n, held in forms.weights.items() if held[1:]}
+    return {"bytes": dict(counts), "in_several_forms": several}
 
 
 def _precision(args: argparse.Namespace) -> Precision:
@@ -109,7 +126,7 @@ def _precision(args: argparse.Namespace) -> Precision:
     return "int8"
 
 
-def _totals(ops: Iterable[PlannedOp]) -> dict[str, float]:
+def _totals(ops: Iterable[PlacedOp]) -> dict[str, float]:
     listed = list(ops)
     totals: dict[str, float] = {
         name: sum(getattr(op, name) for op in listed)
@@ -118,14 +135,25 @@ def _totals(ops: Iterable[PlannedOp]) -> dict[str, float]:
     return {"ops": len(listed), **totals}
 
 
-def _text(placed: Iterable[PlannedOp], report: Mapping[str, Any]) -> Iterator[str]:
+def _text(placed: Iterable[PlacedOp], report: Mapping[str, Any]) -> Iterator[str]:
     yield _COLUMNS.format(
-        "phase", "op", "kind", "placement", "n", "bytes in", "bytes out", "resident", "ms", "reason"
+        "phase",
+        "op",
+        "kind",
+        "placement",
+        "n",
+        "bytes in",
+        "bytes out",
+        "resident",
+        "ms",
+        "function",
+        "reason",
     )
     for op in placed:
         yield _COLUMNS.format(
             op.phase, op.op, op.kind, op.backend, op.launches, f"{op.bytes_in:,}",
-            f"{op.bytes_out:,}", f"{op.resident_bytes:,}", f"{op.seconds * 1e3:.3f}", op.reason,
+            f"{op.bytes_out:,}", f"{op.resident_bytes:,}", f"{op.seconds * 1e3:.3f}",
+            op.function, op.reason,
         )  # fmt: skip
     for what, totals in report["totals"].items():
         yield (
@@ -133,7 +161,16 @@ def _text(placed: Iterable[PlannedOp], report: Mapping[str, Any]) -> Iterator[st
             f"{totals['bytes_in']:,} bytes in, {totals['bytes_out']:,} bytes out, "
             f"predicted {totals['seconds'] * 1e3:.1f} ms"
         )
-    yield f"resident weights: {report['resident_bytes']:,} bytes"
+    weights = report["weights"]
+    held = [f"{count:,} bytes as {form}" for form, count in weights["bytes"].items()]
+    several = [f"{n} as {' and '.join(f)}" for n, f in weights["in_several_forms"].items()]
+    yield "; ".join(
+        [
+            f"resident weights: {report['resident_bytes']:,} bytes",
+            f"held: {', '.join(held)}",
+            *([f"more than once: {', '.join(several)}"] if several else []),
+        ]
+    )
     yield from report["rates"]
     for name, seconds in report["limits"].items():
         yield f"limit, {name}: {seconds * 1e3:.1f} ms"

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Pull the model and say on stdout where it is."""
     # Imported here: --help needs no HTTP.
-    from whisper_npu.hub.pull import pull
+    from whisper_npu.pulling import pull
 
     if not args.revision:
         raise OptionError("--revision: must not be empty")

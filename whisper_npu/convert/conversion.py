@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu import __version__
 from whisper_npu.convert.destination import check_destination, replacing
 from whisper_npu.convert.errors_table import ErrorMeter, TensorError
 from whisper_npu.convert.safetensors_writer import (
@@ -35,6 +34,7 @@ from whisper_npu.model.weights import Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.quant import quantize_weight
 from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.version import __version__
 
 DTYPES = ("int8", "float16", "float32")
 SCHEME = "int8 symmetric: weight = int8 * scale, one float32 scale per row, integers in [-127, 127]"

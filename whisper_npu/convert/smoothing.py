@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.audio import load_audio
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.convert.tensors import Source, StoredTensor
 from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import load_checkpoint
@@ -26,7 +27,6 @@ from whisper_npu.model.stored import StoredType
 from whisper_npu.model.weights import Shape
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.quant import Quantized, linear_int8, quantize_rows, quantize_weight
-from whisper_npu.runtime.model import Model
 from whisper_npu.tokenizer import Tokenizer
 from whisper_npu.transcriber import Transcriber
 
@@ -125,7 +125,7 @@ def _error(x: F32, weights: Sequence[F32], factor: F32) -> float:
 def _activations(model: Path, recordings: Sequence[Path]) -> dict[str, F32]:
     """Rows of every activation that a group names, over all windows of the recordings."""
     transcriber, checkpoint = Transcriber(model), load_checkpoint(model)
-    network = Model(checkpoint)
+    network = numpy_model(checkpoint)
     tokenizer = Tokenizer.from_dir(model, checkpoint.dims.n_vocab, checkpoint.generation)
     wanted = {group.activation for group in groups(checkpoint.dims)}
     kept: dict[str, list[F32]] = {name: [] for name in wanted}

@@ -24,9 +24,9 @@ from requests.exceptions import (
     TooManyRedirects,
 )
 
-from whisper_npu import __version__
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.hub.names import SHORT_NAMES
+from whisper_npu.version import __version__
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 # Seconds until a connection is made, and between two pieces of an answer.

@@ -17,7 +17,12 @@ from typing import Literal, get_args
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
 from whisper_npu.model.kinds import KINDS
-from whisper_npu.model.weights import TOKEN_EMBEDDING, scale_name, weight_specification
+from whisper_npu.model.weights import (
+    TOKEN_EMBEDDING,
+    matrix_shape,
+    scale_name,
+    weight_specification,
+)
 
 MEL_FILTERS = "mel_filters"
 
@@ -41,7 +46,7 @@ class _Builder:
         return name
 
     def weight(self, name: str) -> str:
-        return self.declare(name, self._weights[name], "weight")
+        return self.declare(name, matrix_shape(self._weights[name]), "weight")
 
     def op(
         self,
@@ -63,7 +68,7 @@ class _Builder:
 
     def quantized_weight(self, name: str) -> list[str]:
         """An int8 weight and its scales."""
-        shape = self._weights[name]
+        shape = matrix_shape(self._weights[name])
         values = self.declare(name, shape, "weight", "int8")
         return [values, self.declare(scale_name(name), shape[:1], "weight")]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-Role = Literal["weight", "input", "output", "state", "activation"]
+Role = Literal["weight", "input", "output", "state", "activation", "inner"]
 Attr = int | float | bool | str | tuple[int, ...]
 
 ITEM_SIZE: Mapping[str, int] = {"float32": 4, "int64": 8, "int8": 1, "int32": 4}
@@ -21,12 +21,18 @@ class GraphError(ValueError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """A named array. ``state`` is memory that outlives a run: the KV cache."""
+    """A named array. ``state`` is memory that outlives a run: the KV cache.
+
+    In the graph of a plan ``order`` says how the elements lie: "C" for rows in one piece, "F" for
+    columns in one piece, or the name of a packing. There an ``inner`` tensor has no memory: one
+    step computes the ops that write and read it.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     role: Role
+    order: str = "C"
 
     @property
     def size(self) -> int:

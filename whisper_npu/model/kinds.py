@@ -72,12 +72,12 @@ def _transpose(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
 def _conv1d(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     (b, t, c), w, bias = inputs
     stride = _int(op, "stride")
-    _require(w[1:] == (c, 3) and bias == w[:1] and t % stride == 0, "weights do not fit")
+    _require(w[1:] == (3 * c,) and bias == w[:1] and t % stride == 0, "weights do not fit")
     return ((b, t // stride, w[0]),)
 
 
 def _conv1d_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
-    return 2 * math.prod(outputs[0]) * inputs[1][1] * 3
+    return 2 * math.prod(outputs[0]) * inputs[1][1]
 
 
 def _same(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
@@ -120,8 +120,7 @@ def _quantize_rows(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
 def _linear_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     x, x_scale, w, w_scale = inputs[:4]
     _require(x_scale == x[:-1], "rows and their scales differ in number")
-    # A convolution's weight is [n, c, 3] in the checkpoint and a matrix [n, 3 c] here.
-    _require(x[-1] == math.prod(w[1:]), "weights do not fit")
+    _require(x[-1:] == w[1:], "weights do not fit")
     _require(all(b == w[:1] for b in (w_scale, *inputs[4:])), "scales or bias do not fit")
     return ((*x[:-1], w[0]),)
 

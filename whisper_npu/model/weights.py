@@ -78,6 +78,12 @@ def scale_name(weight: str) -> str:
     return f"{weight}_scale"
 
 
+def matrix_shape(shape: Shape) -> Shape:
+    """The shape of a weight in a graph: of a convolution's, [n, c, 3], that of the matrix that
+    multiplies its columns, [n, 3 c]."""
+    return (shape[0], 3 * shape[1]) if len(shape) == 3 else shape
+
+
 def is_quantizable(name: str, shape: Shape) -> bool:
     """Whether this weight is int8 in a quantised model: matrices, convolutions, the embedding."""
     return len(shape) > 1 and not name.endswith("embed_positions.weight")

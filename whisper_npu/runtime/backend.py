@@ -178,6 +178,10 @@ class Backend(ABC):
         """The same steps in the same order, with some of this backend's as one call."""
         return list(steps)
 
+    def close(self) -> None:
+        """Give back what the backend has of a device. What is bound computes on NumPy then."""
+        return
+
 
 def inner_tensors(graph: Graph, ops: Sequence[Op]) -> tuple[Tensor, ...]:
     """The activations that only these ops write and read."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from whisper_npu.backends.numpy.specification import Array
 from whisper_npu.model import builders
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
 from whisper_npu.runtime.arena import Block, lay_out
+from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.network import Network
 from whisper_npu.runtime.plan import Observer
 
@@ -29,12 +29,9 @@ class CrossCache:
     def __init__(self, network: Network, n_audio: int) -> None:
         self.n_audio = n_audio
         graph = builders.build_cross_kv(network.dims, precision=network.precision)
-        cpu = network.machine.cpu
-        # Like weights, integers are held as floats where NumPy is to multiply them.
-        in_bytes = cpu is not None and cpu.reads_bytes
         self.states = _in_one_block(
             {
-                t.name: ((n_audio, *t.shape[1:]), np.dtype(t.dtype if in_bytes else np.float32))
+                t.name: ((n_audio, *t.shape[1:]), np.dtype(network.states[t.name].dtype))
                 for t in graph.role("state")
             }
         )

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 from whisper_npu.model import builders
 from whisper_npu.model.builders import Precision
-from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.model.checkpoint import Checkpoint, StoredWeights
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.graph import Graph
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.mel import mel_filters
 from whisper_npu.runtime.caches import CrossCache, OwnCache
+from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.network import Network
-from whisper_npu.runtime.plan import Machine, Observer, Plan
+from whisper_npu.runtime.plan import Observer, Plan
 from whisper_npu.runtime.plan_cache import PlanCache
 from whisper_npu.runtime.session import DecoderPlans, DecoderSession
-from whisper_npu.runtime.weights import prepare_weights
+from whisper_npu.runtime.weights import Weights
 
 # Shapes vary with batches and beams; plans for more of them are not kept. A batch of eight windows
 # has four shapes as they end, and as many again where they are decoded again with other beams.
@@ -22,8 +25,13 @@ _PLANS = 8
 _SHAPES = 8
 
 
+def phase_graphs(dims: ModelDimensions, precision: Precision) -> list[Graph]:
+    """The graphs by which the forms of weights and states are settled: one of each phase."""
+    return [builders.build_phase(phase, dims, precision=precision) for phase in builders.PHASES]
+
+
 class Model:
-    """Runs the phases on NumPy. Not to be used from several threads at once.
+    """Runs the phases. Not to be used from several threads at once.
 
     Weights are held once, whatever the number of plans.
     """
@@ -31,24 +39,33 @@ class Model:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        precision: Precision = "float32",
-        machine: Machine | None = None,
+        precision: Precision,
+        machine: Machine,
     ) -> None:
         self.dims = checkpoint.dims
         self.precision = precision
-        self.machine = machine or Machine()
+        self.machine = machine
         self.machine.usage.precision = precision
-        cpu = self.machine.cpu
-        as_integers = cpu is not None and "linear_int8" in cpu.kinds
-        self._weights = prepare_weights(checkpoint.weights, precision, as_integers)
-        self._weights[builders.MEL_FILTERS] = mel_filters(self.dims.n_mels)
-        self._network = Network(self.dims, precision, self._weights, self.machine)
+        forms = machine.settle(phase_graphs(self.dims, precision))
+        constants = {builders.MEL_FILTERS: mel_filters(self.dims.n_mels)}
+        self._weights = Weights(checkpoint.weights, precision, constants)
+        stored = checkpoint.weights
+        self._weights.load(forms.weights, stored.files if isinstance(stored, StoredWeights) else ())
+        self._network = Network(self.dims, precision, self._weights, forms.states, machine)
         self._mel: PlanCache[int, Plan] = PlanCache(_PLANS)
         self._encoder: PlanCache[int, Plan] = PlanCache(_PLANS)
         # Both are as large as the largest batch so far; plans are on the first part of them.
         self._cross = CrossCache(self._network, 0)
         self._own = OwnCache(self.dims, 0)
         self._decoder: PlanCache[tuple[int, int], DecoderPlans] = PlanCache(_SHAPES)
+
+    def release(self) -> None:
+        """Forget plans, and weights in memory of backends: they are made anew where needed."""
+        self._mel.clear()
+        self._encoder.clear()
+        self._decoder.clear()
+        self._cross = CrossCache(self._network, 0)
+        self._weights.release()
 
     def log_mel(self, samples: F32) -> F32:  # [160 (t - 1) + 400] -> [n_mels, t]
         """log10 of the mel spectrum, neither clamped nor normalised."""

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from whisper_npu.backends.numpy.specification import Array
 from whisper_npu.model.builders import Precision
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph
-from whisper_npu.runtime.plan import Machine, Plan
+from whisper_npu.runtime.backend import Array, Form
+from whisper_npu.runtime.machine import Machine
+from whisper_npu.runtime.placement import Forms
+from whisper_npu.runtime.plan import Plan
+from whisper_npu.runtime.weights import Weights
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Weights, held once whatever the number of plans, and the machine that plans run on.
+    """Weights, held once for each form that plans want, and the machine that plans run on.
 
-    What is made of it refers to it, and it to none of them: so all memory is given back as soon as
-    a model is dropped, without waiting for the garbage collector.
+    ``states`` are the forms of the caches. Plans hold this object; it holds no plans, so that there
+    are no reference cycles and all memory is given back as soon as a model is dropped.
     """
 
     dims: ModelDimensions
     precision: Precision
-    weights: Mapping[str, Array]
+    weights: Weights
+    states: Mapping[str, Form]
     machine: Machine
 
     def plan(self, graph: Graph, states: Mapping[str, Array] | None = None) -> Plan:
         """A graph bound to the weights and to some caches."""
-        return Plan(graph, self.weights, states, self.machine)
+        forms = Forms(self.weights.forms, self.states)
+        return Plan(graph, self.weights, states or {}, self.machine, forms)

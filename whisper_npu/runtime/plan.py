@@ -1,4 +1,4 @@
-"""A plan binds a graph to memory and to the functions that run it, once.
+"""A plan carries a placement out: it binds a graph to memory and to steps, once.
 
 Running a plan makes no decisions, looks nothing up and allocates no large arrays.
 """
@@ -6,149 +6,105 @@ Running a plan makes no decisions, looks nothing up and allocates no large array
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from whisper_npu.backends.numpy.fast import fast_step
-from whisper_npu.backends.numpy.specification import BINDERS, Array, Bound, scratch_shape
+from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import ITEM_SIZE, Graph, Tensor
-from whisper_npu.runtime.arena import Arena, Block, lay_out
-from whisper_npu.runtime.usage import Usage
-
-if TYPE_CHECKING:
-    from whisper_npu.backends.cpu.kernels import CpuKernels
-    from whisper_npu.runtime.accelerator import Accelerator
+from whisper_npu.runtime.arena import Block, lay_out
+from whisper_npu.runtime.backend import Array, Bound, Form, Step, function_of, inner_tensors
+from whisper_npu.runtime.machine import Machine
+from whisper_npu.runtime.placement import (
+    Forms,
+    Region,
+    form_of,
+    place,
+    replacement,
+)
 
 Observer = Callable[[str, Array], None]
 _SCRATCH = "scratch of "
-# Ops that may write over their first input: NumPy and the kernels for CPUs do either, and none of
-# them is for an NPU, which computes again from the inputs what it is not trusted with.
-_IN_PLACE = ("gelu", "add")
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the plans of a model share: kernels, if there are any, the count of what ran, and the
-    arena, as one plan runs at a time."""
+class WeightSource(Protocol):
+    """Gives weights in forms; ``runtime.weights.Weights`` is one."""
 
-    usage: Usage = field(default_factory=Usage)
-    accelerator: Accelerator | None = None
-    cpu: CpuKernels | None = None
-    arena: Arena = field(default_factory=Arena)
+    def get(self, name: str, form: Form) -> Array:
+        """A weight in a form. Raises KernelError where memory of a backend cannot be had."""
+        ...
 
 
 class Plan:
     """A graph bound to its weights, its state and an arena of inputs and activations.
 
-    ``weights`` and ``states`` map tensor names to arrays of the graph's shapes (a state may be a
-    view; a convolution's weights are given as the matrix of ``ops.linear.conv_matrix``). Calling a
-    plan writes its inputs and runs it; outputs are read from ``outputs[name]`` after it and hold
-    until the next run. ``machine`` is what the ops run on: NumPy alone, if not given.
+    ``states`` maps names to arrays of the graph's shapes (views too). Calling a plan writes its
+    inputs and runs it; outputs are read from ``outputs[name]`` after it and hold until the next
+    run. ``graph`` is the graph as it lies in memory: each tensor has the dtype, shape and order of
+    its array. ``regions`` is the placement that is carried out.
     """
 
     def __init__(
         self,
         graph: Graph,
-        weights: Mapping[str, Array],
-        states: Mapping[str, Array] | None = None,
-        machine: Machine | None = None,
+        weights: WeightSource,
+        states: Mapping[str, Array],
+        machine: Machine,
+        forms: Forms | None = None,
     ) -> None:
-        machine = machine or Machine()
-        self.graph = graph
         self._usage = machine.usage
-        self._usage.know(graph)
-        # Kernels have scratch of their own; where NumPy stands in for one, it allocates.
-        kernels = frozenset() if machine.cpu is None else machine.cpu.kinds
-        self._scratch = {
-            op.name: shape
-            for op in graph.ops
-            if op.kind not in kernels and (shape := scratch_shape(op, graph)) is not None
-        }
-        self._over = self._in_place()
-        layout = lay_out(self._blocks())
-        self.arena_bytes = layout.nbytes
-        arena = machine.arena.take(layout.nbytes)
-
-        def place(name: str, shape: tuple[int, ...], dtype: str) -> Array:
-            start = layout.offsets[self._over.get(name, name)]
-            nbytes = math.prod(shape) * ITEM_SIZE[dtype]
-            return arena[start : start + nbytes].view(dtype).reshape(shape)
-
-        arrays: dict[str, Array] = {}
-        for tensor in graph.tensors:
-            if tensor.role == "weight":
-                arrays[tensor.name] = weights[tensor.name]
-            elif tensor.role == "state":
-                arrays[tensor.name] = self._state(tensor, states or {})
-            elif tensor.role == "output":
-                arrays[tensor.name] = np.empty(tensor.shape, tensor.dtype)
-            else:
-                arrays[tensor.name] = place(tensor.name, tensor.shape, tensor.dtype)
-        self._inputs = {tensor.name: arrays[tensor.name] for tensor in graph.role("input")}
-        self.outputs = {tensor.name: arrays[tensor.name] for tensor in graph.role("output")}
-        self._steps = []
-        for op in graph.ops:
-            shape = self._scratch.get(op.name)
-            bound = Bound(
-                op,
-                tuple(arrays[name] for name in op.inputs),
-                tuple(arrays[name] for name in op.outputs),
-                None if shape is None else place(_SCRATCH + op.name, shape, "float32"),
-            )
-            step = specified = BINDERS[op.kind](bound)
-            if machine.cpu is not None:
-                step = machine.cpu.bind(graph, bound, specified)
-            if step is specified:
-                step = fast_step(bound, specified)
-            if machine.accelerator is not None:
-                step = machine.accelerator.bind(graph, bound, step)
+        forms = machine.settle([graph]) if forms is None else forms
+        regions = machine.choose(graph, forms)
+        memory = _Memory(graph, regions, machine, states, forms)
+        self.arena_bytes = memory.nbytes
+        self._steps: list[Step] = []
+        self._arrays: dict[str, Array] = dict(memory.arrays)
+        bound: list[Region] = []
+        waiting = list(regions)
+        while waiting:
+            region = waiting.pop(0)
+            try:
+                arrays = _weights_of(region, graph, weights, forms)
+                arrays.update(memory.of(region))
+                inner = inner_tensors(graph, region.ops) if len(region.ops) > 1 else ()
+                scratch = memory.scratch.get(region.ops[0].name)
+                step = region.offer.bind(Bound(region.ops, arrays, scratch, inner))
+            except KernelError as error:
+                backend = {b.name: b for b in machine.backends}[region.offer.backend]
+                backend.failed(graph, region.offer, error)
+                waiting[:0] = replacement(region, graph, machine.backends, forms.states)
+                memory.add_inner(region)
+                self._arrays.update(memory.arrays)
+                # Its weights are not where they were to be: the least of memory is taken.
+                forms = _smallest(forms, region, graph)
+                continue
+            bound.append(region)
             self._steps.append(step)
-        # What runs when nobody looks at single ops.
-        self._joined = self._steps if machine.cpu is None else machine.cpu.join(self._steps)
-        self._arrays = arrays
+        placed = place(graph, bound, forms)
+        self.graph, self.regions = placed.graph, placed.regions
+        self._counts = Counter((op.kind, r.offer.kernel) for r in bound for op in r.ops)
+        for name, (weight, form) in placed.weights.items():
+            self._arrays[name] = weights.get(weight, form)
+        self._inputs = {tensor.name: self._arrays[tensor.name] for tensor in graph.role("input")}
+        self.outputs = {tensor.name: self._arrays[tensor.name] for tensor in graph.role("output")}
+        # What runs when nobody looks at single regions.
+        self._joined = self._steps
+        for each in machine.backends:
+            self._joined = each.join(self._joined)
 
-    def _in_place(self) -> dict[str, str]:
-        """The tensors that are written over another, and the first in the place of each."""
-        over: dict[str, str] = {}
-        for index, op in enumerate(self.graph.ops):
-            source, target = op.inputs[0], op.outputs[0]
-            both = {self.graph[name].role for name in (source, target)} == {"activation"}
-            if op.kind in _IN_PLACE and both and self.graph.lifetimes[source][1] == index:
-                over[target] = over.get(source, source)
-        return over
-
-    def _blocks(self) -> dict[str, Block]:
-        blocks: dict[str, Block] = {}
-        # In the order in which they are written: the last in a place is the last that needs it.
-        for name, (first, last) in self.graph.lifetimes.items():
-            if self.graph[name].role != "output":
-                place = self._over.get(name, name)
-                first = blocks[place].first if place in blocks else first
-                blocks[place] = Block(self.graph[name].nbytes, first, last)
-        for index, op in enumerate(self.graph.ops):
-            for name in op.inputs:
-                if self.graph[name].role == "input":
-                    blocks[name] = Block(self.graph[name].nbytes, 0, index)
-            if op.name in self._scratch:
-                nbytes = 4 * math.prod(self._scratch[op.name])
-                blocks[_SCRATCH + op.name] = Block(nbytes, index, index)
-        return blocks
-
-    @staticmethod
-    def _state(tensor: Tensor, states: Mapping[str, Array]) -> Array:
-        array = states[tensor.name]
-        if array.shape != tensor.shape:
-            raise ValueError(f"state {tensor.name} is {array.shape}, not {tensor.shape}")
-        return array
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The function that each region called in the last run, read off the steps themselves."""
+        return tuple(map(function_of, self._steps))
 
     def __call__(self, observe: Observer | None = None, **inputs: Any) -> None:
         """Write the inputs and run all ops.
 
-        ``observe(op name, first output)`` is called after each if given; it must not run a plan.
+        ``observe(op name, first output)`` is called after each region, with its last op, if given;
+        it must not run a plan.
         """
         # All of them: nothing is left of those of the last run.
         for name, array in self._inputs.items():
@@ -158,7 +114,135 @@ class Plan:
             for step in self._joined:
                 step()
         else:
-            for op, step in zip(self.graph.ops, self._steps, strict=True):
+            for region, step in zip(self.regions, self._steps, strict=True):
                 step()
+                op = region.ops[-1]
                 observe(op.name, self._arrays[op.outputs[0]])
-        self._usage.ran(self.graph.name, perf_counter() - began)
+        self._usage.ran(self.graph.name, self._counts, perf_counter() - began)
+
+
+def _weights_of(
+    region: Region, graph: Graph, weights: WeightSource, forms: Forms
+) -> dict[str, Array]:
+    return {
+        name: weights.get(name, form_of(region.offer, graph[name], forms))
+        for op in region.ops
+        for name in op.inputs
+        if graph[name].role == "weight"
+    }
+
+
+def _smallest(forms: Forms, failed: Region, graph: Graph) -> Forms:
+    """The same forms, but for the weights of a failed region, the form of the graph."""
+    names = [n for op in failed.ops for n in op.inputs if graph[n].role == "weight"]
+    own = {name: (Form(graph[name].dtype),) for name in names}
+    return Forms({**forms.weights, **own}, forms.states)
+
+
+class _Memory:
+    """The arrays of all tensors but weights, and scratch: offsets in the arena by liveness.
+
+    A region needs its inputs until its end, and its outputs from its beginning.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        regions: Sequence[Region],
+        machine: Machine,
+        states: Mapping[str, Array],
+        forms: Forms,
+    ) -> None:
+        self._graph, self._regions = graph, regions
+        self._over = self._in_place()
+        layout = lay_out(self.blocks())
+        self.nbytes = layout.nbytes
+        arena = machine.arena.take(layout.nbytes)
+
+        def cut(name: str, shape: tuple[int, ...], dtype: str) -> Array:
+            start = layout.offsets[self._over.get(name, name)]
+            nbytes = math.prod(shape) * ITEM_SIZE[dtype]
+            return arena[start : start + nbytes].view(dtype).reshape(shape)
+
+        self.arrays: dict[str, Array] = {}
+        inner = self._inner()
+        for tensor in graph.tensors:
+            if tensor.role == "state":
+                form = forms.states.get(tensor.name, Form(tensor.dtype))
+                self.arrays[tensor.name] = _state(tensor, form, states)
+            elif tensor.role == "output":
+                self.arrays[tensor.name] = np.empty(tensor.shape, tensor.dtype)
+            elif tensor.role != "weight" and tensor.name not in inner:
+                self.arrays[tensor.name] = cut(tensor.name, tensor.shape, tensor.dtype)
+        self.scratch = {
+            region.ops[0].name: cut(_SCRATCH + region.ops[0].name, shape, "float32")
+            for region in regions
+            if (shape := region.offer.scratch) is not None
+        }
+
+    def of(self, region: Region) -> dict[str, Array]:
+        """The arrays that a region reads and writes."""
+        names = (name for op in region.ops for name in (*op.inputs, *op.outputs))
+        return {name: self.arrays[name] for name in names if name in self.arrays}
+
+    def add_inner(self, region: Region) -> None:
+        """Arrays of the inner tensors of a region, whose ops run one by one after all."""
+        for tensor in inner_tensors(self._graph, region.ops):
+            self.arrays.setdefault(tensor.name, np.empty(tensor.shape, tensor.dtype))
+
+    def _inner(self) -> set[str]:
+        several = (region.ops for region in self._regions if len(region.ops) > 1)
+        return {tensor.name for ops in several for tensor in inner_tensors(self._graph, ops)}
+
+    def _ends(self) -> list[tuple[int, int]]:
+        """For each op the first and the last op of its region."""
+        ends: list[tuple[int, int]] = []
+        for region in self._regions:
+            count = len(region.ops)
+            ends += [(len(ends), len(ends) + count - 1)] * count
+        return ends
+
+    def _in_place(self) -> dict[str, str]:
+        """The tensors that are written over another, and the first in the place of each."""
+        graph, over, index = self._graph, dict[str, str](), 0
+        for region in self._regions:
+            index += len(region.ops)
+            if not region.offer.in_place:
+                continue
+            source, target = region.ops[0].inputs[0], region.ops[-1].outputs[0]
+            both = {graph[name].role for name in (source, target)} == {"activation"}
+            if both and graph.lifetimes[source][1] == index - 1:
+                over[target] = over.get(source, source)
+        return over
+
+    def blocks(self) -> dict[str, Block]:
+        """What is needed of the arena, and from which op to which."""
+        graph, ends, inner = self._graph, self._ends(), self._inner()
+        blocks: dict[str, Block] = {}
+        # In the order in which they are written: the last in a place is the last that needs it.
+        for name, (first, last) in graph.lifetimes.items():
+            if graph[name].role != "output" and name not in inner:
+                place = self._over.get(name, name)
+                begins = blocks[place].first if place in blocks else ends[first][0]
+                blocks[place] = Block(graph[name].nbytes, begins, ends[last][1])
+        for index, op in enumerate(graph.ops):
+            for name in op.inputs:
+                if graph[name].role == "input":
+                    blocks[name] = Block(graph[name].nbytes, 0, ends[index][1])
+        index = 0
+        for region in self._regions:
+            if region.offer.scratch is not None:
+                nbytes = 4 * math.prod(region.offer.scratch)
+                last = index + len(region.ops) - 1
+                blocks[_SCRATCH + region.ops[0].name] = Block(nbytes, index, last)
+            index += len(region.ops)
+        return blocks
+
+
+def _state(tensor: Tensor, form: Form, states: Mapping[str, Array]) -> Array:
+    array = states[tensor.name]
+    if array.shape != tensor.shape or array.dtype != form.dtype:
+        raise ValueError(
+            f"state {tensor.name} is {array.dtype} {array.shape}, not {form.dtype} {tensor.shape}"
+        )
+    return array

@@ -1,31 +1,35 @@
-"""Weights as the NumPy ops of a precision want them."""
+"""The weights of a model in the forms that its plans want: each is made once, from the file."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from whisper_npu.backends.numpy.specification import Array
-from whisper_npu.errors import ModelError
+from whisper_npu.errors import KernelError, ModelError
 from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import StoredWeights
-from whisper_npu.model.weights import TOKEN_EMBEDDING, Shape, is_quantizable, scale_name
+from whisper_npu.model.weights import Shape, is_quantizable, matrix_shape, scale_name
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.linear import conv_matrix
 from whisper_npu.ops.quant import Quantized, quantize_weight
+from whisper_npu.runtime.backend import Array, Form
+from whisper_npu.runtime.packed import PackedFile, PackedTensor
 from whisper_npu.runtime.workers import spans, workers
+
+log = logging.getLogger("whisper_npu")
 
 Weight = F32 | Quantized
 Rows = Callable[[slice | None], Weight]
+Key = tuple[str, Form]
 
-_MATRICES = (".fc1.weight", TOKEN_EMBEDDING)
 # That read a file together; more do not make memory faster.
 _THREADS = 4
 # Rows that are turned into columns at a time.
@@ -34,40 +38,209 @@ _ROWS = 256
 _QUANTIZED = 1 << 22
 
 
-def prepare_weights(
-    weights: Mapping[str, Weight], precision: Precision, as_integers: bool = False
-) -> dict[str, Array]:
-    """Weights by the names that graphs of this precision use; convolutions become matrices.
+class Weights:
+    """The weights of a checkpoint, by the names that graphs of a precision use, in several forms.
 
-    ``float32`` dequantises int8 weights, once. ``int8`` quantises the weights of a floating-point
-    model, and holds integers as float32, because BLAS multiplies nothing smaller, unless
-    ``as_integers``: then NumPy widens them again whenever it multiplies. Wide matrices of the
-    decoder lie column by column (see ``by_columns``). Each weight is asked for once, by one of
-    several threads, and not held any longer than it is converted; of a ``StoredWeights``, large
-    ones are read in parts. Raises what asking for it raises, and ModelError for NaN or infinity in
-    a weight that is to be quantised.
+    ``float32`` dequantises int8 weights, ``int8`` quantises the weights of a floating-point model;
+    convolutions become matrices. ``constants`` are tensors that no file has. What ``load`` was not
+    asked for is made when ``get`` asks for it. Raises what reading the checkpoint raises, and
+    ModelError for NaN or infinity in a weight that is to be quantised.
     """
-    prepared: dict[str, Array] = {}
 
-    def prepare(name: str) -> None:
-        shape, rows, integers = _source(weights, name)
-        if precision == "int8" and is_quantizable(name, shape):
-            as_stored = integers and as_integers and len(shape) == 2
-            quantized = _quantized(name, shape, rows, as_stored)
-            prepared[scale_name(name)] = quantized.scale
-            array: Array = quantized.values
-            if is_wide(name, shape) and not as_integers:
-                array = by_columns(shape, quantized.values.__getitem__)
-            elif not as_integers:
-                array = array.astype(np.float32)
-        elif is_wide(name, shape):
-            array = by_columns(shape, lambda part: _floats(rows(part)))
-        else:
-            array = _floats(rows(None))
-        prepared[name] = conv_matrix(array) if array.ndim == 3 else array
+    def __init__(
+        self,
+        stored: Mapping[str, Weight],
+        precision: Precision,
+        constants: Mapping[str, Array] | None = None,
+    ) -> None:
+        self._stored, self._precision = stored, precision
+        self._names = frozenset(stored)
+        self._held: dict[Key, Array] = {}
+        self._errors: dict[Key, KernelError] = {}
+        for name, array in (constants or {}).items():
+            self._held[name, Form(str(array.dtype))] = array
 
-    _in_threads(prepare, weights)
-    return prepared
+    @property
+    def forms(self) -> dict[str, tuple[Form, ...]]:
+        """The forms that each weight is held in."""
+        forms: dict[str, tuple[Form, ...]] = {}
+        for name, form in self._held:
+            forms[name] = (*forms.get(name, ()), form)
+        return forms
+
+    def nbytes(self, name: str | None = None) -> int:
+        """Bytes of all forms of a weight, or of all weights."""
+        return sum(a.nbytes for (of, _), a in self._held.items() if name in (None, of))
+
+    def get(self, name: str, form: Form) -> Array:
+        """A weight in a form, not to be written to.
+
+        Raises KernelError where memory of a backend for it cannot be had, and KeyError for a weight
+        that there is none of that name.
+        """
+        key = name, form
+        error = self._errors.pop(key, None)
+        if error is not None:
+            raise error
+        if key not in self._held:
+            if form.packing is not None:
+                self._held[key] = self._pack(name, form)
+            else:
+                self._hold_missing(name, form)
+        return self._held[key]
+
+    def load(self, wanted: Mapping[str, tuple[Form, ...]], files: Sequence[Path] = ()) -> None:
+        """Have weights in the forms that are wanted of them.
+
+        If the ``files`` of the model are given, what lies in host memory is mapped from a packed
+        file, which is made if it is not there. A form for which a backend has no memory raises its
+        KernelError when it is asked for.
+        """
+        keys = [(name, form) for name, forms in wanted.items() for form in forms]
+        packed = {name for name, form in keys if form.packing is not None}
+        # Scales come with what is packed.
+        here = [
+            (name, form)
+            for name, form in keys
+            if form.packing is None
+            and (name, form) not in self._held
+            and name not in map(scale_name, packed)
+        ]
+        if not files or not self._map(files, here):
+            self._make(here, self._keep)
+        # In order, and one after the other: a device does one thing at a time.
+        for key in keys:
+            if key[1].packing is not None and key not in self._held:
+                try:
+                    self._held[key] = self._pack(*key)
+                except KernelError as error:
+                    self._errors[key] = error
+
+    def release(self) -> None:
+        """Forget the weights in memory of backends."""
+        for key in [key for key in self._held if key[1].packing is not None]:
+            del self._held[key]
+        self._errors.clear()
+
+    def _keep(self, key: Key, array: Array) -> None:
+        self._held[key] = array
+
+    def _map(self, files: Sequence[Path], keys: Iterable[Key]) -> bool:
+        """Map a packed file, which is made first where there is none; False if that cannot be."""
+        tensors = {key: self._described(*key) for key in keys}
+        file = PackedFile(files, tensors.values())
+        try:
+            found = file.open()
+            if found is None:
+                with file.writer() as writer:
+                    self._make(tensors, lambda key, array: writer.write(tensors[key], array))
+                found = file.open()
+        except OSError as error:
+            log.info("%s: is not kept: %s", file.path, error.strerror or error)
+            return False
+        if found is None:
+            return False
+        self._held.update({key: found[tensor] for key, tensor in tensors.items()})
+        return True
+
+    def _described(self, name: str, form: Form) -> PackedTensor:
+        base = self._base(name)
+        shape, _, _ = self._source(base)
+        return PackedTensor(
+            name, form.dtype, shape[:1] if base != name else matrix_shape(shape), form.order
+        )
+
+    def _base(self, name: str) -> str:
+        """The weight of the checkpoint that a tensor comes of: of scales, the integers'."""
+        base = name if name in self._names else name.removesuffix(scale_name(""))
+        if base not in self._names:
+            raise KeyError(name)
+        return base
+
+    def _hold_missing(self, name: str, form: Form) -> None:
+        self._make([(name, form)], self._keep)
+
+    def _make(self, keys: Iterable[Key], give: Callable[[Key, Array], None]) -> None:
+        """Convert weights, each read by one of several threads, and give each as it is done.
+
+        A weight is not held any longer than it takes to convert it; large ones are read in parts.
+        """
+        by_base: dict[str, list[Key]] = {}
+        for name, form in keys:
+            by_base.setdefault(self._base(name), []).append((name, form))
+        # In the order of the checkpoint: the largest first.
+        order = [name for name in self._stored if name in by_base]
+
+        def convert(base: str) -> None:
+            shape, rows, integers = self._source(base)
+            quantized: Quantized | None = None
+            if self._precision == "int8" and is_quantizable(base, shape):
+                as_stored = integers and by_base[base][0][1] == Form("int8") and len(shape) == 2
+                quantized = _quantized(base, shape, rows, as_stored)
+            for key in by_base[base]:
+                if key[0] != base:
+                    assert quantized is not None
+                    give(key, quantized.scale)
+                else:
+                    give(key, _in_form(shape, rows, quantized, key[1]))
+
+        _in_threads(convert, order)
+
+    def _pack(self, name: str, form: Form) -> Array:
+        """A weight in memory of a backend, filled straight from the file. Raises KernelError."""
+        assert form.packing is not None
+        shape, rows, _ = self._source(name)
+        packed = form.packing.take(name, matrix_shape(shape))
+        group = form.packing.rows
+        count = max(group, _QUANTIZED // math.prod(shape[1:]) // group * group)
+        scales = []
+        for start in range(0, shape[0], count):
+            part = slice(start, min(start + count, shape[0]))
+            quantized = _quantized(
+                name, (part.stop - start, *shape[1:]), _within(rows, part), False
+            )
+            values: Array = quantized.values
+            form.packing.fill(packed, _matrix(values), start)
+            scales.append(quantized.scale)
+        self._held.setdefault((scale_name(name), Form("float32")), np.concatenate(scales))
+        return packed
+
+    def _source(self, name: str) -> tuple[Shape, Rows, bool]:
+        """The shape of a weight, what gives some rows of it, or (None) all of it to be kept, and
+        whether they are integers."""
+        stored = self._stored
+        if isinstance(stored, StoredWeights):
+            return stored.shapes[name], partial(stored.rows, name), name in stored.integers
+        weight = stored[name]
+        integers = isinstance(weight, Quantized)
+        shape = weight.values.shape if isinstance(weight, Quantized) else weight.shape
+        return shape, lambda part: weight if part is None else weight[part], integers
+
+
+def _within(rows: Rows, part: slice) -> Rows:
+    """What gives rows of a part of a weight."""
+
+    def some(inner: slice | None) -> Weight:
+        if inner is None:
+            return rows(part)
+        return rows(slice(part.start + inner.start, part.start + inner.stop))
+
+    return some
+
+
+def _in_form(shape: Shape, rows: Rows, quantized: Quantized | None, form: Form) -> Array:
+    if quantized is not None:
+        values: Array = quantized.values
+        if form.order == "F":
+            return by_columns(shape, values.__getitem__)
+        return _matrix(values.astype(form.dtype, copy=False))
+    if form.order == "F":
+        return by_columns(shape, lambda part: _floats(rows(part)))
+    return _matrix(_floats(rows(None)))
+
+
+def _matrix(values: Array) -> Array:  # [n, c, 3] -> [n, 3 c]; others as they are
+    return conv_matrix(values) if values.ndim == 3 else values
 
 
 def _in_threads(task: Callable[[str], None], names: Iterable[str]) -> None:
@@ -97,31 +270,14 @@ def _in_threads(task: Callable[[str], None], names: Iterable[str]) -> None:
         raise errors[0]
 
 
-def _source(weights: Mapping[str, Weight], name: str) -> tuple[Shape, Rows, bool]:
-    """The shape of a weight, what gives some rows of it, or (None) all of it to be kept, and
-    whether they are integers."""
-    if isinstance(weights, StoredWeights):
-        return weights.shapes[name], partial(weights.rows, name), name in weights.integers
-    weight = weights[name]
-    integers = isinstance(weight, Quantized)
-    shape = weight.values.shape if isinstance(weight, Quantized) else weight.shape
-    return shape, lambda part: weight if part is None else weight[part], integers
-
-
 def _floats(weight: Weight) -> F32:
     return weight.dequantize() if isinstance(weight, Quantized) else weight
 
 
-def is_wide(name: str, shape: Sequence[int]) -> bool:
-    """Whether this is a matrix of the decoder, [n, k], with more outputs than inputs."""
-    return name.startswith("model.decoder.") and name.endswith(_MATRICES) and shape[0] > shape[1]
-
-
-def by_columns(shape: Shape, rows: Callable[[slice], NDArray[Any]]) -> F32:  # [n, k] -> [n, k]
+def by_columns(shape: Shape, rows: Callable[[slice], Any]) -> F32:  # [n, k] -> [n, k]
     """A matrix with each column in one piece, as the transpose of a contiguous array.
 
-    OpenBLAS multiplies one row with a wide weight that lies so at the speed of memory, and at half
-    of it if its rows are in one piece. ``rows`` gives some of its rows, to any thread.
+    ``rows`` gives some of its rows, to any thread.
     """
     columns = np.empty(shape[::-1], np.float32)
     blocks = spans(shape[0], -(-shape[0] // _ROWS))

@@ -40,6 +40,8 @@ uint64_t saved_registers() {
 
 bool saves(uint64_t registers) { return (saved_registers() & registers) == registers; }
 
+}  // namespace
+
 bool has_avx2() {
   // FMA, halves, AVX, AVX2.
   return saves(0x6) && bit(Leaf(1).c, 12) && bit(Leaf(1).c, 29) && bit(Leaf(1).c, 28) &&
@@ -66,28 +68,22 @@ bool has_amx() {
   return false;
 #endif
 }
-
-}  // namespace
-#endif
-
-bool has_isa(const char *name) {
-  if (strcmp(name, "scalar") == 0) return true;
-#if defined(__x86_64__)
-  if (strcmp(name, "avx2") == 0) return has_avx2();
-  if (strcmp(name, "avx512") == 0) return has_avx512();
-  if (strcmp(name, "avx512_vnni") == 0) return has_avx512_vnni();
-  if (strcmp(name, "amx") == 0) return has_amx();
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(__aarch64__)
+bool has_dotprod() {
+#if defined(__linux__)
   // HWCAP_ASIMDDP.
-  if (strcmp(name, "dotprod") == 0) return (getauxval(AT_HWCAP) >> 20 & 1) != 0;
-#elif defined(__aarch64__) && defined(__APPLE__)
+  return (getauxval(AT_HWCAP) >> 20 & 1) != 0;
+#elif defined(__APPLE__)
   int found = 0;
   size_t size = sizeof found;
-  if (strcmp(name, "dotprod") == 0)
-    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &found, &size, nullptr, 0) == 0 && found;
-#endif
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &found, &size, nullptr, 0) == 0 && found;
+#else
   return false;
+#endif
 }
+#endif
+
+bool has_scalar() { return true; }
 
 void find_cpu_name(char *name, size_t size) {
   name[0] = '\0';

@@ -3,9 +3,13 @@
 
 #include <stddef.h>
 
-// Whether the instructions of a variant can be run. Asks the system for the tile registers if they
-// are what is meant.
-bool has_isa(const char *name);
+#include "isas.h"
+
+// has_scalar() and so on: whether the instructions of a set can be run. That of AMX asks the system
+// for the tile registers.
+#define DECLARE(name, floats, options) bool has_##name();
+ISAS(DECLARE)
+#undef DECLARE
 
 // The processor's own name for itself, "" if it has none to tell.
 void find_cpu_name(char *name, size_t size);

@@ -12,26 +12,16 @@ namespace {
 
 struct Variant {
   const char *name;
+  bool (*is_there)();
   const IntegerKernels *integers;
   const FloatKernels *floats;
 };
 
-#if defined(__x86_64__)
 const Variant kVariants[] = {
-    {"scalar", &integers_scalar, &floats_scalar},
-    {"avx2", &integers_avx2, &floats_avx2},
-    {"avx512", &integers_avx512, &floats_avx512},
-    {"avx512_vnni", &integers_avx512_vnni, &floats_avx512_vnni},
-    {"amx", &integers_amx, &floats_avx512_vnni},
+#define ROW(name, floats, options) {#name, has_##name, &integers_##name, &floats_##floats},
+    ISAS(ROW)
+#undef ROW
 };
-#elif defined(__aarch64__)
-const Variant kVariants[] = {
-    {"scalar", &integers_scalar, &floats_scalar},
-    {"dotprod", &integers_dotprod, &floats_scalar},
-};
-#else
-const Variant kVariants[] = {{"scalar", &integers_scalar, &floats_scalar}};
-#endif
 
 struct State {
   const Variant *chosen = kVariants;
@@ -41,7 +31,7 @@ struct State {
   State() {
     find_cpu_name(cpu, sizeof cpu);
     for (const Variant &variant : kVariants)
-      if (has_isa(variant.name)) chosen = &variant;
+      if (variant.is_there()) chosen = &variant;
   }
 };
 
@@ -346,7 +336,7 @@ const char *cpu_isas() {
   State &s = state();
   s.names[0] = '\0';
   for (const Variant &variant : kVariants) {
-    if (!has_isa(variant.name)) continue;
+    if (!variant.is_there()) continue;
     if (s.names[0] != '\0') strcat(s.names, ";");
     strcat(s.names, variant.name);
   }
@@ -358,7 +348,7 @@ const char *cpu_isa() { return state().chosen->name; }
 int32_t cpu_choose_isa(const char *name) {
   for (const Variant &variant : kVariants)
     if (strcmp(variant.name, name) == 0) {
-      if (!has_isa(name)) return 2;
+      if (!variant.is_there()) return 2;
       state().chosen = &variant;
       return 0;
     }

@@ -1,9 +1,11 @@
-// The kernels of one instruction set. integers.cc and floats.cc are compiled once for each, with
-// the compiler's options for it and VARIANT defined as its name: nothing in them may be shared with
-// another (no inline function with a name that the linker sees), or the linker would keep one.
+// The kernels of one instruction set of isas.h. integers.cc is compiled once for each, and floats.cc
+// for each that has floats of its own, with the compiler's options for it and VARIANT defined as its
+// name: nothing in them may be shared with another (no inline function with a name that the linker
+// sees), or the linker would keep one.
 #pragma once
 
 #include "api.h"
+#include "isas.h"
 
 // How a product with many rows is cut: columns are packed in panels of this width.
 constexpr int64_t kPanel = 64;
@@ -63,27 +65,10 @@ struct FloatKernels {
   void (*choose_tokens)(const TopLogprobs &, int64_t first, int64_t last);
 };
 
-// Instruction sets that make a difference to each; a variant of integers without floats of its own
-// uses those of the one before it.
-#if defined(__x86_64__)
-#define FLOAT_VARIANTS(X) X(scalar) X(avx2) X(avx512) X(avx512_vnni)
-#else
-#define FLOAT_VARIANTS(X) X(scalar)
-#endif
-
-#if defined(__x86_64__)
-#define INTEGER_VARIANTS(X) X(scalar) X(avx2) X(avx512) X(avx512_vnni) X(amx)
-#elif defined(__aarch64__)
-#define INTEGER_VARIANTS(X) X(scalar) X(dotprod)
-#else
-#define INTEGER_VARIANTS(X) X(scalar)
-#endif
-
-#define DECLARE(name) extern const IntegerKernels integers_##name;
-INTEGER_VARIANTS(DECLARE)
-#undef DECLARE
-#define DECLARE(name) extern const FloatKernels floats_##name;
-FLOAT_VARIANTS(DECLARE)
+#define DECLARE(name, floats, options)          \
+  extern const IntegerKernels integers_##name; \
+  extern const FloatKernels floats_##floats;
+ISAS(DECLARE)
 #undef DECLARE
 
 // Before a loop of few, constant steps over an array: only without the loop is it kept in

@@ -22,6 +22,7 @@ from whisper_npu.errors import ModelError, OptionError, OutputError
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.weights import is_quantizable, scale_name
 from whisper_npu.ops.quant import quantize_weight
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.runtime.model import Model
 
 Directory = Callable[[Recipe], Path]
@@ -241,10 +242,10 @@ def test_smoothing_folds_factors_that_cancel(
     norm = report.smoothed[0]
     assert not np.array_equal(smoothed.weights[f"{norm}.weight"], plain.weights[f"{norm}.weight"])
     features = rng.standard_normal((1, plain.dims.n_mels, plain.dims.n_frames)).astype(np.float32)
-    expected = logits(Model(plain), features)
+    expected = logits(numpy_model(plain), features)
     unsmoothed = load_checkpoint(convert(source, tmp_path / "plain").dest)
     error, usual = (
-        np.linalg.norm(logits(Model(checkpoint), features) - expected)
+        np.linalg.norm(logits(numpy_model(checkpoint), features) - expected)
         for checkpoint in (smoothed, unsmoothed)
     )
     assert 0 < error < 1.5 * usual

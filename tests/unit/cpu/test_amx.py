@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.cpu_library import require_compiler
-from whisper_npu.backends.cpu.build import VARIANTS, find_compiler, source_folder
-from whisper_npu.backends.cpu.library import LinearInt8, ScratchArgs
+from whisper_npu.backends.cpu.api import read_api
+from whisper_npu.backends.cpu.build import find_compiler, source_folder
+from whisper_npu.backends.cpu.isas import read_isas
 from whisper_npu.backends.cpu.verify import Guarded
 from whisper_npu.ops.quant import linear_int8
 
@@ -27,7 +28,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         pytest.skip("this CPU has no AVX-512 VNNI, which the AMX variant uses too")
     target = tmp_path_factory.mktemp("amx") / "emulated.so"
     # Without the options for AMX itself: the compiler has no tile instruction to emit.
-    flags = VARIANTS["x86_64"]["avx512_vnni"]
+    flags = {isa.name: isa.options for isa in read_isas(source_folder())}["avx512_vnni"]
     subprocess.run(
         [*find_compiler(), "-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off",
          *flags, f"-I{source_folder()}", str(SOURCE), "-o", str(target)],
@@ -56,9 +57,10 @@ def test_products_are_exact(library: ctypes.CDLL, m: int, k: int, n: int, low: i
     expected = linear_int8(x, scales[0], w.astype(np.float32), scales[1], bias)
     out = Guarded(np.full((m, n), np.nan, np.float32))
     room = Guarded(np.empty(library.amx_scratch(k), np.uint8))
-    scratch = ScratchArgs(room.array.ctypes.data, room.array.size, 1)
+    structures = read_api(source_folder()).structures
+    scratch = structures["Scratch"](room.array.ctypes.data, room.array.size, 1)
     inputs = [Guarded(array) for array in (x, scales[0], w, scales[1], bias)]
-    args = LinearInt8(
+    args = structures["LinearInt8"](
         *(array.array.ctypes.data for array in inputs), out.array.ctypes.data, m, k, n,
         addressof(scratch),
     )  # fmt: skip

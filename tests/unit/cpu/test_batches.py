@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from make_checkpoint import Recipe
 
+from whisper_npu.backends.opening import open_machine
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.runtime.machine import make_machine
 from whisper_npu.runtime.model import Model
 
 
@@ -20,7 +20,7 @@ def test_a_window_of_a_batch_is_to_the_bit_what_it_is_alone(
 ) -> None:
     checkpoint = load_checkpoint(seeded_directory(Recipe("nano")))
     dims = checkpoint.dims
-    model = Model(checkpoint, "int8", make_machine(None, dims, "int8", cpu_kernels=True))
+    model = Model(checkpoint, "int8", open_machine(None, dims, "int8", cpu_kernels=True))
     rng = np.random.default_rng(0)
     features = rng.standard_normal((5, dims.n_mels, dims.n_frames), np.float32)
     prompt, nexts = rng.integers(0, 50, (5, 3)), rng.integers(0, 50, (4, 5, group))

@@ -27,10 +27,9 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "sources"
     folder.mkdir()
     (folder / "api.h").write_text("")
+    (folder / "isas.h").write_text('#define ISAS_EVERYWHERE(X) X(one, one, "-DANSWER=1")\n')
     (folder / "integers.cc").write_text(TINY)
     monkeypatch.setattr(build, "_PLACES", (tmp_path / "absent", folder))
-    machine = {"one": ("-DANSWER=1",)}
-    monkeypatch.setattr(build, "VARIANTS", {build.platform.machine(): machine})
     return folder
 
 
@@ -96,8 +95,7 @@ def test_a_library_of_other_sources_is_not_used(
 
 def test_other_options_make_another_library(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = build_library()
-    two = {"two": ("-DANSWER=2",)}
-    monkeypatch.setattr(build, "VARIANTS", {build.platform.machine(): two})
+    monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-DMORE"))
     assert build_library().library != old.library
 
 

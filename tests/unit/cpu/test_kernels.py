@@ -15,20 +15,20 @@ import pytest
 from make_checkpoint import Recipe
 
 from whisper_npu import Transcriber
-from whisper_npu.backends.cpu import kernels as kernels_module
+from whisper_npu.backends.cpu import backend as backend_module
+from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, open_cpu_backend
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.cases import CASES
 from whisper_npu.backends.cpu.evidence import find_evidence, library_hash, record_evidence
-from whisper_npu.backends.cpu.kernels import CpuKernels, KernelRun, load_library, open_cpu_kernels
-from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library
+from whisper_npu.backends.cpu.kernels import KERNELS
+from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
+from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library, load_library
 from whisper_npu.backends.cpu.verify import run_case
+from whisper_npu.backends.opening import open_machine
 from whisper_npu.errors import KernelError, OptionError
 from whisper_npu.model.builders import Precision, build_step
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.ops.arrays import F32
-from whisper_npu.runtime.machine import make_machine
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.plan import Plan
 from whisper_npu.runtime.threads import default_threads
 from whisper_npu.runtime.usage import Usage
 
@@ -52,22 +52,27 @@ def _outputs(model: Model, seed: int = 0) -> list[F32]:
 
 
 def _model(checkpoint: Checkpoint, cpu_kernels: bool | None) -> Model:
-    machine = make_machine(None, checkpoint.dims, "int8", cpu_kernels=cpu_kernels)
+    machine = open_machine(None, checkpoint.dims, "int8", cpu_kernels=cpu_kernels)
     return Model(checkpoint, "int8", machine)
 
 
-def _only_kinds(monkeypatch: pytest.MonkeyPatch, *kinds: str) -> None:
-    chosen = {kind: kernels_module.BINDERS[kind] for kind in kinds}
-    monkeypatch.setattr(kernels_module, "BINDERS", chosen)
+def _has_cpu_kernels(model: Model) -> bool:
+    return any(isinstance(backend, CpuBackend) for backend in model.machine.backends)
 
 
-EXACT_KINDS = ("quantize_rows", "linear_int8")
+def _only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    chosen = tuple(kernel for kernel in KERNELS if kernel.name in names)
+    assert len(chosen) == len(names)
+    monkeypatch.setattr(backend_module, "KERNELS", chosen)
+
+
+EXACT = ("cpu_quantize_rows", "cpu_linear_int8")
 
 
 def test_integers_are_those_of_numpy(
     cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _only_kinds(monkeypatch, *EXACT_KINDS)
+    _only(monkeypatch, *EXACT)
     expected = _outputs(_model(checkpoint, False))
     model = _model(checkpoint, True)
     for mine, theirs in zip(_outputs(model), expected, strict=True):
@@ -81,7 +86,7 @@ def test_integers_are_those_of_numpy(
 
 def test_weights_are_not_held_as_floats(cpu_home: Path, checkpoint: Checkpoint) -> None:
     def held(model: Model) -> int:
-        return sum(array.nbytes for array in model._weights.values())
+        return model._weights.nbytes()
 
     assert held(_model(checkpoint, True)) < 0.5 * held(_model(checkpoint, False))
 
@@ -101,14 +106,14 @@ def _refuse(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
 def test_a_kernel_that_refuses_is_replaced(
     cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _only_kinds(monkeypatch, *EXACT_KINDS)
+    _only(monkeypatch, *EXACT)
     expected = _outputs(_model(checkpoint, False))
     build = find_build()
     assert build is not None
     library = load_library(build.path)
     _refuse(monkeypatch, "cpu_linear_int8")
     model = _model(checkpoint, None)
-    assert model.machine.cpu is not None
+    assert _has_cpu_kernels(model)
     assert library is load_library(build.path)
     for mine, theirs in zip(_outputs(model), expected, strict=True):
         assert np.array_equal(mine, theirs)
@@ -125,7 +130,7 @@ def test_steps_as_one_call_are_the_same_steps(
 ) -> None:
     joined = _model(checkpoint, True)
     found = _outputs(joined)
-    monkeypatch.setattr(CpuKernels, "join", lambda self, steps: list(steps))
+    monkeypatch.setattr(CpuBackend, "join", lambda self, steps: list(steps))
     single = _model(checkpoint, True)
     for mine, theirs in zip(found, _outputs(single), strict=True):
         assert np.array_equal(mine, theirs)
@@ -143,14 +148,16 @@ def test_what_lies_between_steps_on_numpy_is_one_call(
     model = _model(checkpoint, True)
     graph = build_step(model.dims, precision="int8")
     states = {t.name: np.zeros(t.shape, t.dtype) for t in graph.role("state")}
-    plan = Plan(graph, model._weights, states, model.machine)
+    for name in states:
+        states[name] = states[name].astype(model._network.states[name].dtype)
+    plan = model._network.plan(graph, states)
     assert _steps(plan._joined) == len(graph.ops)
     assert all(isinstance(step, KernelRun) for step in plan._joined)
     assert len(plan._joined) == -(-len(graph.ops) // 32)
 
 
 def test_only_int8_models_round_more_than_float32(cpu_home: Path, checkpoint: Checkpoint) -> None:
-    machine = make_machine(None, checkpoint.dims, "float32", cpu_kernels=True)
+    machine = open_machine(None, checkpoint.dims, "float32", cpu_kernels=True)
     model = Model(checkpoint, "float32", machine)
     _outputs(model)
     placement = machine.usage.since(Usage())
@@ -183,7 +190,7 @@ def test_numpy_reads_cross_keys_and_values_in_bytes(
     cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where their kernel refuses, and for the words, the scores of which no kernel keeps."""
-    _only_kinds(monkeypatch, *EXACT_KINDS, "quantize_heads", "cross_attention_int8")
+    _only(monkeypatch, *EXACT, "cpu_quantize_heads", "cpu_cross_attention_int8")
     states = np.random.default_rng(0).standard_normal((1, *_states(checkpoint)), np.float32)
     # Of both layers, so that neither has a kernel; and one token, for which there is no fast path.
     heads = [(0, 1), (1, 0)]
@@ -222,7 +229,7 @@ def test_rounding_more_than_float32_does_not_show_in_int8(
     further, those of several are not.
     """
     models = [
-        Model(checkpoint, p, make_machine(None, checkpoint.dims, p, cpu_kernels=kernels))
+        Model(checkpoint, p, open_machine(None, checkpoint.dims, p, cpu_kernels=kernels))
         for p, kernels in PRECISIONS
     ]
     squares: list[tuple[float, float]] = []
@@ -243,7 +250,7 @@ def test_threads_stay_awake_where_all_ops_have_kernels(
     asked: list[bool] = []
     monkeypatch.setattr(Library, "stay_awake", lambda library, longer: asked.append(longer))
     for precision in ("int8", "float32"):
-        open_cpu_kernels(Usage(precision=precision), required=True)
+        open_cpu_backend(Usage(precision=precision), required=True)
     assert asked == [True, False]
 
 
@@ -254,8 +261,8 @@ def find_library() -> Path:
 
 
 def test_nothing_built_is_nothing_used(cache_home: Path, checkpoint: Checkpoint) -> None:
-    assert open_cpu_kernels(Usage()) is None
-    assert _model(checkpoint, None).machine.cpu is None
+    assert open_cpu_backend(Usage()) is None
+    assert not _has_cpu_kernels(_model(checkpoint, None))
     with pytest.raises(KernelError, match=r"^CPU kernels are not built: run whisper-npu kernels b"):
         _model(checkpoint, True)
 
@@ -265,19 +272,19 @@ def test_only_what_is_verified_is_used(cpu_home: Path, checkpoint: Checkpoint) -
     assert build is not None
     library = load_library(build.path)
     found = find_evidence(library_hash(build.path), library.cpu, library.isa)
-    opened = open_cpu_kernels(Usage())
+    opened = open_cpu_backend(Usage())
     assert opened is not None
-    assert {f"cpu_{kind}" for kind in opened.kinds} == set(found)
+    assert {kernel.name for kernel in opened.kernels} == set(found)
     failed = found["cpu_linear_int8"]
     record_evidence([type(failed)(**{**vars(failed), "failure": "wrong"})])
-    opened = open_cpu_kernels(Usage())
+    opened = open_cpu_backend(Usage())
     assert opened is not None
-    assert "linear_int8" not in opened.kinds
-    assert opened.kinds
+    assert LINEAR_INT8 not in opened.kernels
+    assert len(opened.kernels) == len(found) - 1
     (cpu_home / "cpu" / "evidence.json").unlink()
-    assert open_cpu_kernels(Usage()) is None
+    assert open_cpu_backend(Usage()) is None
     with pytest.raises(KernelError, match="not verified on this processor"):
-        open_cpu_kernels(Usage(), required=True)
+        open_cpu_backend(Usage(), required=True)
 
 
 def test_a_library_that_does_not_load(cpu_home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -285,7 +292,7 @@ def test_a_library_that_does_not_load(cpu_home: Path, caplog: pytest.LogCaptureF
     assert build is not None
     load_library.cache_clear()
     build.path.write_bytes(b"no library")
-    assert open_cpu_kernels(Usage()) is None
+    assert open_cpu_backend(Usage()) is None
     assert "run whisper-npu kernels build --force" in caplog.text
 
 
@@ -310,18 +317,19 @@ def test_a_child_has_threads_of_its_own(cpu_home: Path) -> None:
 import os, sys
 import numpy as np
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.cases import CASES
-from whisper_npu.backends.cpu.kernels import load_library
+from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
+from whisper_npu.backends.cpu.library import load_library
 from whisper_npu.backends.cpu.verify import run_case
 library = load_library(find_build().path)
 library.threads = 3
-case = next(c for c in CASES["linear_int8"](np.random.default_rng(0)) if "520x" in c.name)
-assert run_case(library, case)[0] is None
+case = next(c for c in LINEAR_INT8.cases(np.random.default_rng(0)) if "520x" in c.name)
+assert run_case(library, LINEAR_INT8, case)[0] is None
 child = os.fork()
 if child == 0:
-    os._exit(0 if run_case(library, case)[0] is None and run_case(library, case)[0] is None else 1)
+    failures = [run_case(library, LINEAR_INT8, case)[0] for _ in range(2)]
+    os._exit(0 if failures == [None, None] else 1)
 assert os.waitpid(child, 0)[1] == 0
-assert run_case(library, case)[0] is None
+assert run_case(library, LINEAR_INT8, case)[0] is None
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
 
@@ -330,11 +338,11 @@ def test_two_threads_of_a_program_at_the_same_time(cpu_home: Path) -> None:
     build = find_build()
     assert build is not None
     library = load_library(build.path)
-    cases = [c for c in CASES["linear_int8"](np.random.default_rng(0)) if " 97x" in c.name]
+    cases = [c for c in LINEAR_INT8.cases(np.random.default_rng(0)) if " 97x" in c.name]
     before, library.threads = library.threads, 3
     try:
         with ThreadPoolExecutor(2) as threads:
-            found = threads.map(lambda case: run_case(library, case)[0], 10 * cases)
+            found = threads.map(lambda case: run_case(library, LINEAR_INT8, case)[0], 10 * cases)
             assert set(found) == {None}
     finally:
         library.threads = before

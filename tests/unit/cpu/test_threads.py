@@ -9,7 +9,7 @@ import pytest
 from make_checkpoint import Recipe
 
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.kernels import load_library
+from whisper_npu.backends.cpu.library import load_library
 from whisper_npu.runtime.workers import find_blas
 from whisper_npu.transcriber import Transcriber
 

@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 
 from whisper_npu.backends.cpu import evidence as evidence_module
-from whisper_npu.backends.cpu.bind import BINDERS
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.case import Case
-from whisper_npu.backends.cpu.cases import CASES
 from whisper_npu.backends.cpu.evidence import (
     FILE_NAME,
     CpuEvidence,
@@ -24,11 +22,17 @@ from whisper_npu.backends.cpu.evidence import (
     read_evidence,
     record_evidence,
 )
-from whisper_npu.backends.cpu.kernels import load_library
-from whisper_npu.backends.cpu.library import Function, Library, LinearInt8, QuantizeRows
+from whisper_npu.backends.cpu.kernels import KERNELS
+from whisper_npu.backends.cpu.kernels.attention import ATTENTION
+from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
+from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_ROWS
+from whisper_npu.backends.cpu.library import Kernel, Library, Scratch, load_library
+from whisper_npu.backends.cpu.records import CpuKernel, Place
 from whisper_npu.backends.cpu.verify import run_case
-from whisper_npu.backends.numpy.specification import Bound
+from whisper_npu.backends.numpy.specification import specify
+from whisper_npu.model.graph import Op
 from whisper_npu.ops.quant import linear_int8
+from whisper_npu.runtime.backend import Bound
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def library(cpu_home: Path) -> Iterator[Library]:
 
 def test_all_kernels_pass_in_every_instruction_set(library: Library) -> None:
     found = {(e.kernel, e.isa): e.failure for e in read_evidence()}
-    expected = {(f"cpu_{kind}", isa) for kind in BINDERS for isa in library.isas}
+    expected = {(kernel.name, isa) for kernel in KERNELS for isa in library.isas}
     # There are none where they would not pay.
     vnni = [isa for isa in library.isas if isa in ("avx512_vnni", "amx")]
     expected -= {("cpu_attention_int16", isa) for isa in library.isas if isa not in vnni}
@@ -52,8 +56,13 @@ def test_all_kernels_pass_in_every_instruction_set(library: Library) -> None:
     assert set(found.values()) == {None}
 
 
-def test_there_are_cases_for_every_kernel() -> None:
-    assert set(CASES) == set(BINDERS)
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_there_are_cases_for_every_kernel(kernel: CpuKernel) -> None:
+    case = _case(kernel)
+    assert tuple(op.kind for op in case.ops) == kernel.kinds
+    # All of them allow that float32 rounds, or nothing.
+    allowed = case.allowed()
+    assert allowed is None or 0 < allowed.max() < 1e-2
 
 
 class Broken:
@@ -65,9 +74,10 @@ class Broken:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._library, name)
 
-    def function(self, name: str) -> Function:
+    def function(self, name: str) -> Kernel:
         right = self._library.function(name)
-        structure = {"cpu_quantize_rows": QuantizeRows, "cpu_linear_int8": LinearInt8}[name]
+        record = {kernel.name: kernel for kernel in KERNELS}[name]
+        structure = self._library.structure(record.structure)
 
         def wrong(address: int) -> int:
             assert right(address) == 0
@@ -88,60 +98,66 @@ def _change(byte: Callable[[Any], int]) -> Callable[[Any], int]:
     return damage
 
 
-def _case(kind: str) -> Case:
-    return next(CASES[kind](np.random.default_rng(1)))
+def _case(kernel: CpuKernel) -> Case:
+    return next(kernel.cases(np.random.default_rng(1)))
 
 
 @pytest.mark.parametrize(
-    ("kind", "damage", "failure"),
+    ("kernel", "damage", "failure"),
     [
-        ("quantize_rows", lambda args: 0, None),
-        ("linear_int8", lambda args: 0, None),
-        ("linear_int8", lambda args: 1, "did not take its arguments"),
-        ("linear_int8", _change(lambda args: args.out), "1 of 1 values differ"),
-        ("quantize_rows", _change(lambda args: args.values + 383), "1 of 384 values differ"),
-        ("quantize_rows", _change(lambda args: args.values + 384), "wrote outside"),
-        ("quantize_rows", _change(lambda args: args.scale - 1), "wrote outside"),
-        ("quantize_rows", _change(lambda args: args.x), "changed an input"),
-        ("linear_int8", _change(lambda args: args.w), "changed an input"),
-        ("linear_int8", _change(lambda args: args.w_scale - 1), "wrote outside"),
+        (QUANTIZE_ROWS, lambda args: 0, None),
+        (LINEAR_INT8, lambda args: 0, None),
+        (LINEAR_INT8, lambda args: 1, "did not take its arguments"),
+        (LINEAR_INT8, _change(lambda args: args.out), "1 of 1 values differ"),
+        (QUANTIZE_ROWS, _change(lambda args: args.values + 383), "1 of 384 values differ"),
+        (QUANTIZE_ROWS, _change(lambda args: args.values + 384), "wrote outside"),
+        (QUANTIZE_ROWS, _change(lambda args: args.scale - 1), "wrote outside"),
+        (QUANTIZE_ROWS, _change(lambda args: args.x), "changed an input"),
+        (LINEAR_INT8, _change(lambda args: args.w), "changed an input"),
+        (LINEAR_INT8, _change(lambda args: args.w_scale - 1), "wrote outside"),
     ],
 )
 def test_what_a_kernel_must_not_do(
-    library: Library, kind: str, damage: Callable[[Any], int], failure: str | None
+    library: Library, kernel: CpuKernel, damage: Callable[[Any], int], failure: str | None
 ) -> None:
-    found, _ = run_case(Broken(library, damage), _case(kind))  # type: ignore[arg-type]
+    broken: Any = Broken(library, damage)
+    found, _ = run_case(broken, kernel, _case(kernel))
     assert found == failure if failure is None else failure in (found or "")
 
 
 def test_a_kernel_that_does_nothing(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "function", lambda name: lambda address: 0, raising=False)
-    found, _ = run_case(library, _case("quantize_rows"))
+    found, _ = run_case(library, QUANTIZE_ROWS, _case(QUANTIZE_ROWS))
     assert found is not None
     assert "values differ" in found
 
 
 def test_small_errors_of_many_outputs_are_seen_in_the_mean(library: Library) -> None:
-    cases = list(CASES["attention"](np.random.default_rng(0)))
+    cases = list(ATTENTION.cases(np.random.default_rng(0)))
     many = next(case for case in cases if case.outputs[0].size >= 1000)
     few = next(case for case in cases if case.name == "times 6 (2, 5, 16)")
-    found, worst = run_case(library, many)
+    found, worst = run_case(library, ATTENTION, many)
     assert found is None
     assert 0 < worst < 1
-    assert run_case(library, replace(many, rms_share=worst))[0] is None
-    failure, _ = run_case(library, replace(many, rms_share=worst / 100))
+    assert run_case(library, ATTENTION, replace(many, rms_share=worst))[0] is None
+    failure, _ = run_case(library, ATTENTION, replace(many, rms_share=worst / 100))
     assert failure is not None
     assert "times what is allowed in the mean" in failure
-    assert run_case(library, replace(few, rms_share=worst / 100))[0] is None
+    assert run_case(library, ATTENTION, replace(few, rms_share=worst / 100))[0] is None
 
 
 def test_sums_that_int32_might_not_hold_are_refused(library: Library) -> None:
-    op = _case("linear_int8").op
+    ops = _without_bias(_case(LINEAR_INT8))
     k = 65537
     x, w = np.zeros((1, k), np.int8), np.zeros((1, k), np.int8)
     one = np.ones(1, np.float32)
-    case = Case("", op, (x, one, w, one), (np.empty((1, 1), np.float32),), np.empty(3 * k, "f4"))
-    assert run_case(library, case)[0] == "did not take its arguments"
+    case = Case("", ops, (x, one, w, one), (np.empty((1, 1), np.float32),))
+    assert run_case(library, LINEAR_INT8, case)[0] == "did not take its arguments"
+
+
+def _without_bias(case: Case) -> tuple[Op, ...]:
+    (op,) = case.ops
+    return (replace(op, inputs=op.inputs[:4]),)
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "avx512_vnni", "amx", "dotprod"])
@@ -159,30 +175,36 @@ def test_the_largest_sums(library: Library, isa: str) -> None:
             w = np.full((70, k), 127, np.int8)
             w[rng.integers(0, 70, 30)] = -128
             ones = np.ones(70, np.float32)
-            out, scratch = np.empty((m, 70), "f4"), np.empty(3 * m * k + m * 70, "f4")
-            op = _case("linear_int8").op
-            case = Case("", op, (x, one.repeat(m), w, ones), (out,), scratch)
-            assert run_case(library, case)[0] is None
+            out, ops = np.empty((m, 70), np.float32), _without_bias(_case(LINEAR_INT8))
+            case = Case("", ops, (x, one.repeat(m), w, ones), (out,))
+            assert run_case(library, LINEAR_INT8, case)[0] is None
 
 
-def test_arrays_that_do_not_lie_as_wanted_are_left_to_numpy(library: Library) -> None:
-    from whisper_npu.backends.cpu.bind import Place
-    from whisper_npu.backends.cpu.library import Scratch
-
-    case = _case("linear_int8")
+def test_arrays_that_do_not_lie_as_wanted_never_get_to_a_kernel(library: Library) -> None:
+    case = _case(LINEAR_INT8)
+    (op,) = _without_bias(case)
     x, x_scale, w, w_scale, *_ = (np.repeat(a, 2, axis=0) for a in case.inputs)
-    out = np.empty((2, 2), np.float32)
-    place = Place(library, Scratch(1))
+    right = np.empty((2, 2), np.float32)
+    place = Place(library, Scratch(library))
 
-    def bind(*inputs: Any, out: Any = out) -> ctypes.Structure | None:
-        return BINDERS["linear_int8"](place, Bound(case.op, inputs, (out,), None))
+    def bind(*inputs: Any, out: Any = right) -> ctypes.Structure:
+        return LINEAR_INT8.bind(place, Bound.of(op, inputs, (out,)))
 
     assert bind(x, x_scale, w, w_scale) is not None
-    assert bind(x, x_scale, w.astype(np.float32), w_scale) is None
     wide = np.zeros((2, 6), np.int8)[:, ::2]
-    assert bind(wide, x_scale, np.zeros((2, 3), np.int8), w_scale) is None
-    assert bind(x, x_scale, w, w_scale, out=out.T) is None
-    assert bind(x, x_scale.astype(np.float64), w, w_scale) is None
+    offset = np.zeros(9, np.uint8)[1:].view(np.float32)
+    for name, wrong in {
+        "w": lambda: bind(x, x_scale, w.astype(np.float32), w_scale),
+        "x": lambda: bind(wide, x_scale, np.zeros((2, 3), np.int8), w_scale),
+        "out": lambda: bind(x, x_scale, w, w_scale, out=right.T),
+        "x_scale": lambda: bind(x, x_scale.astype(np.float64), w, w_scale),
+        "w_scale": lambda: bind(x, x_scale, w, offset),
+    }.items():
+        with pytest.raises(ValueError, match=f"^op out: cpu_linear_int8 takes {name} as .* by row"):
+            wrong()
+    failure, _ = run_case(library, LINEAR_INT8, replace(case, inputs=(wide, *case.inputs[1:])))
+    assert failure is not None
+    assert failure.startswith("op out: cpu_linear_int8 takes x as int8 by rows, not int8 of shape")
 
 
 def test_weights_as_integers_are_the_same_to_numpy() -> None:
@@ -191,7 +213,9 @@ def test_weights_as_integers_are_the_same_to_numpy() -> None:
     x, w = (rng.integers(-127, 128, (n, 2048), np.int8) for n in (3, 5))
     scales = [rng.random(n, np.float32) for n in (3, 5)]
     expected = linear_int8(x, scales[0], w.astype(np.float32), scales[1])
-    assert np.array_equal(linear_int8(x, scales[0], w, scales[1]), expected)
+    (op,), out = _without_bias(_case(LINEAR_INT8)), np.empty((3, 5), np.float32)
+    specify(Bound.of(op, (x, scales[0], w, scales[1]), (out,)))()
+    assert np.array_equal(out, expected)
 
 
 # Evidence

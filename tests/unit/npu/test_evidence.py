@@ -16,8 +16,15 @@ from tests.unit.npu.gemm_kernels import evidence_of, gemm_entry
 from whisper_npu.backends.npu import evidence as module
 from whisper_npu.backends.npu.contract import KernelContract, KernelFile
 from whisper_npu.backends.npu.device import DeviceIdentity
-from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore, file_hashes
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.evidence import (
+    Evidence,
+    EvidenceStore,
+    contract_hash,
+    evidence_key,
+    file_hashes,
+)
+from whisper_npu.backends.npu.families import gemm
+from whisper_npu.backends.npu.registry import Entry, built_in_folder, read_folder
 from whisper_npu.errors import KernelError, OutputError
 
 IDENTITY = DeviceIdentity("npu1", "1022:1502 rev 00", "1.5.5.391", "amdxdna 0.1", "2.20.0")
@@ -113,9 +120,71 @@ def test_generated_instructions_are_part_of_the_key(monkeypatch: pytest.MonkeyPa
     entry = gemm_entry(64)
     before = file_hashes(entry)
     assert before["xclbin"] == "absent"
-    generate = module.gemm_int8_stream
-    monkeypatch.setattr(module, "gemm_int8_stream", lambda *a: generate(*a) + b"\0")
+    generate = gemm.gemm_int8_stream
+    monkeypatch.setattr(gemm, "gemm_int8_stream", lambda *a: generate(*a) + b"\0")
     assert file_hashes(entry)["instructions"] != before["instructions"]
+
+
+# Of the contract, of the sample of generated instructions if there is one, and the key on
+# ``IDENTITY`` without files: as released. Where they change, all users have to verify again.
+KNOWN = {
+    "gemm_int8_64x64x64": (
+        "abea596087b88e24e83a9716a9db8f38f44667c649b5f57076be820f2c7bab9d",
+        "c50925f896ea1796d4e852306fa826fb03a2aa9b284df48cfc569d250aae8adf",
+        "01e36844cb98640c67102f326d5ef6667d0f0b4eabafe321e23174de550f7a76",
+    ),
+    "gemm_int8_16x64x64": (
+        "4736f1be12d4d378a55b40efc314b5a2a85ddc148f967d920d44d5f5e60b5888",
+        "f3747c001303c0755e41a252d48207ea89da2c85d6aa1c31f63382b89f816137",
+        "05e7e54343c4af3a6a6455654a78179af6a074851ed82b25f07a00070dc1bdb2",
+    ),
+    "matmul_16x16": (
+        "483ea4ba326763a7f18ad22ffb64b2d4f90d1d4191a4cfcaacf40cb9133dd3bb",
+        "absent",
+        "3c95e7f187d56b5dfb602b9b082983ee168dfd83cab1a3cbf9c131db735a86a9",
+    ),
+    "layernorm_nosqrt": (
+        "a6ca5a641100dbe723c9fd771d68167b6a32ce5b97dfb98783d20beff2125cf9",
+        "absent",
+        "672c6f036f01c336640442c54adb68b3e4341b24ae317e8062f49732d1ece8e2",
+    ),
+}
+# The same of kernels of tests.
+OWN = {
+    "gemm_int8_64x64x64": (
+        "ab2eb175dac85d31ab5c2ad2e8e96d44d817eb3d3883591e35a080a93ccd9d51",
+        "c50925f896ea1796d4e852306fa826fb03a2aa9b284df48cfc569d250aae8adf",
+        "9bd8401af3ebc1ef13ce870f724af7618b7025967dbe42f9c61085790070b749",
+    ),
+    "gemm_int8_16x64x64": (
+        "d0014ae23080299c25fe311374073ea19c057210f419425ed6316a75cd693a0b",
+        "f3747c001303c0755e41a252d48207ea89da2c85d6aa1c31f63382b89f816137",
+        "ba6be07eccfdf7b357402ca68ce43f7468ea1f8d415038dd258e2eb6710aae5f",
+    ),
+    "mine": (
+        "39517e41a21b41c01d2ef24524e283bc7631c01071f4a17f15e7e5941d90dfa3",
+        "absent",
+        "b7389e0eb628e0c43cd9ac1ce2b2c92a9eda7cfcc3c719b416e09c201283c502",
+    ),
+}
+
+
+def _found(entry: Entry) -> tuple[str, str, str]:
+    hashes = file_hashes(entry)
+    assert hashes["xclbin"] == "absent"
+    return contract_hash(entry), hashes["instructions"], evidence_key(IDENTITY, entry)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_evidence_of_earlier_versions_is_found(name: str) -> None:
+    entries = {e.contract.name: e for e in read_folder(built_in_folder())}
+    assert _found(entries[name]) == KNOWN[name]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_evidence_of_earlier_versions_is_found_for_other_kernels(name: str) -> None:
+    entries = [gemm_entry(64), gemm_entry(16), Entry(contract(), Path("nowhere"))]
+    assert _found({e.contract.name: e for e in entries}[name]) == OWN[name]
 
 
 def test_the_file_of_a_gemm_that_has_one_is_part_of_the_key(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,15 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.npu.gemm_kernels import gemm_entry
+from tests.unit.npu.products import bound_product, product_graph
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError, LaunchFailed, LaunchTimedOut
-from whisper_npu.backends.npu.families.gemm import Gemm, gemm_shape
-from whisper_npu.backends.npu.families.packing import (
+from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking, gemm_shape
+from whisper_npu.backends.npu.packing import (
     GemmTile,
     pack_gemm_weights,
+    rows_of_gemm_weights,
     unpack_gemm_weights,
 )
+from whisper_npu.backends.npu.rates import PHOENIX_CORE
+from whisper_npu.backends.npu.runner import Launch, Runner
 from whisper_npu.backends.npu.software import FaultHook, SoftwareDevice, no_fault
 from whisper_npu.ops.arrays import I8
+from whisper_npu.ops.quant import linear_int8
 
 sizes = st.integers(1, 200)
 tiles = st.builds(
@@ -30,8 +36,32 @@ tiles = st.builds(
 TILE = GemmTile(16, 64, 64)
 
 
+@dataclass
+class Gemm:
+    """A kernel with what runs on it."""
+
+    runner: Runner
+    family: GemmInt8
+
+    def load(self, name: str, w: I8) -> None:
+        """Pack and synchronise a weight."""
+        packing = TilePacking("gemm", self.family.tile, self.runner.take)
+        packing.fill(packing.take(name, w.shape), w, 0)
+        self.runner.synchronise(name)
+
+    def launch(self, x: I8, w: I8, name: str = "w") -> Launch:
+        """A product, ready to run, of a weight that was loaded."""
+        graph = product_graph(*x.shape, len(w), name)
+        work = self.family.work(graph, 0, PHOENIX_CORE)
+        assert work is not None
+        packing = TilePacking("gemm", self.family.tile, self.runner.take)
+        return self.runner.prepare(work, bound_product(graph, x, packing.take(name, w.shape)))
+
+
 def gemm(tile: GemmTile = TILE, fault: FaultHook = no_fault) -> Gemm:
-    return Gemm(SoftwareDevice(fault).open(gemm_entry(tile=tile._asdict())))
+    entry = gemm_entry(tile=tile._asdict())
+    family = GemmInt8(entry.contract)
+    return Gemm(Runner(SoftwareDevice(fault).open(entry), family), family)
 
 
 def matrices(m: int, k: int, n: int, seed: int = 0) -> tuple[I8, I8]:
@@ -44,11 +74,18 @@ def exact(x: I8, w: I8) -> np.ndarray:
     return x.astype(np.int64) @ w.astype(np.int64).T
 
 
+def sums(launch: Launch, own: Gemm, x: I8, w: I8) -> np.ndarray:
+    """What the kernel left in its buffer, without the padding."""
+    shape = gemm_shape(own.family.tile, *x.shape, len(w))
+    found = launch.outputs[0].array.view(np.int32).reshape(shape.padded[0], shape.padded[2])
+    return found[: shape.m, : shape.n].copy()
+
+
 def product(own: Gemm, x: I8, w: I8, name: str = "w") -> np.ndarray:
-    shape = gemm_shape(own.tile, *x.shape, len(w))
-    own.load_weights(name, w)
-    own.prepare(shape)
-    return own.product(x, name, shape).copy()
+    own.load(name, w)
+    launch = own.launch(x, w, name)
+    launch()
+    return sums(launch, own, x, w)
 
 
 @given(sizes, sizes, sizes, tiles, st.integers(0, 2**32))
@@ -71,6 +108,28 @@ def test_the_largest_sums(k: int) -> None:
     assert found[1, 2] == 2**14 * (k - 1) + 1
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("k", [70, 1025])
+def test_sums_are_scaled_as_specified(k: int, bias: bool) -> None:
+    x, w = matrices(5, k, 70)
+    own = gemm()
+    own.load("w", w)
+    graph = product_graph(5, k, 70, "w", bias)
+    work = own.family.work(graph, 0, PHOENIX_CORE)
+    assert work is not None
+    packed = own.runner.memory("w").view(np.int8).reshape(2, -1, 64 * 64)
+    bound = bound_product(graph, x, packed)
+    launch = own.runner.prepare(work, bound)
+    launch()
+    launch.read()
+    _, x_scale, _, w_scale, *rest = bound.inputs
+    expected = linear_int8(x, x_scale, w.astype(np.float32), w_scale, *rest)
+    assert np.array_equal(bound.outputs[0], expected)
+    assert launch.wrong() is None
+    launch.outputs[0].array.view(np.int32)[[0, 128]] += 1
+    assert launch.wrong() == "2 of 350 sums"
+
+
 @given(sizes, sizes, tiles, st.integers(0, 2**32))
 @settings(max_examples=40, deadline=None)
 def test_packed_weights_unpack(n: int, k: int, tile: GemmTile, seed: int) -> None:
@@ -81,6 +140,8 @@ def test_packed_weights_unpack(n: int, k: int, tile: GemmTile, seed: int) -> Non
     whole = unpack_gemm_weights(packed, packed.shape[0] * tile.n, packed.shape[1] * tile.k, tile)
     assert not whole[n:].any()
     assert not whole[:, k:].any()
+    rows = np.random.default_rng(seed).integers(0, n, 7)
+    assert np.array_equal(rows_of_gemm_weights(packed, rows, k, tile), w[rows])
 
 
 @given(sizes, sizes, sizes, tiles)
@@ -109,6 +170,35 @@ def test_buffers_are_shared_without_mixing(shapes: list[tuple[int, int]]) -> Non
         assert np.array_equal(product(own, x, w, f"w{i}"), exact(x, w))
 
 
+def test_padding_of_shared_buffers_stays_zero() -> None:
+    """Whatever was in the memory, and though products of other k use the kernel."""
+
+    class Used(SoftwareDevice):
+        def open(self, entry):  # type: ignore[no-untyped-def]
+            kernel = super().open(entry)
+            make = kernel.buffer
+
+            def buffer(argument: int, nbytes: int):  # type: ignore[no-untyped-def]
+                made = make(argument, nbytes)
+                made.array[:] = 0xAB
+                return made
+
+            kernel.buffer = buffer  # type: ignore[method-assign]
+            return kernel
+
+    family = GemmInt8(gemm_entry(16).contract)
+    own = Gemm(Runner(Used().open(gemm_entry(16)), family), family)
+    for k in (60, 20):
+        x, w = matrices(16, k, 70, k)
+        own.load(f"w{k}", w)
+        launch = own.launch(x, w, f"w{k}")
+        launch()
+        rows = launch.inputs[0].array.view(np.int8).reshape(16, 64)
+        assert np.array_equal(rows[:, :k], x)
+        assert not rows[:, k:].any()
+        assert np.array_equal(sums(launch, own, x, w), exact(x, w))
+
+
 class Counting:
     """Counts what is made; fails the nth action of a kind."""
 
@@ -135,75 +225,108 @@ def test_what_was_prepared_is_not_made_while_running() -> None:
     counting = Counting()
     own = gemm(fault=counting)
     x, w = matrices(5, 40, 70)
-    shape = gemm_shape(own.tile, 5, 40, 70)
-    own.load_weights("w", w)
-    own.prepare(shape)
+    own.load("w", w)
+    launch = own.launch(x, w)
     made = len(counting.actions)
     for _ in range(3):
-        own.product(x, "w", shape)
+        launch()
     assert counting.actions[made:] == ["launch"] * 3
 
 
 @pytest.mark.parametrize("error", [LaunchFailed("no"), LaunchTimedOut("no")])
 def test_buffers_of_a_failed_launch_are_not_used_again(error: DeviceError) -> None:
-    """Nor given back: a launch that has not ended may still write to them."""
+    """Nor given back, nor by another product that shared them: a launch that has not ended may
+    still write to them."""
     counting = Counting("launch", 1, error)
     own = gemm(fault=counting)
     x, w = matrices(5, 40, 70)
-    shape = gemm_shape(own.tile, 5, 40, 70)
-    own.load_weights("w", w)
-    own.prepare(shape)
-    first = own._shared(shape)
+    own.load("w", w)
+    failing, other = own.launch(x, w), own.launch(x, w)
+    first = (*failing.inputs, *failing.outputs)
+    assert first == (*other.inputs, *other.outputs)
     with pytest.raises(type(error)):
-        own.product(x, "w", shape)
-    assert own._abandoned == [first]
+        failing()
+    (abandoned,) = own.runner._abandoned
+    assert (*abandoned.inputs, *abandoned.outputs) == first
     # The kernel writes at last.
-    found = own.product(x, "w", shape)
+    other()
     first[1].array[:] = 7
-    assert np.array_equal(found, exact(x, w))
+    assert np.array_equal(sums(other, own, x, w), exact(x, w))
+    assert not {*map(id, first)} & {*map(id, (*other.inputs, *other.outputs))}
+    assert counting.actions.count("buffer") == 1 + 2 + 2
 
 
 def test_a_refused_buffer_is_asked_for_again() -> None:
     own = gemm(fault=Counting("buffer", 1, BufferRefused("full")))
     x, w = matrices(5, 40, 70)
     with pytest.raises(BufferRefused, match="full"):
-        own.load_weights("w", w)
-    assert not own.has_weights("w")
+        own.load("w", w)
+    assert not own.runner.has("w")
     assert np.array_equal(product(own, x, w), exact(x, w))
-    assert own.has_weights("w")
+    assert own.runner.has("w")
+
+
+def test_a_weight_is_taken_and_synchronised_once() -> None:
+    counting = Counting()
+    own = gemm(fault=counting)
+    memory = own.runner.take("w", 4096)
+    assert own.runner.synchronise("w") == 4096
+    again = own.runner.take("w", 4096)
+    assert np.may_share_memory(again, memory)
+    assert own.runner.synchronise("w") == 0
+    assert counting.actions.count("buffer") == 1
 
 
 def test_rows_that_were_not_synchronised_are_not_seen() -> None:
     """The software device has memory of its own: a missing synchronisation cannot go unnoticed."""
     own = gemm()
     x, w = matrices(16, 64, 64)
-    product(own, x, w)
-    rows, sums = own._shared(gemm_shape(own.tile, 16, 64, 64))
-    program = own.kernel.program((16, 64, 64))
-    buffers: Sequence = [rows, own._weights["w"], sums]
+    own.load("w", w)
+    launch = own.launch(x, w)
+    launch()
+    (rows,), (sums,) = launch.inputs, launch.outputs
+    program = own.runner.kernel.program((16, 64, 64))
+    buffers: Sequence = [rows, own.runner._weights["w"], sums]
     before = sums.array.copy()
     rows.array[:] = 0
-    own.kernel.launch(program, buffers)
+    own.runner.kernel.launch(program, buffers)
     sums.from_device()
     assert np.array_equal(sums.array, before)
     rows.to_device()
-    own.kernel.launch(program, buffers)
+    own.runner.kernel.launch(program, buffers)
     assert np.array_equal(sums.array, before)
     sums.from_device()
     assert not sums.array.any()
 
 
+def test_a_weight_that_was_not_synchronised_is_not_seen() -> None:
+    own = gemm()
+    x, w = matrices(16, 64, 64)
+    packing = TilePacking("gemm", own.family.tile, own.runner.take)
+    packing.fill(packing.take("w", w.shape), w, 0)
+    launch = own.launch(x, w)
+    launch()
+    assert launch.wrong() is not None
+    own.runner.synchronise("w")
+    launch()
+    assert launch.wrong() is None
+
+
 def test_what_is_closed_has_no_buffers() -> None:
     closed: list[str] = []
     own = gemm()
-    own.kernel.close = lambda: closed.append("kernel")  # type: ignore[method-assign]
+    own.runner.kernel.close = lambda: closed.append("kernel")  # type: ignore[method-assign]
     x, w = matrices(5, 40, 70)
-    product(own, x, w)
+    own.load("w", w)
+    launch = own.launch(x, w)
     buffers = [
-        weakref.ref(own._weights["w"]),
-        *map(weakref.ref, own._shared(gemm_shape(own.tile, 5, 40, 70))),
+        weakref.ref(buffer)
+        for buffer in (own.runner._weights["w"], *launch.inputs, *launch.outputs)
     ]
-    own.close()
+    own.runner.close()
     assert closed == ["kernel"]
+    # A step that there is keeps what it works on.
+    assert None not in [buffer() for buffer in buffers]
+    del launch
     assert [buffer() for buffer in buffers] == [None] * 3
-    assert not own.has_weights("w")
+    assert not own.runner.has("w")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from whisper_npu.backends.npu.families.packing import (
+from whisper_npu.backends.npu.packing import (
     GemmTile,
     pack_gemm_weights,
     unpack_gemm_weights,

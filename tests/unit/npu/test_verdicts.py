@@ -35,8 +35,7 @@ def _value(verdict: Verdict, case: str, quantity: str) -> float:
 
 def test_only_our_own_are_usable(verdicts: Mapping[str, Verdict]) -> None:
     usable = [name for name, verdict in verdicts.items() if verdict.usable]
-    ours = ["gemm_int8_64x64x64", "gemm_int8_16x64x64"]
-    assert usable == ours + [name for name in verdicts if name.startswith("cpu_")]
+    assert usable == ["gemm_int8_64x64x64", "gemm_int8_16x64x64"]
     assert all(verdict.reasons for name, verdict in verdicts.items() if name not in usable)
 
 

@@ -15,6 +15,7 @@ from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import gemm_entry
 from whisper_npu.backends.npu import verify as module
 from whisper_npu.backends.npu.adversarial import INTEGERS
+from whisper_npu.backends.npu.case import REPEATS
 from whisper_npu.backends.npu.device import (
     BufferRefused,
     DeviceError,
@@ -26,7 +27,7 @@ from whisper_npu.backends.npu.device import (
 from whisper_npu.backends.npu.evidence import evidence_key
 from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
-from whisper_npu.backends.npu.verify import CANARY, REPEATS, verify
+from whisper_npu.backends.npu.verify import CANARY, verify
 from whisper_npu.errors import KernelError
 
 LARGE, SMALL = gemm_entry(64), gemm_entry(16)

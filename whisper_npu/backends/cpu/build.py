@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from whisper_npu.backends.cpu.isas import Isa, isas_for, read_isas
 from whisper_npu.errors import KernelError, OutputError
 from whisper_npu.home import home_folder
 
@@ -31,32 +32,9 @@ _FLAGS = (
     "-fno-trapping-math", "-w",
 )  # fmt: skip
 _LINK_FLAGS = ("-shared", "-pthread")
-_AVX2 = ("-mavx2", "-mfma")
-_AVX512 = (
-    *_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"
-)  # fmt: skip
-_VNNI = (*_AVX512, "-mavx512vnni")
-_X86 = {
-    "scalar": (),
-    "avx2": _AVX2,
-    "avx512": _AVX512,
-    "avx512_vnni": _VNNI,
-    "amx": (*_VNNI, "-mamx-tile", "-mamx-int8"),
-}
-_ARM = {"scalar": (), "dotprod": ("-march=armv8.2-a+dotprod",)}
 # Sources that are compiled several times, with VARIANT defined as the name of an instruction set:
-# for all, or for those named here.
-VARIANT_SOURCES: dict[str, tuple[str, ...] | None] = {
-    "integers.cc": None,
-    "floats.cc": ("scalar", "avx2", "avx512", "avx512_vnni"),
-}
-# Options of the compiler by the instruction sets of variant.h, by processor.
-VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86_64": _X86,
-    "AMD64": _X86,
-    "aarch64": _ARM,
-    "arm64": _ARM,
-}
+# for all, and for those that have floats of their own.
+_INTEGERS, _FLOATS = "integers.cc", "floats.cc"
 
 _RECORD = "library.json"
 _LONGEST_RECORD = 1 << 16
@@ -139,12 +117,12 @@ def build_library(force: bool = False) -> Build:
     Raises KernelError without a compiler, for a processor that there are no sources for, or with
     what the compiler said; OutputError if the library cannot be written.
     """
-    variants = VARIANTS.get(platform.machine())
-    if variants is None or os.name == "nt":
+    isas = isas_for(platform.machine(), read_isas(source_folder()))
+    if not isas or os.name == "nt":
         raise KernelError(f"there are no CPU kernels for {platform.system()} {platform.machine()}")
     compiler = find_compiler()
     version = _run([*compiler, "--version"]).splitlines()[0]
-    flags = json.dumps([_FLAGS, _LINK_FLAGS, variants])
+    flags = json.dumps([_FLAGS, _LINK_FLAGS, {isa.name: isa.options for isa in isas}])
     sources = source_hash()
     key = hashlib.sha256("\n".join([sources, *compiler, version, flags]).encode()).hexdigest()
     build = Build(f"kernels-{key[:16]}.so", sources, f"{shlex.join(compiler)}: {version}", flags)
@@ -153,7 +131,7 @@ def build_library(force: bool = False) -> Build:
     try:
         build_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=build_folder(), prefix=".build.") as folder:
-            made = _compile(compiler, variants, Path(folder))
+            made = _compile(compiler, isas, Path(folder))
             os.replace(made, build.path)
             record = Path(folder) / _RECORD
             record.write_text(json.dumps(asdict(build)), encoding="utf-8")
@@ -166,20 +144,19 @@ def build_library(force: bool = False) -> Build:
     return build
 
 
-def _compile(compiler: Sequence[str], variants: dict[str, tuple[str, ...]], folder: Path) -> Path:
+def _compile(compiler: Sequence[str], isas: Sequence[Isa], folder: Path) -> Path:
     """Compile in ``folder`` and link; gives the library."""
 
     def commands() -> Iterator[tuple[list[str], Path]]:
         for source in sorted(source_folder().glob("*.cc")):
             command = [*compiler, *_FLAGS, "-c", str(source)]
-            if source.name not in VARIANT_SOURCES:
+            if source.name not in (_INTEGERS, _FLOATS):
                 yield command, folder / f"{source.stem}.o"
                 continue
-            wanted = VARIANT_SOURCES[source.name]
-            for name, flags in variants.items():
-                if wanted is not None and name not in wanted:
-                    continue
-                yield [*command, f"-DVARIANT={name}", *flags], folder / f"{source.stem}.{name}.o"
+            for isa in isas:
+                if source.name == _INTEGERS or isa.has_floats:
+                    options = [f"-DVARIANT={isa.name}", *isa.options]
+                    yield [*command, *options], folder / f"{source.stem}.{isa.name}.o"
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         jobs = [

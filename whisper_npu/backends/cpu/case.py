@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from whisper_npu.backends.numpy.specification import Array
-from whisper_npu.model.graph import Op
+from whisper_npu.model.graph import Op, Tensor
 from whisper_npu.ops.arrays import F32, I8
+from whisper_npu.runtime.backend import Array, Bound
 
 Random = np.random.Generator
 # Half a unit in the last place of 1: the largest relative error of a rounding to float32.
 EPSILON = 2.0**-24
+# Of ops that split the heads off: (b, t, n_head, d_head)
+HEADS = ((1, 1, 1, 1), (2, 3, 2, 33), (1, 100, 6, 64), (3, 7, 3, 20))
 
 
 def _exact() -> Array | None:
     return None
 
 
+def outer_names(ops: Sequence[Op]) -> tuple[list[str], list[str]]:
+    """The tensors that a region reads, in the order of its ops, and those that it writes.
+
+    What ops before the last write stays within the region.
+    """
+    inner = {name for op in ops[:-1] for name in op.outputs}
+    reads = [name for op in ops for name in op.inputs if name not in inner]
+    return reads, list(ops[-1].outputs)
+
+
 @dataclass(frozen=True)
 class Case:
-    """An op with inputs, and outputs of the right shapes. What an op writes into is both.
+    """Ops with inputs, and outputs of the right shapes. What an op writes into is both.
 
+    Arrays stand in the order of ``outer_names``, ``inner`` has the other tensors of a region.
     ``allowed`` gives, once it has, the largest error of every element; None where outputs must be
     equal. ``rms_share`` is how much of that the root mean square of many may come to.
     """
 
     name: str
-    op: Op
+    ops: tuple[Op, ...]
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
-    scratch: Array | None = None
     allowed: Callable[[], Array | None] = field(default=_exact)
-    # The kernel, where it is not named after the kind of op.
-    kernel: str | None = None
     rms_share: float | None = None
+    inner: tuple[Tensor, ...] = ()
+
+    def bound(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Bound:
+        """The ops with these arrays in the place of its own."""
+        reads, writes = outer_names(self.ops)
+        arrays = dict(zip((*reads, *writes), (*inputs, *outputs), strict=True))
+        return Bound(self.ops, arrays, inner=self.inner)
 
 
 def integers(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I8]]:
@@ -66,3 +83,18 @@ def floats(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
     outliers = normal.copy()
     outliers.reshape(-1)[rng.integers(0, size, max(1, size // 100))] = 300
     yield "outliers", outliers
+
+
+def rows_to_round(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
+    """Rows that are hard to quantise: zeros, ties, and some with what is not finite."""
+    yield from floats(rng, shape)
+    x = rng.standard_normal(shape, np.float32)
+    x[..., 0, :] = 0
+    # Halves: ties are rounded to even.
+    x[..., -1, :] = np.arange(shape[-1]) % 127 + np.float32(0.5)
+    x[..., -1, 0] = 127
+    yield "ties", x
+    for value in (np.nan, np.inf, -np.inf, 1e-30, 1e-42, 3e38):
+        x = rng.standard_normal(shape, np.float32)
+        x[..., -1] = value
+        yield str(value), x

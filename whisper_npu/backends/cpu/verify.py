@@ -1,8 +1,8 @@
-"""Verification: every CPU kernel against the NumPy op that specifies it, on nasty inputs.
+"""Verification: every CPU kernel against the NumPy ops that specify it, on nasty inputs.
 
 Each instruction set of the processor is verified, with one thread and with several. Integers and
 what follows from them without a choice must be equal to the bit; other floats may differ from the
-specification by a bound that is part of the kernel's contract (``cases.py``).
+specification by a bound that is part of the kernel's record.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_npu import __version__
-from whisper_npu.backends.cpu.bind import BINDERS, Place
 from whisper_npu.backends.cpu.case import Case
-from whisper_npu.backends.cpu.cases import CASES
 from whisper_npu.backends.cpu.evidence import CpuEvidence, library_hash
-from whisper_npu.backends.cpu.kernels import kernel_name, load_library
-from whisper_npu.backends.cpu.library import Library, Scratch
-from whisper_npu.backends.numpy.specification import BINDERS as NUMPY
-from whisper_npu.backends.numpy.specification import Array, Bound
+from whisper_npu.backends.cpu.kernels import KERNELS
+from whisper_npu.backends.cpu.library import Library, Scratch, load_library
+from whisper_npu.backends.cpu.records import CpuKernel, Place
+from whisper_npu.backends.numpy.specification import specify
+from whisper_npu.runtime.backend import Array
+from whisper_npu.version import __version__
 
 # What memory is filled with around outputs, and outputs before a call.
 CANARY = 0xA5
@@ -66,8 +65,8 @@ def verify_library(
     try:
         for each in library.isas:
             library.choose_isa(each)
-            for kind in filter(lambda kind: library.has(kernel_name(kind), each), BINDERS):
-                evidence = _verify(library, kind, sha256)
+            for kernel in (kernel for kernel in KERNELS if library.has(kernel.name, each)):
+                evidence = _verify(library, kernel, sha256)
                 tell(evidence)
                 found.append(evidence)
     finally:
@@ -76,13 +75,13 @@ def verify_library(
     return found
 
 
-def _verify(library: Library, kind: str, sha256: str) -> CpuEvidence:
+def _verify(library: Library, kernel: CpuKernel, sha256: str) -> CpuEvidence:
     count, worst, failure = 0, 0.0, None
-    for case in CASES[kind](np.random.default_rng(0)):
+    for case in kernel.cases(np.random.default_rng(0)):
         for threads in _THREADS:
             library.threads = threads
             count += 1
-            failure, error = run_case(library, case)
+            failure, error = run_case(library, kernel, case)
             worst = max(worst, error)
             if failure is not None:
                 failure = f"{case.name}, {threads} threads: {failure}"
@@ -90,16 +89,15 @@ def _verify(library: Library, kind: str, sha256: str) -> CpuEvidence:
         if failure is not None:
             break
     return CpuEvidence(
-        library=sha256, cpu=library.cpu, isa=library.isa, kernel=kernel_name(kind),
+        library=sha256, cpu=library.cpu, isa=library.isa, kernel=kernel.name,
         cases=count, worst_error=worst, failure=failure,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         producer=f"whisper-npu {__version__}",
     )  # fmt: skip
 
 
-def run_case(library: Library, case: Case) -> tuple[str | None, float]:
+def run_case(library: Library, kernel: CpuKernel, case: Case) -> tuple[str | None, float]:
     """What went wrong, if anything, and the largest error as a share of what is allowed."""
-    kernel = case.kernel or case.op.kind
     inputs = [Guarded(array) for array in case.inputs]
     # A cache is written where it lies: an input that is an output too.
     places = [_place(array, case.inputs) for array in case.outputs]
@@ -107,12 +105,12 @@ def run_case(library: Library, case: Case) -> tuple[str | None, float]:
         Guarded(_filled(array)) if place is None else inputs[place]
         for array, place in zip(case.outputs, places, strict=True)
     ]
-    bound = Bound(case.op, _arrays(inputs), _arrays(outputs), case.scratch)
-    place = Place(library, Scratch(library.threads))
-    args = BINDERS[kernel](place, bound)
-    if args is None:
-        return "did not take arrays that lie as it wants them", 0.0
-    if library.function(kernel_name(kernel))(ctypes.addressof(args)) != 0:
+    place = Place(library, Scratch(library))
+    try:
+        args = kernel.bind(place, case.bound(_arrays(inputs), _arrays(outputs)))
+    except ValueError as error:
+        return str(error), 0.0
+    if library.function(kernel.name)(ctypes.addressof(args)) != 0:
         return "did not take its arguments", 0.0
     if not all(guarded.is_intact() for guarded in (*inputs, *outputs)):
         return "wrote outside of an output", 0.0
@@ -128,7 +126,7 @@ def run_case(library: Library, case: Case) -> tuple[str | None, float]:
         for array, place in zip(case.outputs, places, strict=True)
     )
     with np.errstate(all="ignore"):
-        NUMPY[case.op.kind](Bound(case.op, tuple(specified), expected, case.scratch))()
+        specify(case.bound(specified, expected))()
         allowed = case.allowed()
     return _compare(_arrays(outputs), expected, allowed, case.rms_share)
 

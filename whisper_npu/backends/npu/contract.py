@@ -11,8 +11,6 @@ from whisper_npu.errors import KernelError
 Role = Literal["opcode", "instructions", "size", "input", "output"]
 
 EXACT = "exact"
-# Kernels that are compiled for the processor this runs on (``whisper_npu.backends.cpu``).
-CPU_FAMILY = "cpu"
 
 _DIRECTIONS = {"instructions": "to device", "input": "to device", "output": "from device"}
 
@@ -75,10 +73,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Device:
-    """The device that the binary was made for: PCI vendor and device, and the columns it takes.
-
-    ``pci_id`` is None for the processor itself.
-    """
+    """The device that the binary was made for: PCI vendor and device, and the columns it takes."""
 
     name: str
     pci_id: str | None
@@ -98,9 +93,10 @@ class KernelContract:
     """One kernel.
 
     ``op`` is the op kind (``whisper_npu.model.kinds``) that it could serve, None if there is none.
-    ``family`` groups kernels that are judged alike. ``model`` is ``module.function`` in
-    ``whisper_npu.backends.npu.models`` (in ``whisper_npu.ops`` for a kernel of the CPU) and ``exactness``
-    "exact", within what of the model outputs are, or what is not known of it.
+    ``family`` says what a kernel needs to be launched and how it is judged
+    (``whisper_npu.backends.npu.families``). ``model`` is ``module.function`` in
+    ``whisper_npu.backends.npu.models`` and ``exactness`` "exact", within what of the model outputs
+    are, or what is not known of it.
     ``listed`` are the files of the published inventory that the entry stands for, and
     ``unnamed_files`` counts those that the inventory does not name.
     """

@@ -1,8 +1,8 @@
 """The narrow interface to a device: open, context, buffer, launch, wait.
 
-Everything above it (GEMM, verification, placement) works on any device that has it:
-``whisper_npu.backends.npu.software.SoftwareDevice``, made of the kernels' NumPy models, or a real one
-through pyxrt.
+Everything above it (families, verification, the backend) works on any device that has it:
+``whisper_npu.backends.npu.software.SoftwareDevice``, made of the kernels' NumPy models, or a real
+one through pyxrt.
 """
 
 from __future__ import annotations

@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.backends.npu.device import DeviceIdentity
-from whisper_npu.backends.npu.families.gemm import GEMM_FAMILY
-from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_stream
-from whisper_npu.backends.npu.families.packing import GemmTile
+from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.errors import KernelError, OutputError
 from whisper_npu.home import home_folder
 
 FILE_NAME = "evidence.json"
 _MAX_BYTES = 16 << 20
-_TILES = 3
 
 
 @dataclass(frozen=True)
@@ -69,18 +66,16 @@ def contract_hash(entry: Entry) -> str:
 def file_hashes(entry: Entry) -> dict[str, str]:
     """SHA-256 of xclbin and instructions as they are now; "absent" for a file that is not there.
 
-    Where instructions are generated, it is that of the stream for three tiles in each direction:
-    more jobs than are under way at once.
+    Where instructions are generated, it is that of the family's sample of them.
     """
     hashes = {}
     for what, file in entry.contract.files.items():
         path = entry.path(file)
         hashes[what] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
-    if entry.contract.family == GEMM_FAMILY and entry.contract.instructions is None:
-        tile = GemmTile(**entry.contract.tile)
-        m, k, n = (_TILES * size for size in tile)
-        stream = gemm_int8_stream(m, k, n, tile)
-        hashes["instructions"] = hashlib.sha256(stream).hexdigest()
+    if entry.contract.instructions is None:
+        stream = family_of(entry.contract).sample()
+        if stream is not None:
+            hashes["instructions"] = hashlib.sha256(stream).hexdigest()
     return hashes
 
 

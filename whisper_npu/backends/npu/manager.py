@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from whisper_npu.backends.npu.contract import CPU_FAMILY
 from whisper_npu.backends.npu.device import Device, Kernel
 from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore
-from whisper_npu.backends.npu.families.gemm import GEMM_FAMILY
+from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.registry import Entry, FileStatus, Registry, load_registry
 from whisper_npu.backends.npu.verify import verify
 from whisper_npu.errors import KernelError
@@ -58,8 +57,6 @@ class KernelManager:
     def status(self, name: str) -> KernelStatus:
         """One kernel. Raises KernelError if there is none of that name."""
         entry = self.registry[name]
-        if entry.contract.family == CPU_FAMILY:
-            return _cpu_status(entry)
         found = None if self.device is None else self.evidence.find(self.device.identity, entry)
         state = UNVERIFIED if found is None else VERIFIED if found.passed else FAILED
         return KernelStatus(entry, entry.file_status(), state, found)
@@ -78,8 +75,6 @@ class KernelManager:
         for name in names or [entry.contract.name for entry in self.registry]:
             entry = self.registry[name]
             try:
-                if entry.contract.family == CPU_FAMILY:
-                    raise KernelError("is verified by whisper-npu kernels build")
                 evidence = verify(device, entry, self._others(entry))
             except KernelError as error:
                 found[name] = error
@@ -93,22 +88,10 @@ class KernelManager:
         return [
             other
             for other in self.registry
-            if other.contract.family == GEMM_FAMILY and other.contract.name != entry.contract.name
+            if family_of(other.contract).distracts and other.contract.name != entry.contract.name
         ]
 
     def _device(self) -> Device:
         if self.device is None:
             raise KernelError("no device: open one first (whisper-npu doctor says what is missing)")
         return self.device
-
-
-def _cpu_status(entry: Entry) -> KernelStatus:
-    """Of a kernel for this processor, whose evidence is that of ``whisper_npu.backends.cpu``."""
-    from whisper_npu.backends.cpu.kernels import cpu_kernel_evidence
-
-    evidence = cpu_kernel_evidence()
-    found = None if evidence is None else evidence.get(entry.contract.name)
-    state = UNVERIFIED if found is None else VERIFIED if found.passed else FAILED
-    return KernelStatus(
-        entry, {"library": "absent" if evidence is None else "present"}, state, None
-    )

@@ -6,7 +6,7 @@ takes back every factor that the kernel leaves in its output. What is measured i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from whisper_npu.backends.npu import speech_like
 from whisper_npu.backends.npu.contract import KernelContract
-from whisper_npu.backends.npu.families.gemm import GEMM_FAMILY
-from whisper_npu.backends.npu.families.packing import GemmTile, pack_gemm_weights
 from whisper_npu.backends.npu.models import run_model
 from whisper_npu.backends.npu.models.attention import SCORE_UNITS
+from whisper_npu.backends.npu.packing import GemmTile
 from whisper_npu.errors import KernelError
 from whisper_npu.ops.activation import gelu
 from whisper_npu.ops.arrays import F32, I8, I64
@@ -93,8 +92,21 @@ def _share(x: NDArray[np.bool_]) -> float:
 # Integer products
 
 
-def judge_matmul(contract: KernelContract) -> Judgement:
-    """Tiles whose outputs are added over K on the host, against the exact sum over all of K."""
+# Weights as a kernel takes them: [n, k] -> [n / tn, k / tk, ...].
+Packer = Callable[[I8, GemmTile], I8]
+
+
+def _by_tiles(w: I8, tile: GemmTile) -> I8:  # [n, k] -> [n / tn, k / tk, tk, tn]
+    n, k = w.shape
+    tiles: I8 = w.T.reshape(k // tile.k, tile.k, n // tile.n, tile.n).transpose(2, 0, 1, 3)
+    return tiles
+
+
+def judge_matmul(contract: KernelContract, pack: Packer = _by_tiles) -> Judgement:
+    """Tiles whose outputs are added over K on the host, against the exact sum over all of K.
+
+    ``pack`` makes the weights' tiles.
+    """
     x, w = speech_like.activations(64, 256), speech_like.weights(64, 256)
     outlier = x.copy()
     outlier[:, 3] *= 50
@@ -110,7 +122,7 @@ def judge_matmul(contract: KernelContract) -> Judgement:
     }
     measures: list[Measure] = []
     for case, (values, columns) in cases.items():
-        total, saturated = _tiled_product(contract, values, columns)
+        total, saturated = _tiled_product(contract, pack, values, columns)
         exact = values.astype(np.int64) @ columns.astype(np.int64).T
         mass = np.abs(values.astype(np.int64)) @ np.abs(columns.astype(np.int64)).T
         error = np.abs(total - exact)
@@ -131,17 +143,14 @@ def judge_matmul(contract: KernelContract) -> Judgement:
 
 
 def _tiled_product(
-    contract: KernelContract, x: I8, w: I8
+    contract: KernelContract, pack: Packer, x: I8, w: I8
 ) -> tuple[I64, float]:  # [m, k], [n, k] -> [m, n]
     """Sum over K of what the kernel returns, and the share of its outputs at a bound."""
     m, k, n = _axis(contract, "m", 64), _axis(contract, "k", 256), _axis(contract, "n", 64)
     if 64 % m or 256 % k or 64 % n:
         raise KernelError(f"tiles of {m} x {k} x {n} do not divide what is measured")
     a = x.reshape(-1, m, x.shape[1] // k, k).transpose(0, 2, 1, 3)
-    if contract.family == GEMM_FAMILY:
-        b = pack_gemm_weights(w, GemmTile(m, k, n))
-    else:
-        b = w.T.reshape(w.shape[1] // k, k, -1, n).transpose(2, 0, 1, 3)
+    b = pack(w, GemmTile(m, k, n))
     rows, columns, depth = len(a), len(b), a.shape[1]
     lead = (rows, columns, depth, -1)
     pair = (
@@ -378,13 +387,3 @@ def _line_error(x: Floats, y: Floats) -> float:
     square = (x * x).sum(axis=0)
     slope = np.divide((x * y).sum(axis=0), square, out=np.zeros_like(square), where=square > 0)
     return float(np.abs(y - slope * x).max())
-
-
-JUDGES: Mapping[str, Callable[[KernelContract], Judgement]] = {
-    GEMM_FAMILY: judge_matmul,
-    "matmul": judge_matmul,
-    "gelu": judge_gelu,
-    "layer_norm": judge_layer_norm,
-    "attention": judge_attention,
-    "mel": judge_mel,
-}

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from whisper_npu.backends.npu.binaries.xclbin import Xclbin, read_xclbin
-from whisper_npu.backends.npu.contract import CPU_FAMILY, KernelContract
+from whisper_npu.backends.npu.contract import KernelContract
+from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.models import MODELS
 from whisper_npu.backends.npu.registry import Entry
-from whisper_npu.backends.npu.verdict_measures import JUDGES, Measure
+from whisper_npu.backends.npu.verdict_measures import Measure
 from whisper_npu.errors import KernelError
 
 # Phoenix and Hawk Point, the NPUs of the first generation.
@@ -43,28 +44,25 @@ class Verdict:
 def judge(entry: Entry) -> Verdict:
     """The verdict on one kernel. The same contract and files always give the same one."""
     contract = entry.contract
-    if contract.family == CPU_FAMILY:
-        # The op itself is its model: whether it keeps to that, only verification says.
-        return Verdict(contract.name, contract.op, True, (), ())
     reasons = [*_misfits(contract), *_file_misfits(entry)]
     measures: tuple[Measure, ...] = ()
-    judge_family = JUDGES.get(contract.family)
     if contract.model not in MODELS:
         detail = contract.exactness.removeprefix("unknown detail: ")
         reasons.append(f"there is no model of what it computes; not known: {detail}")
     elif contract.op is None:
         reasons.append("serves no op of Whisper")
-    elif judge_family is None:
-        reasons.append(f"there are no measures for the family {contract.family}")
     else:
         try:
-            judgement = judge_family(contract)
+            judgement = family_of(contract).judge()
         except KernelError as error:
             reasons.append(str(error))
         else:
-            measures = judgement.measures
-            if not all(measure.passed for measure in measures):
-                reasons.append(judgement.summary)
+            if judgement is None:
+                reasons.append(f"there are no measures for the family {contract.family}")
+            else:
+                measures = judgement.measures
+                if not all(measure.passed for measure in measures):
+                    reasons.append(judgement.summary)
     return Verdict(contract.name, contract.op, not reasons, tuple(reasons), measures)
 
 

@@ -1,21 +1,41 @@
-"""Binders of faster ways to compute some ops on NumPy, for the shapes they are good at.
+"""Faster ways to compute some ops on NumPy, for the shapes that they are good at, as a backend.
 
-Each computes what the function of ``ops`` specifies, but for rounding. A binder gives None for a
-shape that the specification handles as well.
+Each computes what the function of ``ops`` specifies, but for rounding. For a shape that the
+specification handles as well there is none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from whisper_npu.backends.numpy.fast_attention import WindowAttention
-from whisper_npu.backends.numpy.specification import Array, Bound, Step
+from whisper_npu.backends.numpy.rates import HostRates, numpy_seconds
+from whisper_npu.backends.numpy.specification import (
+    IN_PLACE,
+    forms_of,
+    heads_of,
+    scratch_shape,
+    stride_of,
+)
+from whisper_npu.model.graph import Graph, Op
 from whisper_npu.ops import activation, attention, linear
 from whisper_npu.ops.arrays import F32
+from whisper_npu.runtime.backend import (
+    NUMPY,
+    Array,
+    Backend,
+    Bound,
+    Form,
+    Offer,
+    Refusal,
+    Step,
+    name_of,
+)
 from whisper_npu.runtime.workers import Workers, scratch, spans, workers
 
 # From so many rows on a product, or any other op on rows, is shared out to threads.
@@ -47,86 +67,89 @@ _ODDS = tuple(
 )
 
 
-def fast_step(bound: Bound, step: Step) -> Step:
-    """The fastest way on NumPy to run an op: ``step``, its specification, if there is no other."""
-    binder = FAST.get(bound.op.kind)
-    fast = None if binder is None else binder(bound, workers())
-    return step if fast is None else fast
-
-
 def _rows(x: Array) -> F32:  # [..., d] -> [rows, d]
     return x.reshape(-1, x.shape[-1])
 
 
-def _shared(team: Workers, rows: int, task: Callable[[slice], object], parts: int = 1) -> Step:
-    """A step that runs ``task`` on slices of ``rows``, ``parts`` for each thread."""
-    slices = spans(rows, team.threads * parts)
-    return lambda: team.run(lambda piece: task(slices[piece]), len(slices))
+class Shared:
+    """A step that runs ``func`` on slices of ``rows``, ``parts`` for each thread."""
+
+    def __init__(
+        self, team: Workers, rows: int, func: Callable[[slice], object], parts: int = 1
+    ) -> None:
+        self.func = func
+        self._team, self._slices = team, spans(rows, team.threads * parts)
+
+    def __call__(self) -> None:
+        self._team.run(self._piece, len(self._slices))
+
+    def _piece(self, piece: int) -> None:
+        self.func(self._slices[piece])
 
 
-def _linear(b: Bound, team: Workers) -> Step | None:
+def linear_part(x: F32, w: F32, bias: F32 | None, out: F32, part: slice) -> None:
+    # [m, k], [n, k], [n] -> [m, n]
+    """Some rows of a product."""
+    linear.linear(x[part], w, bias, out[part])
+
+
+def linear_by_rows(
+    parts: Sequence[tuple[F32, F32]], single: F32, bias: F32 | None, out: F32
+) -> None:  # [[k, n'], [m, 1, n']]..., [m, 1, k], [n] -> [m, n]
+    """A product of few rows; ``parts`` are columns with their place in ``out``."""
+    # As a batch of products of one row NumPy hands them to BLAS one by one.
+    for columns, target in parts:
+        np.matmul(single, columns, out=target)
+    if bias is not None:
+        np.add(out, bias, out=out)
+
+
+def _linear(b: Bound, team: Workers) -> Step:
     x, w, *rest = b.inputs
     bias = rest[0] if rest else None
     x, out = _rows(x), _rows(b.outputs[0])
-    if len(x) >= MANY_ROWS and team.threads > 1:
-        return _shared(team, len(x), lambda part: linear.linear(x[part], w, bias, out[part]))
-    if 1 < len(x) <= FEW_ROWS:
-        return _few_rows(x, w, bias, out)
-    return None
-
-
-def _few_rows(x: F32, w: F32, bias: F32 | None, out: F32) -> Step:
-    # As a batch of products of one row NumPy hands them to BLAS one by one.
-    single, result = x[:, None], out[:, None]
+    if len(x) >= MANY_ROWS:
+        return Shared(team, len(x), partial(linear_part, x, w, bias, out))
+    result = out[:, None]
     # Only where columns lie side by side is a slice of them read at full speed.
     size = _COLUMNS if w.T.flags.c_contiguous else len(w)
     parts = [
         (w[start : start + size].T, result[..., start : start + size])
         for start in range(0, len(w), size)
     ]
-
-    def step() -> None:
-        for columns, target in parts:
-            np.matmul(single, columns, out=target)
-        if bias is not None:
-            np.add(out, bias, out=out)
-
-    return step
+    return partial(linear_by_rows, parts, x[:, None], bias, out)
 
 
-def _conv1d(b: Bound, team: Workers) -> Step | None:
-    x, w, bias = b.inputs
-    (out,), columns = b.outputs, b.scratch
-    stride = b.op.attr("stride")
-    assert isinstance(stride, int)
-    assert columns is not None
-    if len(columns) < MANY_ROWS or team.threads == 1:
-        return None
+def conv1d_parts(
+    x: F32, w: F32, bias: F32, out: F32, stride: int, columns: F32, team: Workers
+) -> None:  # [b, t, c], [n, 3 c], [n] -> [b, t / stride, n]
+    """A convolution whose product is shared out by rows."""
     slices = spans(len(columns), team.threads)
 
     def product(target: F32, piece: int) -> None:
-        part = slices[piece]
-        linear.linear(columns[part], w, bias, target[part])
+        linear_part(columns, w, bias, target, slices[piece])
 
-    def step() -> None:
-        for source, target in zip(x, out, strict=True):
-            linear.im2col(source, stride, columns)
-            team.run(partial(product, target), len(slices))
-
-    return step
+    for source, target in zip(x, out, strict=True):
+        linear.im2col(source, stride, columns)
+        team.run(partial(product, target), len(slices))
 
 
-def _gelu(b: Bound, team: Workers) -> Step | None:
+def _conv1d(b: Bound, team: Workers) -> Step:
+    (x, w, bias), (out,) = b.inputs, b.outputs
+    assert b.scratch is not None
+    return partial(conv1d_parts, x, w, bias, out, stride_of(b.op), b.scratch, team)
+
+
+def gelu_blocks(x: F32, out: F32, part: slice) -> None:  # [n], [n], which may be x
+    """GELU of some elements, block by block."""
+    for start in range(part.start, part.stop, _BLOCK):
+        block = slice(start, min(start + _BLOCK, part.stop))
+        _gelu_block(x[block], out[block])
+
+
+def _gelu(b: Bound, team: Workers) -> Step:
     x, out = b.inputs[0].reshape(-1), b.outputs[0].reshape(-1)
-    if x.size <= _BLOCK:
-        return None
-
-    def blocks(part: slice) -> None:
-        for start in range(part.start, part.stop, _BLOCK):
-            block = slice(start, min(start + _BLOCK, part.stop))
-            _gelu_block(x[block], out[block])
-
-    return _shared(team, x.size, blocks)
+    return Shared(team, x.size, partial(gelu_blocks, x, out))
 
 
 def _gelu_block(x: F32, out: F32) -> None:  # [n], [n], which may be x
@@ -145,82 +168,165 @@ def _gelu_block(x: F32, out: F32) -> None:  # [n], [n], which may be x
         np.divide(x, power, out=out)
 
 
-def _layer_norm(b: Bound, team: Workers) -> Step | None:
+def layer_norm_rows(x: F32, gain: F32, bias: F32, average: F32, out: F32) -> None:
+    # [m, d], [d], [d], [d] -> [m, d]
+    """A layer norm of few rows; ``average`` holds 1 / d."""
+    # Products are the fastest sums of rows.
+    mean = np.matmul(x, average)
+    np.subtract(x, mean[:, None], out=out)
+    deviation = np.einsum("ij,ij->i", out, out)
+    deviation *= np.float32(1 / len(average))
+    deviation += linear.LAYER_NORM_EPS
+    np.sqrt(deviation, out=deviation)
+    np.divide(out, deviation[:, None], out=out)
+    np.multiply(out, gain, out=out)
+    np.add(out, bias, out=out)
+
+
+def _layer_norm(b: Bound, team: Workers) -> Step:
     x, gain, bias = b.inputs
-    x, out = _rows(x), _rows(b.outputs[0])
-    d = x.shape[1]
-    if len(x) > FEW_ROWS:
-        return None
-    average = np.full(d, 1 / d, np.float32)
-
-    def step() -> None:
-        # Products are the fastest sums of rows.
-        mean = np.matmul(x, average)
-        np.subtract(x, mean[:, None], out=out)
-        deviation = np.einsum("ij,ij->i", out, out)
-        deviation *= np.float32(1 / d)
-        deviation += linear.LAYER_NORM_EPS
-        np.sqrt(deviation, out=deviation)
-        np.divide(out, deviation[:, None], out=out)
-        np.multiply(out, gain, out=out)
-        np.add(out, bias, out=out)
-
-    return step
+    average = np.full(x.shape[-1], 1 / x.shape[-1], np.float32)
+    return partial(layer_norm_rows, _rows(x), gain, bias, average, _rows(b.outputs[0]))
 
 
-def _attention(b: Bound, team: Workers) -> Step | None:
-    n_head = b.op.attr("n_head")
-    assert isinstance(n_head, int)
-    q, k, v = b.inputs
-    return WindowAttention(q, k, v, n_head, b.outputs[0], team)
+def _attention(b: Bound, team: Workers) -> Step:
+    (q, k, v), (out,) = b.inputs, b.outputs
+    return WindowAttention(q, k, v, heads_of(b.op), out, team)
+
+
+def embed_rows(tokens: Array, table: F32, positions: F32, position: Array, out: F32) -> None:
+    # [b, n], [v, d], [ctx, d], [] -> [b, n, d]
+    """The look-up of ``linear.embed`` in a table of any order."""
+    # Not ``take``, which copies a table that lies column by column before it looks anything up.
+    first = int(position)
+    np.add(table[tokens], positions[first : first + tokens.shape[1]], out=out)
 
 
 def _embed(b: Bound, team: Workers) -> Step:
-    tokens, table, positions, position = b.inputs
-    (out,) = b.outputs
-    n = tokens.shape[1]
-
-    def step() -> None:
-        # Not ``take``, which copies a table that lies column by column before it looks anything up.
-        np.add(table[tokens], positions[int(position) : int(position) + n], out=out)
-
-    return step
+    return partial(embed_rows, *b.inputs, *b.outputs)
 
 
-def _cross_attention(b: Bound, team: Workers) -> Step | None:
+def cross_attention_by_query(
+    queries: F32,
+    keys: F32,
+    values: F32,
+    scales: Sequence[F32],
+    scale: np.float32,
+    scores: F32,
+    result: F32,
+) -> None:  # [a, h, r, dh], [a, h, 1, dh, t], [a, h, t, dh], two [a, h, t] -> [a, h, r, dh]
+    """Attention to the audio, one query at a time, as products with weights are."""
+    np.matmul((queries * scale)[..., None, :], keys, out=scores)
+    if scales:
+        scores[..., 0, :] *= scales[0][:, :, None]
+    total = activation.softmax_rows(scores[..., 0, :])
+    if scales:
+        scores[..., 0, :] *= scales[1][:, :, None]
+    np.divide(np.matmul(scores[..., 0, :], values), total, out=result)
+
+
+def _cross_attention(b: Bound, team: Workers) -> Step:
     q, k, v, *scales = b.inputs
-    (out, *kept), n_head = b.outputs, k.shape[1]
+    (out,), n_head = b.outputs, k.shape[1]
+    assert b.scratch is not None
     rows = q.shape[0] * q.shape[1] // len(k)
-    if kept or not 1 < rows <= FEW_ROWS or b.scratch is None or k.dtype != np.float32:
-        return None
     shape = (len(k), n_head, rows)
     grouped, merged = (x.reshape(len(k), rows, x.shape[-1]) for x in (q, out))
     queries = attention.split_heads(grouped, n_head)
     result = attention.split_heads(merged, n_head)
     scores = b.scratch.reshape(-1)[: math.prod(shape) * k.shape[2]].reshape(*shape, 1, -1)
     scale = np.float32(k.shape[3] ** -0.5)
-    # One query at a time, as products with weights are.
-    keys, values = k.transpose(0, 1, 3, 2)[:, :, None], v
-
-    def step() -> None:
-        np.matmul((queries * scale)[..., None, :], keys, out=scores)
-        if scales:
-            scores[..., 0, :] *= scales[0][:, :, None]
-        total = activation.softmax_rows(scores[..., 0, :])
-        if scales:
-            scores[..., 0, :] *= scales[1][:, :, None]
-        np.divide(np.matmul(scores[..., 0, :], values), total, out=result)
-
-    return step
+    keys = k.transpose(0, 1, 3, 2)[:, :, None]
+    return partial(cross_attention_by_query, queries, keys, v, scales, scale, scores, result)
 
 
-FAST: Mapping[str, Callable[[Bound, Workers], Step | None]] = {
-    "linear": _linear,
-    "conv1d": _conv1d,
-    "gelu": _gelu,
-    "layer_norm": _layer_norm,
-    "attention": _attention,
-    "embed": _embed,
-    "cross_attention": _cross_attention,
-    "cross_attention_int8": _cross_attention,
+def _rows_of(graph: Graph, op: Op) -> int:
+    """Rows of the first input."""
+    return math.prod(graph[op.inputs[0]].shape[:-1])
+
+
+def _pays_linear(graph: Graph, op: Op, team: Workers) -> bool:
+    rows = _rows_of(graph, op)
+    return (rows >= MANY_ROWS and team.threads > 1) or 1 < rows <= FEW_ROWS
+
+
+def _pays_conv1d(graph: Graph, op: Op, team: Workers) -> bool:
+    return graph[op.outputs[0]].shape[1] >= MANY_ROWS and team.threads > 1
+
+
+def _pays_gelu(graph: Graph, op: Op, team: Workers) -> bool:
+    return graph[op.inputs[0]].size > _BLOCK
+
+
+def _pays_layer_norm(graph: Graph, op: Op, team: Workers) -> bool:
+    return _rows_of(graph, op) <= FEW_ROWS
+
+
+def _pays_always(graph: Graph, op: Op, team: Workers) -> bool:
+    return True
+
+
+def _pays_cross_attention(graph: Graph, op: Op, team: Workers) -> bool:
+    rows = _rows_of(graph, op) // graph[op.inputs[1]].shape[0]
+    return not op.attr("heads") and 1 < rows <= FEW_ROWS
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A faster way: where it pays, what binds it, and the function that it calls."""
+
+    pays: Callable[[Graph, Op, Workers], bool]
+    bind: Callable[[Bound, Workers], Step]
+    function: Callable[[Graph, Op], object]
+
+
+def _linear_function(graph: Graph, op: Op) -> object:
+    return linear_part if _rows_of(graph, op) >= MANY_ROWS else linear_by_rows
+
+
+FAST: Mapping[str, _Way] = {
+    "linear": _Way(_pays_linear, _linear, _linear_function),
+    "conv1d": _Way(_pays_conv1d, _conv1d, lambda graph, op: conv1d_parts),
+    "gelu": _Way(_pays_gelu, _gelu, lambda graph, op: gelu_blocks),
+    "layer_norm": _Way(_pays_layer_norm, _layer_norm, lambda graph, op: layer_norm_rows),
+    "attention": _Way(_pays_always, _attention, lambda graph, op: WindowAttention),
+    "embed": _Way(_pays_always, _embed, lambda graph, op: embed_rows),
+    "cross_attention": _Way(
+        _pays_cross_attention, _cross_attention, lambda graph, op: cross_attention_by_query
+    ),
+    "cross_attention_int8": _Way(
+        _pays_cross_attention, _cross_attention, lambda graph, op: cross_attention_by_query
+    ),
 }
+
+
+class FastNumPy(Backend):
+    """The faster ways. ``host`` gives predicted times: those of the specification."""
+
+    name = "fast NumPy"
+
+    def __init__(self, host: HostRates | None = None) -> None:
+        self._host = host
+
+    def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+        op, team = graph.ops[index], workers()
+        way = FAST.get(op.kind)
+        if way is None:
+            return Refusal(self.name, f"no faster way for {op.kind}")
+        if not way.pays(graph, op, team):
+            return Refusal(self.name, "no faster way for this shape")
+        forms = forms_of(graph, op)
+        if op.kind == "cross_attention_int8":
+            # BLAS multiplies the integers only as floats.
+            forms = {name: (Form("float32"),) for name in forms}
+        return Offer(
+            backend=self.name,
+            kernel=NUMPY,
+            function=name_of(way.function(graph, op)),
+            ops=(op,),
+            bind=lambda bound: way.bind(bound, team),
+            forms=forms,
+            scratch=scratch_shape(op, graph),
+            in_place=op.kind in IN_PLACE,
+            seconds=None if self._host is None else numpy_seconds(graph, op, self._host),
+        )

@@ -1,211 +1,258 @@
-"""Binding ops to the NumPy functions that specify them.
+"""NumPy's specification of every op as a backend: what runs where nothing else does.
 
-A binder gets an op and its arrays once and returns a function of no arguments that computes the
-op in place. Nothing is looked up or allocated in large when that function runs.
+Each kind has a function that calls the one of ``whisper_npu.ops`` with arrays as a plan has them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from whisper_npu.backends.numpy.rates import HostRates, numpy_seconds
 from whisper_npu.model.graph import Graph, Op
+from whisper_npu.model.weights import TOKEN_EMBEDDING
 from whisper_npu.ops import activation, attention, choice, linear, mel, quant
+from whisper_npu.ops.arrays import F32, I8
+from whisper_npu.runtime.backend import (
+    NUMPY,
+    Array,
+    Backend,
+    Bound,
+    Form,
+    Offer,
+    Refusal,
+    Shape,
+    Step,
+    name_of,
+)
 
-Step = Callable[[], Any]
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Bound:
-    """An op with its arrays; ``scratch`` is there for the kinds listed in ``SCRATCH``."""
-
-    op: Op
-    inputs: tuple[Array, ...]
-    outputs: tuple[Array, ...]
-    scratch: Array | None
-
-
-def _stft_power(b: Bound) -> Step:
-    return lambda: mel.stft_power(b.inputs[0], b.outputs[0])
-
-
-def _mel_log10(b: Bound) -> Step:
-    power, filters = b.inputs
-    return lambda: mel.mel_log10(power, filters, b.outputs[0])
+# Ops whose output may be written over the first input.
+IN_PLACE = ("gelu", "add")
 
 
-def _transpose(b: Bound) -> Step:
-    source = b.inputs[0].transpose(0, 2, 1)
-    return lambda: np.copyto(b.outputs[0], source)
+def transpose(x: F32, out: F32) -> None:  # [b, c, t] -> [b, t, c]
+    """Time before channels."""
+    np.copyto(out, x.transpose(0, 2, 1))
 
 
-def _conv1d(b: Bound) -> Step:
-    x, w, bias = b.inputs
-    (out,) = b.outputs
-    stride = b.op.attr("stride")
+def conv1d(x: F32, w: F32, bias: F32, out: F32, stride: int, columns: F32 | None) -> None:
+    # [b, t, c], [n, 3 c], [n] -> [b, t / stride, n]
+    """``linear.conv1d`` of each window."""
+    for source, target in zip(x, out, strict=True):
+        linear.conv1d(source, w, bias, stride, target, columns)
+
+
+def add(x: F32, y: F32, out: F32) -> None:  # [..., n], [n] or [..., n] -> [..., n]
+    """The sum."""
+    np.add(x, y, out=out)
+
+
+def product(x: F32, w: F32, bias: F32 | None, out: F32) -> None:
+    # [..., k], [n, k], [n] -> [..., n]
+    """``linear.linear`` of all rows together, so that a batch is one product."""
+    linear.linear(as_rows(x), w, bias, as_rows(out))
+
+
+def im2col(x: F32, out: F32, stride: int) -> None:  # [b, t, c] -> [b, t / stride, 3 c]
+    """``linear.im2col`` of each window."""
+    for source, target in zip(x, out, strict=True):
+        linear.im2col(source, stride, target)
+
+
+def linear_int8(
+    x: I8, x_scale: F32, w: Array, w_scale: F32, bias: F32 | None, out: F32, scratch: F32 | None
+) -> None:  # [..., k], [...], [n, k], [n], [n] -> [..., n]
+    """``quant.linear_int8`` of all rows together; integers of weights are widened for BLAS."""
+    wide = w.astype(np.float32, copy=False)
+    quant.linear_int8(as_rows(x), x_scale.reshape(-1), wide, w_scale, bias, as_rows(out), scratch)
+
+
+def split_heads(x: F32, out: F32) -> None:  # [b, t, h * dh] -> [b, h, t, dh]
+    """A copy with the heads split off."""
+    np.copyto(out, attention.split_heads(x, out.shape[1]))
+
+
+def embed(tokens: Array, table: F32, positions: F32, position: Array, out: F32) -> None:
+    # [b, n], [v, d], [ctx, d], [] -> [b, n, d]
+    """``linear.embed`` at a position that an array holds."""
+    linear.embed(tokens, table, positions, int(position), out)
+
+
+def embed_int8(
+    tokens: Array, table: Array, scale: F32, positions: F32, position: Array, out: F32
+) -> None:  # [b, n], [v, d], [v], [ctx, d], [] -> [b, n, d]
+    """``quant.embed_int8`` at a position that an array holds."""
+    quant.embed_int8(tokens, table, scale, positions, int(position), out)
+
+
+def store_cache(x: F32, cache: F32, position: Array) -> None:  # [b, n, h * dh], [b, h, ctx, dh], []
+    """``attention.store_cache`` at a position that an array holds."""
+    attention.store_cache(x, cache, int(position))
+
+
+def cached_attention(
+    q: F32, k: F32, v: F32, position: Array, out: F32, scratch: F32 | None
+) -> None:  # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh], [] -> [b, n, h * dh]
+    """``attention.cached_attention`` at a position that an array holds."""
+    attention.cached_attention(q, k, v, int(position), out, scratch)
+
+
+def cross_attention_int8(
+    q: F32,
+    k: Array,
+    v: Array,
+    k_scale: F32,
+    v_scale: F32,
+    out: F32,
+    scratch: F32 | None,
+    heads: tuple[int, ...],
+    kept: F32 | None,
+) -> None:  # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, t], ... -> [a * g, n, h * dh]
+    """``attention.cross_attention_int8``; integers are widened as they lie, so that BLAS adds up as
+    it does where they are held as floats."""
+    keys, values = (x.astype(np.float32, copy=False) for x in (k, v))
+    attention.cross_attention_int8(q, keys, values, k_scale, v_scale, out, scratch, heads, kept)
+
+
+def select_rows(x: F32, rows: Array, out: F32) -> None:  # [b, n, d], [r] -> [b, r, d]
+    """Some positions of each sequence."""
+    np.take(x, rows, axis=1, out=out, mode="clip")
+
+
+def as_rows(x: Array) -> Array:  # [..., d] -> [rows, d]
+    """A view with one axis of rows."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def stride_of(op: Op) -> int:
+    """The attribute ``stride``."""
+    stride = op.attr("stride")
     assert isinstance(stride, int)
-
-    def step() -> None:
-        for source, target in zip(x, out, strict=True):
-            linear.conv1d(source, w, bias, stride, target, b.scratch)
-
-    return step
+    return stride
 
 
-def _gelu(b: Bound) -> Step:
-    return lambda: activation.gelu(b.inputs[0], b.outputs[0])
-
-
-def _add(b: Bound) -> Step:
-    x, y = b.inputs
-    return lambda: np.add(x, y, out=b.outputs[0])
-
-
-def _layer_norm(b: Bound) -> Step:
-    x, gain, bias = b.inputs
-    return lambda: linear.layer_norm(x, gain, bias, b.outputs[0])
-
-
-def _linear(b: Bound) -> Step:
-    x, w, *rest = b.inputs
-    bias = rest[0] if rest else None
-    # Two dimensions, so that a batch is one product and not one for each of its members.
-    x, out = x.reshape(-1, x.shape[-1]), b.outputs[0].reshape(-1, w.shape[0])
-    return lambda: linear.linear(x, w, bias, out)
-
-
-def _im2col(b: Bound) -> Step:
-    stride = b.op.attr("stride")
-    assert isinstance(stride, int)
-
-    def step() -> None:
-        for source, target in zip(b.inputs[0], b.outputs[0], strict=True):
-            linear.im2col(source, stride, target)
-
-    return step
-
-
-def _quantize_rows(b: Bound) -> Step:
-    return lambda: quant.quantize_rows(b.inputs[0], *b.outputs)
-
-
-def _linear_int8(b: Bound) -> Step:
-    x, x_scale, w, w_scale, *rest = b.inputs
-    bias = rest[0] if rest else None
-    x, out = x.reshape(-1, x.shape[-1]), b.outputs[0].reshape(-1, w.shape[0])
-    x_scale = x_scale.reshape(-1)
-    return lambda: quant.linear_int8(x, x_scale, w, w_scale, bias, out, b.scratch)
-
-
-def _attention(b: Bound) -> Step:
-    n_head = b.op.attr("n_head")
+def heads_of(op: Op) -> int:
+    """The attribute ``n_head``."""
+    n_head = op.attr("n_head")
     assert isinstance(n_head, int)
-    q, k, v = b.inputs
-    return lambda: attention.attention(q, k, v, n_head, b.outputs[0], b.scratch)
+    return n_head
 
 
-def _split_heads(b: Bound) -> Step:
-    n_head = b.op.attr("n_head")
-    assert isinstance(n_head, int)
-    source = attention.split_heads(b.inputs[0], n_head)
-    return lambda: np.copyto(b.outputs[0], source)
-
-
-def _quantize_heads(b: Bound) -> Step:
-    return lambda: attention.quantize_heads(b.inputs[0], *b.outputs)
-
-
-def _embed(b: Bound) -> Step:
-    tokens, table, positions, position = b.inputs
-    return lambda: linear.embed(tokens, table, positions, int(position), b.outputs[0])
-
-
-def _embed_int8(b: Bound) -> Step:
-    tokens, table, scale, positions, position = b.inputs
-    return lambda: quant.embed_int8(tokens, table, scale, positions, int(position), b.outputs[0])
-
-
-def _store_cache(b: Bound) -> Step:
-    x, cache, position = b.inputs
-    return lambda: attention.store_cache(x, cache, int(position))
-
-
-def _cached_attention(b: Bound) -> Step:
-    q, k, v, position = b.inputs
-    return lambda: attention.cached_attention(q, k, v, int(position), b.outputs[0], b.scratch)
-
-
-def _cross_attention(b: Bound) -> Step:
-    q, k, v = b.inputs
-    heads = b.op.attr("heads")
+def _kept_heads(op: Op) -> tuple[int, ...]:
+    heads = op.attr("heads")
     assert isinstance(heads, tuple)
-    kept = b.outputs[1] if heads else None
-    return lambda: attention.cross_attention(q, k, v, b.outputs[0], b.scratch, heads, kept)
+    return heads
 
 
-def _cross_attention_int8(b: Bound) -> Step:
-    q, k, v, k_scale, v_scale = b.inputs
-    heads = b.op.attr("heads")
-    assert isinstance(heads, tuple)
-    out, kept = b.outputs[0], b.outputs[1] if heads else None
-
-    def step() -> None:
-        # Widened as they lie, so that BLAS adds up as it does where they are held as floats.
-        keys, values = (x.astype(np.float32, copy=False) for x in (k, v))
-        attention.cross_attention_int8(
-            q, keys, values, k_scale, v_scale, out, b.scratch, heads, kept
-        )
-
-    return step
+def _plain(b: Bound) -> tuple[Any, ...]:
+    return (*b.inputs, *b.outputs)
 
 
-def _select_rows(b: Bound) -> Step:
-    x, rows = b.inputs
-    return lambda: np.take(x, rows, axis=1, out=b.outputs[0], mode="clip")
+def _with_bias(b: Bound, count: int) -> tuple[Any, ...]:
+    """The inputs, of which the bias behind the first ``count`` may be missing, and the outputs."""
+    bias = b.inputs[count] if len(b.inputs) > count else None
+    return (*b.inputs[:count], bias, *b.outputs)
 
 
-def _top_logprobs(b: Bound) -> Step:
-    return lambda: choice.top_logprobs(b.inputs[0], *b.outputs)
+def _over_audio(b: Bound) -> tuple[Any, ...]:
+    heads = _kept_heads(b.op)
+    return (*b.inputs, b.outputs[0], b.scratch, heads, b.outputs[1] if heads else None)
 
 
-BINDERS: Mapping[str, Callable[[Bound], Step]] = {
-    "stft_power": _stft_power,
-    "mel_log10": _mel_log10,
-    "transpose": _transpose,
-    "conv1d": _conv1d,
-    "gelu": _gelu,
-    "add": _add,
-    "layer_norm": _layer_norm,
-    "linear": _linear,
-    "im2col": _im2col,
-    "quantize_rows": _quantize_rows,
-    "linear_int8": _linear_int8,
-    "attention": _attention,
-    "split_heads": _split_heads,
-    "quantize_heads": _quantize_heads,
-    "embed": _embed,
-    "embed_int8": _embed_int8,
-    "store_cache": _store_cache,
-    "cached_attention": _cached_attention,
-    "cross_attention": _cross_attention,
-    "cross_attention_int8": _cross_attention_int8,
-    "select_rows": _select_rows,
-    "top_logprobs": _top_logprobs,
+# The function of each kind, and what it is called with.
+FUNCTIONS: Mapping[str, tuple[Callable[..., Any], Callable[[Bound], tuple[Any, ...]]]] = {
+    "stft_power": (mel.stft_power, _plain),
+    "mel_log10": (mel.mel_log10, _plain),
+    "transpose": (transpose, _plain),
+    "conv1d": (conv1d, lambda b: (*_plain(b), stride_of(b.op), b.scratch)),
+    "gelu": (activation.gelu, _plain),
+    "add": (add, _plain),
+    "layer_norm": (linear.layer_norm, _plain),
+    "linear": (product, lambda b: _with_bias(b, 2)),
+    "im2col": (im2col, lambda b: (*_plain(b), stride_of(b.op))),
+    "quantize_rows": (quant.quantize_rows, _plain),
+    "linear_int8": (linear_int8, lambda b: (*_with_bias(b, 4), b.scratch)),
+    "attention": (
+        attention.attention,
+        lambda b: (*b.inputs, heads_of(b.op), *b.outputs, b.scratch),
+    ),
+    "split_heads": (split_heads, _plain),
+    "quantize_heads": (attention.quantize_heads, _plain),
+    "embed": (embed, _plain),
+    "embed_int8": (embed_int8, _plain),
+    "store_cache": (store_cache, lambda b: b.inputs),
+    "cached_attention": (cached_attention, lambda b: (*_plain(b), b.scratch)),
+    "cross_attention": (attention.cross_attention, _over_audio),
+    "cross_attention_int8": (cross_attention_int8, _over_audio),
+    "select_rows": (select_rows, _plain),
+    "top_logprobs": (choice.top_logprobs, _plain),
 }
 
 
-def scratch_shape(op: Op, graph: Graph) -> tuple[int, ...] | None:
-    """Shape of the float32 scratch that the NumPy function of this op works in, if any."""
+def specify(bound: Bound) -> Step:
+    """The step that computes a region, of one op or several, by the functions that specify them.
+
+    Inner tensors of a region are allocated when it runs: that is rare.
+    """
+    if len(bound.ops) == 1:
+        function, arguments = FUNCTIONS[bound.op.kind]
+        return partial(function, *arguments(bound))
+    return partial(specify_region, bound)
+
+
+def specify_region(bound: Bound) -> None:
+    """Compute the ops of a region one after the other."""
+    inner = {tensor.name: np.empty(tensor.shape, tensor.dtype) for tensor in bound.inner}
+    arrays = {**bound.arrays, **inner}
+    for op in bound.ops:
+        specify(Bound((op,), arrays))()
+
+
+def is_wide(name: str, shape: Shape) -> bool:
+    """Whether this is a matrix of the decoder, [n, k], with more outputs than inputs.
+
+    OpenBLAS multiplies one row with such a weight at the speed of memory if its columns are in one
+    piece, and at half of it if its rows are.
+    """
+    decoder = name.startswith("model.decoder.")
+    return decoder and name.endswith((".fc1.weight", TOKEN_EMBEDDING)) and shape[0] > shape[1]
+
+
+def product_form(graph: Graph, weight: str) -> Form:
+    """The form in which BLAS multiplies a weight fastest: floats, also where they are integers."""
+    return Form("float32", "F" if is_wide(weight, graph[weight].shape) else "C")
+
+
+def forms_of(graph: Graph, op: Op) -> dict[str, tuple[Form, ...]]:
+    """The forms of weights and states that an op takes on NumPy, best first."""
+    floats, integers = Form("float32"), Form("int8")
+    if op.kind == "linear":
+        return {op.inputs[1]: (product_form(graph, op.inputs[1]),)}
+    if op.kind == "linear_int8":
+        return {op.inputs[2]: (product_form(graph, op.inputs[2]), integers)}
+    if op.kind == "embed":
+        table = op.inputs[1]
+        return {table: (product_form(graph, table), floats)}
+    if op.kind == "embed_int8":
+        table = op.inputs[1]
+        return {table: (product_form(graph, table), floats, integers)}
+    if op.kind == "quantize_heads":
+        return {op.outputs[0]: (floats, integers)}
+    if op.kind == "cross_attention_int8":
+        return dict.fromkeys(op.inputs[1:3], (floats, integers))
+    return {}
+
+
+def scratch_shape(op: Op, graph: Graph) -> Shape | None:
+    """Shape of the float32 scratch that the function of an op works in, if any."""
     shapes = [graph[name].shape for name in op.inputs]
     if op.kind == "conv1d":
         _, steps, _ = graph[op.outputs[0]].shape
-        return (steps, 3 * shapes[1][1])
+        return (steps, shapes[1][1])
     if op.kind == "linear_int8":
         *rows, k = shapes[0]
         return (quant.scratch_size(math.prod(rows), k, shapes[2][0]),)
@@ -217,3 +264,26 @@ def scratch_shape(op: Op, graph: Graph) -> tuple[int, ...] | None:
         _, h, t, _ = shapes[1]
         return (b * h * n * t,)
     return None
+
+
+class Specification(Backend):
+    """The specification: it refuses nothing. ``host`` gives predicted times."""
+
+    name = "specification"
+
+    def __init__(self, host: HostRates | None = None) -> None:
+        self._host = host
+
+    def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+        op = graph.ops[index]
+        return Offer(
+            backend=self.name,
+            kernel=NUMPY,
+            function=name_of(FUNCTIONS[op.kind][0]),
+            ops=(op,),
+            bind=specify,
+            forms=forms_of(graph, op),
+            scratch=scratch_shape(op, graph),
+            in_place=op.kind in IN_PLACE,
+            seconds=None if self._host is None else numpy_seconds(graph, op, self._host),
+        )

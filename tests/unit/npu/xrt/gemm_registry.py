@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.backends.npu.device import Buffer, Kernel, Program
-from whisper_npu.backends.npu.families.packing import GemmTile, pack_gemm_weights
+from whisper_npu.backends.npu.packing import GemmTile, pack_gemm_weights
 from whisper_npu.backends.npu.registry import Registry, read_folder
 
 NAME = "gemm_int8_64x64x64"

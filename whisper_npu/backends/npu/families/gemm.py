@@ -1,25 +1,58 @@
-"""Quantised products on a GEMM kernel: resident weights, reused buffers, padding to whole tiles."""
+"""Quantised products on a GEMM kernel: resident weights in tiles, padding to whole tiles."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from whisper_npu.backends.npu.device import Buffer, Kernel, Program
+from whisper_npu.backends.npu import verdict_measures as measures
+from whisper_npu.backends.npu.adversarial import INTEGERS
+from whisper_npu.backends.npu.case import Case
+from whisper_npu.backends.npu.contract import KernelContract
+from whisper_npu.backends.npu.device import U8
+from whisper_npu.backends.npu.families.family import (
+    Family,
+    LookUp,
+    Memory,
+    Take,
+    Task,
+    Timed,
+    Work,
+)
 from whisper_npu.backends.npu.families.gemm_stream import (
     ARGUMENT_A,
     ARGUMENT_B,
     ARGUMENT_C,
+    gemm_int8_moved,
     gemm_int8_sizes,
+    gemm_int8_stream,
 )
-from whisper_npu.backends.npu.families.packing import GemmTile, pack_gemm_weights
-from whisper_npu.ops.arrays import I8, I32
+from whisper_npu.backends.npu.packing import (
+    GemmTile,
+    pack_gemm_weights,
+    rows_of_gemm_weights,
+    unpack_gemm_weights,
+)
+from whisper_npu.backends.npu.rates import KernelRates
+from whisper_npu.backends.npu.verdict_measures import Judgement
+from whisper_npu.errors import KernelError
+from whisper_npu.model.graph import Graph, Op
+from whisper_npu.ops.arrays import F32, I8, I64
+from whisper_npu.ops.quant import EXACT_K, embed_int8, integer_product, scale_product
+from whisper_npu.runtime.backend import Array, Bound, Form, Step
 
-# Kernels of this family take instructions made by ``gemm_stream`` for each shape.
-GEMM_FAMILY = "gemm_int8"
-# Data buffers come after opcode, instructions and their size.
-FIRST_BUFFER = 3
+# Of a verification: one tile; several in every direction; the longest sums of any Whisper.
+_VERIFIED_TILES = ((1, 1, 1), (2, 3, 2), (1, 80, 1), (3, 2, 5))
+# Tiles in each direction of a launch that is all overhead, and of one that is mostly work.
+_TIMED_TILES = (1, 6)
+# And of the stream that stands for all: more jobs than are under way at once.
+_SAMPLE_TILES = 3
+# Values of a weight that NumPy packs or unpacks at a time: 4 MiB as float32.
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,71 +86,261 @@ def gemm_shape(tile: GemmTile, m: int, k: int, n: int) -> GemmShape:
     return GemmShape(m, k, n, (padded[0], padded[1], padded[2]))
 
 
-class Gemm:
-    """One GEMM kernel in its context, with all buffers and programs that its products use.
+def gemm_seconds(shape: GemmShape, tile: GemmTile, rates: KernelRates) -> float:
+    """Time of a product on a GEMM kernel, the copies of its rows and sums included."""
+    m, k, n = shape.padded
+    moved = sum(gemm_int8_moved(m, k, n, tile).values())
+    computing = max(2 * m * k * n / rates.rate, moved / rates.dma_bytes_per_second)
+    copying = (shape.bytes_in + shape.bytes_out) / rates.copy_bytes_per_second
+    return rates.launch_seconds + computing + copying
 
-    Products run one after another: those of one shape share the buffers of rows and sums.
+
+def product_shape(graph: Graph, op: Op) -> tuple[int, int, int]:
+    """(m, k, n) of a ``linear_int8`` op."""
+    *rows, k = graph[op.inputs[0]].shape
+    return math.prod(rows), k, graph[op.inputs[2]].shape[0]
+
+
+@dataclass(frozen=True)
+class TilePacking:
+    """Weights as the tiles of ``packing.pack_gemm_weights``, in memory of one kernel.
+
+    Implements ``runtime.backend.Packing``; equal by the kernel's name and its tile.
     """
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.tile = GemmTile(**kernel.contract.tile)
-        self._programs: dict[tuple[int, int, int], Program] = {}
-        self._buffers: dict[tuple[int, int, int], tuple[Buffer, Buffer]] = {}
-        self._weights: dict[str, Buffer] = {}
-        self._abandoned: list[tuple[Buffer, Buffer]] = []
+    kernel: str
+    tile: GemmTile
+    memory: Take = field(repr=False, compare=False)
 
-    def has_weights(self, name: str) -> bool:
-        """Whether a weight is on the device."""
-        return name in self._weights
+    @property
+    def name(self) -> str:
+        """See ``Packing``."""
+        return f"{self.kernel} tiles"
 
-    def load_weights(self, name: str, w: I8) -> None:  # [n, k]
-        """Pack a weight, write it and synchronise it: once for each name."""
-        packed = pack_gemm_weights(w, self.tile)
-        buffer = self.kernel.buffer(FIRST_BUFFER + ARGUMENT_B, packed.nbytes)
-        np.copyto(buffer.array, packed.reshape(-1).view(np.uint8))
-        buffer.to_device()
-        self._weights[name] = buffer
+    @property
+    def rows(self) -> int:
+        """See ``Packing``: the output channels of a tile."""
+        return self.tile.n
 
-    def prepare(self, shape: GemmShape) -> None:
-        """Make what a product of this shape needs, so that none is made while running."""
-        if shape.padded not in self._programs:
-            self._programs[shape.padded] = self.kernel.program(shape.padded)
-        self._shared(shape)
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:  # [n, k] -> [n/tn, k/tk, tk * tn]
+        """See ``Packing``."""
+        n, k = shape
+        return -(-n // self.tile.n), -(-k // self.tile.k), self.tile.k * self.tile.n
 
-    def _shared(self, shape: GemmShape) -> tuple[Buffer, Buffer]:
-        # By the real k: the columns beyond it stay zero for as long as the buffer lives.
-        key = (shape.padded[0], shape.k, shape.padded[2])
-        if key not in self._buffers:
-            rows = self.kernel.buffer(FIRST_BUFFER + ARGUMENT_A, shape.bytes_in)
-            rows.array[:] = 0
-            sums = self.kernel.buffer(FIRST_BUFFER + ARGUMENT_C, shape.bytes_out)
-            self._buffers[key] = rows, sums
-        return self._buffers[key]
+    def take(self, weight: str, shape: tuple[int, ...]) -> Array:
+        """See ``Packing``. The host's view of the kernel's buffer, int8; nothing is written."""
+        packed = self.shape(shape)
+        return self.memory(weight, math.prod(packed)).view(np.int8).reshape(packed)
 
-    def product(self, x: I8, weight: str, shape: GemmShape) -> I32:  # [m, k] -> [m, n]
-        """Sums over all of k for a weight that was loaded and a shape that was prepared; a view
-        that holds until the next product of this shape.
+    def fill(self, packed: Array, values: Array, first: int) -> None:
+        """See ``Packing``. The padding of whole tiles is filled with zeros.
 
-        Raises DeviceError. After that the buffers are not used again: a launch that has not ended
-        may still write to them.
+        Raises ValueError for rows that do not begin with a tile.
         """
-        m, k, n = shape.padded
-        rows, sums = self._shared(shape)
-        rows.array.view(np.int8).reshape(m, k)[: shape.m, : shape.k] = x
-        try:
-            rows.to_device()
-            self.kernel.launch(self._programs[shape.padded], [rows, self._weights[weight], sums])
-            sums.from_device()
-        except BaseException:
-            del self._buffers[shape.padded[0], shape.k, shape.padded[2]]
-            self._abandoned.append((rows, sums))
-            raise
-        result: I32 = sums.array.view(np.int32).reshape(m, n)[: shape.m, : shape.n]
-        return result
+        column, within = divmod(first, self.tile.n)
+        if within:
+            raise ValueError(f"row {first} is not the first of a tile of {self.tile.n}")
+        columns = _columns_of_block(self.tile, values.shape[1])
+        for start in range(0, -(-len(values) // self.tile.n), columns):
+            some = values[start * self.tile.n : (start + columns) * self.tile.n]
+            tiles = pack_gemm_weights(some, self.tile)
+            packed[column + start : column + start + len(tiles)] = tiles
 
-    def close(self) -> None:
-        """Give back the context, and forget all buffers."""
-        self.kernel.close()
-        for held in (self._programs, self._buffers, self._weights, self._abandoned):
-            held.clear()
+
+class GemmInt8(Family):
+    """C = A B in int32, of rows A and tiles B in int8, for any number of tiles.
+
+    Instructions are made for each shape, (m, k, n), by ``gemm_stream``. Weights are packed once.
+    """
+
+    kinds = ("linear_int8",)
+    distracts = True
+    resident = ARGUMENT_B
+
+    def __init__(self, contract: KernelContract) -> None:
+        super().__init__(contract)
+        self.tile = GemmTile(**contract.tile)
+
+    def instructions(self, shape: tuple[int, ...]) -> tuple[bytes, list[int]]:
+        """See ``Family``."""
+        name = self.contract.name
+        if len(shape) != 3:
+            raise KernelError(
+                f"kernel {name}: no instructions for shape {shape}: they are made for (m, k, n)"
+            )
+        m, k, n = shape
+        try:
+            stream = gemm_int8_stream(m, k, n, self.tile)
+        except ValueError as error:
+            raise KernelError(f"kernel {name}: {error}") from error
+        return stream, list(gemm_int8_sizes(m, k, n).values())
+
+    def sample(self) -> bytes:
+        """See ``Family``."""
+        m, k, n = (_SAMPLE_TILES * size for size in self.tile)
+        return gemm_int8_stream(m, k, n, self.tile)
+
+    def cases(self, rng: np.random.Generator) -> Iterator[Case]:
+        """See ``Family``."""
+        for tiles in _VERIFIED_TILES:
+            m, k, n = (count * size for count, size in zip(tiles, self.tile, strict=True))
+            for name, make in INTEGERS.items():
+                x, w = make(rng, "int8", (m, k)), make(rng, "int8", (n, k))
+                sums = x.astype(np.int64) @ w.astype(np.int64).T
+                inputs = (x, pack_gemm_weights(w, self.tile))
+                yield Case(name, (m, k, n), inputs, (sums.astype(np.int32),))
+
+    def timed(self) -> tuple[Timed, ...]:
+        """See ``Family``."""
+        tile = self.tile
+        shapes = ((count * tile.m, count * tile.k, count * tile.n) for count in _TIMED_TILES)
+        return tuple(
+            Timed(shape, tuple(gemm_int8_sizes(*shape).values()), 2 * math.prod(shape))
+            for shape in shapes
+        )
+
+    def simulate(
+        self, shape: tuple[int, ...], inputs: Sequence[Memory], outputs: Sequence[Memory]
+    ) -> None:
+        """See ``Family``: what the tile kernel, carried out tile by tile, amounts to."""
+        m, k, n = shape
+        buffers = a, b, c = (*inputs, *outputs)
+        for buffer, nbytes in zip(buffers, gemm_int8_sizes(m, k, n).values(), strict=True):
+            if buffer.device.nbytes != nbytes:
+                raise KernelError(
+                    f"{self.contract.name}: a buffer of {buffer.device.nbytes} bytes, not {nbytes}"
+                )
+
+        def unpacked(device: U8) -> F32:
+            packed = device.view(np.int8).reshape(n // self.tile.n, k // self.tile.k, -1)
+            return unpack_gemm_weights(packed, n, k, self.tile).astype(np.float32)
+
+        rows, w = a.device.view(np.int8).reshape(m, k).astype(np.float32), b.derived(unpacked)
+        # In a type that holds all int32, part by part, as each part is exact.
+        total = np.zeros((m, n), np.float64)
+        for start in range(0, k, EXACT_K):
+            part = slice(start, start + EXACT_K)
+            total += integer_product(rows[:, part], w[:, part])
+        np.copyto(c.device.view(np.int32).reshape(m, n), total, casting="unsafe")
+
+    def judge(self) -> Judgement:
+        """See ``Family``."""
+        return measures.judge_matmul(self.contract, pack_gemm_weights)
+
+    def work(self, graph: Graph, index: int, rates: KernelRates) -> Work | None:
+        """See ``Family``."""
+        op = graph.ops[index]
+        if op.kind not in self.kinds:
+            return None
+        shape = gemm_shape(self.tile, *product_shape(graph, op))
+        return Work(
+            ops=(op,),
+            shape=shape.padded,
+            inputs=(shape.bytes_in,),
+            outputs=(shape.bytes_out,),
+            seconds=gemm_seconds(shape, self.tile, rates),
+            weight=op.inputs[2],
+            resident=shape.resident_bytes,
+            # By the real k: the columns beyond it stay zero for as long as the buffer lives.
+            key=(shape.k,),
+        )
+
+    def form(self, take: Take) -> Form:
+        """See ``Family``."""
+        return Form.packed("int8", TilePacking(self.contract.name, self.tile, take))
+
+    def task(self, bound: Bound, arrays: Sequence[U8]) -> Task:
+        """See ``Family``."""
+        x, x_scale, packed, w_scale, *rest = bound.inputs
+        bias = rest[0] if rest else None
+        shape = gemm_shape(self.tile, x.size // x.shape[-1], x.shape[-1], len(w_scale))
+        m, k, n = shape.padded
+        values, scales = x.reshape(shape.m, shape.k), x_scale.reshape(-1)
+        out = bound.outputs[0].reshape(shape.m, shape.n)
+        a, _, c = arrays
+        rows = a.view(np.int8).reshape(m, k)[: shape.m, : shape.k]
+        sums = c.view(np.int32).reshape(m, n)[: shape.m, : shape.n]
+
+        def read() -> None:
+            np.copyto(out, sums, casting="same_kind")
+            scale_product(out, scales, w_scale, bias)
+
+        def wrong() -> str | None:
+            expected = product_of_tiles(values, packed, shape.n, self.tile)
+            count = int(np.count_nonzero(sums.astype(np.float32) != expected))
+            return f"{count} of {sums.size} sums" if count else None
+
+        return Task(partial(np.copyto, rows, values), read, wrong)
+
+    def numpy(self, bound: Bound) -> Step:
+        """See ``Family``."""
+        x, x_scale, packed, w_scale, *rest = bound.inputs
+        n = len(w_scale)
+        return partial(
+            linear_int8_tiles,
+            self.tile,
+            x.reshape(-1, x.shape[-1]),
+            x_scale.reshape(-1),
+            packed,
+            w_scale,
+            rest[0] if rest else None,
+            bound.outputs[0].reshape(-1, n),
+        )
+
+    def look_up(self, op: Op) -> LookUp | None:
+        """See ``Family``: the token embedding, whose table the logits are made with too."""
+        if op.kind != "embed_int8":
+            return None
+
+        def bind(bound: Bound) -> Step:
+            tokens, table, scale, positions, position = bound.inputs
+            out = bound.outputs[0]
+            return partial(embed_rows, self.tile, tokens, table, scale, positions, position, out)
+
+        return LookUp(op.inputs[1], embed_rows, bind)
+
+
+def _columns_of_block(tile: GemmTile, k: int) -> int:
+    """Columns of tiles over all of k that are packed or unpacked at a time."""
+    return max(1, _BLOCK // (tile.n * k))
+
+
+def product_of_tiles(
+    x: I8, packed: I8, n: int, tile: GemmTile, out: F32 | None = None
+) -> F32:  # [m, k], [n / tn, k / tk, tk * tn] -> [m, n]
+    """Sums over all of k, rounded once from the exact int32 sum, as ``integer_product``.
+
+    The weight is unpacked some output channels at a time, and never held twice.
+    """
+    rows, k = x.astype(np.float32), x.shape[1]
+    if out is None:
+        out = np.empty((len(x), n), np.float32)
+    columns = _columns_of_block(tile, k)
+    room = np.empty((min(n, columns * tile.n), k), np.float32)
+    for first in range(0, len(packed), columns):
+        some = packed[first : first + columns]
+        begin, end = first * tile.n, min(n, (first + len(some)) * tile.n)
+        w = room[: end - begin]
+        np.copyto(w, unpack_gemm_weights(some, end - begin, k, tile))
+        out[:, begin:end] = integer_product(rows, w)
+    return out
+
+
+def linear_int8_tiles(
+    tile: GemmTile, x: I8, x_scale: F32, packed: I8, w_scale: F32, b: F32 | None, out: F32
+) -> F32:  # [m, k], [m], [n / tn, k / tk, tk * tn], [n], [n] -> [m, n]
+    """``ops.quant.linear_int8`` with the weight in tiles: the same bits."""
+    product_of_tiles(x, packed, len(w_scale), tile, out)
+    return scale_product(out, x_scale, w_scale, b)
+
+
+def embed_rows(
+    tile: GemmTile, tokens: I64, table: Array, scale: F32, positions: F32, position: I64, out: F32
+) -> F32:  # [b, n], [v, d] or [v / tn, d / tk, tk * tn], [v], [ctx, d], [] -> [b, n, d]
+    """``ops.quant.embed_int8`` with the table by rows or in tiles: the same bits."""
+    if table.ndim == 2:
+        return embed_int8(tokens, table, scale, positions, int(position), out)
+    chosen = tokens.reshape(-1)
+    rows: Array = rows_of_gemm_weights(table, chosen, positions.shape[1], tile)
+    numbers = np.arange(tokens.size).reshape(tokens.shape)
+    return embed_int8(numbers, rows, scale[chosen], positions, int(position), out)

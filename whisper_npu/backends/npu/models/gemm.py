@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from whisper_npu.backends.npu.families.packing import GemmTile
 from whisper_npu.backends.npu.models.tiles import gemm_i8_i32
+from whisper_npu.backends.npu.packing import GemmTile
 from whisper_npu.ops.arrays import I8, I32
 
 

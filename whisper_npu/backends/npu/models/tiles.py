@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.backends.npu.families.packing import I8, GemmTile, unpack_gemm_weights
+from whisper_npu.backends.npu.packing import I8, GemmTile, unpack_gemm_weights
 from whisper_npu.ops.arrays import F32
 
 I32 = NDArray[np.int32]

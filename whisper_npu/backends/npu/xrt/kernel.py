@@ -23,8 +23,7 @@ from whisper_npu.backends.npu.device import (
     LaunchTimedOut,
     Program,
 )
-from whisper_npu.backends.npu.families.gemm import GEMM_FAMILY
-from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_sizes, gemm_int8_stream
+from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.backends.npu.xrt.buffers import XrtBuffer
 from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, code, context_refused, is_busy
@@ -106,7 +105,10 @@ class XrtKernel:
 
         Instructions are those of the contract's file, or made for the shape if it names none.
         """
-        stream, sizes = self._fixed(shape) if self.contract.instructions else self._made(shape)
+        if self.contract.instructions:
+            stream, sizes = self._fixed(shape)
+        else:
+            stream, sizes = family_of(self.contract).instructions(shape)
         buffer = self._buffer(self._instructions, "cacheable", len(stream))
         buffer.array[:] = np.frombuffer(stream, np.uint8)
         buffer.to_device()
@@ -171,21 +173,6 @@ class XrtKernel:
         group = self._groups[argument.index]
         memory = self._device.pool.take(what, kind, group, nbytes)
         return XrtBuffer(self._device.pyxrt, memory, what, nbytes)
-
-    def _made(self, shape: tuple[int, ...]) -> tuple[bytes, list[int]]:
-        name, tile = self.contract.name, self.contract.tile
-        if self.contract.family != GEMM_FAMILY or len(shape) != 3:
-            raise KernelError(
-                f"kernel {name}: no instructions for shape {shape}: the registry names no file, "
-                f"and only those of the family {GEMM_FAMILY} are made, for (m, k, n)"
-            )
-        m, k, n = shape
-        try:
-            stream = gemm_int8_stream(m, k, n, (tile["m"], tile["k"], tile["n"]))
-        except ValueError as error:
-            raise KernelError(f"kernel {name}: {error}") from error
-        sizes = gemm_int8_sizes(m, k, n)
-        return stream, [sizes[i] for i in range(len(self._data))]
 
     def _fixed(self, shape: tuple[int, ...]) -> tuple[bytes, list[int]]:
         contract = self.contract

@@ -1,4 +1,4 @@
-"""Where ops are placed, and why."""
+"""Which ops are placed on the NPU, and why."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import pytest
 from tests.unit.accelerated import DIMS
 from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
-from whisper_npu.backends.npu.families.gemm import gemm_shape
-from whisper_npu.backends.npu.families.packing import GemmTile
+from whisper_npu.backends.npu.backend import NpuBackend
+from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape, product_shape
 from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
+from whisper_npu.backends.npu.packing import GemmTile
+from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import FileStatus
 from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.errors import KernelError
+from whisper_npu.backends.numpy import numpy_backends
+from whisper_npu.backends.numpy.rates import HostRates, numpy_seconds
 from whisper_npu.model.builders import PHASES, build_phase
-from whisper_npu.runtime.accelerator import product_shape
-from whisper_npu.runtime.cost import HostRates, KernelRates, gemm_seconds, numpy_seconds
-from whisper_npu.runtime.planner import PlannedOp, Planner, Policy, on_cpu_kernels
-from whisper_npu.runtime.usage import NUMPY
+from whisper_npu.model.graph import Graph
+from whisper_npu.runtime.placement import PlacedOp, Policy, choose, placed_ops
+from whisper_npu.runtime.usage import Usage
 
 HOST = HostRates(flops=1e9, bytes_per_second=1e9)
 FAST = KernelRates(1e-6, 1e12, 1e12, 1e12, "test")
@@ -37,16 +39,28 @@ def status(
     return KernelStatus(entry, files or {}, state, evidence)
 
 
-def planner(
-    rates: dict[str, KernelRates],
-    policy: Policy = "auto",
-    statuses: Sequence[KernelStatus] = (status(64), status(16)),
-    host: HostRates = HOST,
-) -> Planner:
-    return Planner(statuses, rates, host, policy)
+class Planner:
+    """Places graphs on an NPU with some kernels, and NumPy."""
+
+    def __init__(
+        self,
+        rates: dict[str, KernelRates],
+        policy: Policy = "auto",
+        statuses: Sequence[KernelStatus] = (status(64), status(16)),
+        host: HostRates = HOST,
+    ) -> None:
+        self.npu = NpuBackend(None, statuses, rates, Usage())
+        self.host, self.policy = host, policy
+
+    def plan(self, graph: Graph) -> list[PlacedOp]:
+        backends = (self.npu, *numpy_backends(self.host))
+        return list(placed_ops(choose(graph, backends, self.policy)))
 
 
-def products(planner: Planner, phase: str) -> list[PlannedOp]:
+planner = Planner
+
+
+def products(planner: Planner, phase: str) -> list[PlacedOp]:
     return [op for op in planner.plan(GRAPHS[phase]) if op.kind == "linear_int8"]
 
 
@@ -63,7 +77,10 @@ def test_only_products_of_integers_are_placed(policy: Policy) -> None:
     for graph in GRAPHS.values():
         for op in planner({LARGE: FAST}, policy).plan(graph):
             if op.kind != "linear_int8":
-                assert (op.backend, op.reason) == ("numpy", f"no kernel is used for {op.kind}")
+                assert op.backend == "numpy"
+                # The look-up reads what the logits' kernel has.
+                looked_up = op.kind == "embed_int8"
+                assert op.reason == ("by rank" if looked_up else f"no kernel is used for {op.kind}")
                 assert (op.launches, op.bytes_in, op.bytes_out, op.resident_bytes) == (0, 0, 0, 0)
                 assert op.weight is None
     float32 = build_phase("step", DIMS)
@@ -135,14 +152,6 @@ def test_what_moves_and_what_stays() -> None:
         assert op.weight == graph_op.inputs[2]
 
 
-def test_choosing_is_planning() -> None:
-    chosen = planner({LARGE: FAST, SMALL: FAST})
-    for graph in GRAPHS.values():
-        for op, planned in zip(graph.ops, chosen.plan(graph), strict=True):
-            entry = chosen.choose(graph, op)
-            assert planned.backend == ("numpy" if entry is None else entry.contract.name)
-
-
 @pytest.mark.parametrize(
     ("kernel", "reason"),
     [
@@ -178,65 +187,7 @@ def test_a_described_kernel_is_not_called_verified() -> None:
 
 
 def test_rates_are_described() -> None:
-    lines = planner({LARGE: replace(FAST, launch_seconds=2e-4, source="a source")}).describe_rates()
-    assert lines == [
-        "NumPy here: 1 GFLOPS, 1.0 GB/s (measured now)",
+    rates = {LARGE: replace(FAST, launch_seconds=2e-4, source="a source")}
+    assert planner(rates).npu.describe_rates() == [
         f"{LARGE}: 200 us a launch, 1000 GOPS, DMA 1000 GB/s, copies 1000.0 GB/s (a source)",
     ]
-
-
-def test_nothing_is_missing() -> None:
-    planner({LARGE: FAST}, "npu").require(list(GRAPHS.values()))
-
-
-def test_everything_that_is_missing_is_listed_once_by_reason() -> None:
-    refused = [status(64, UNVERIFIED, {"xclbin": "absent"})]
-    with pytest.raises(KernelError) as raised:
-        planner({}, "npu", refused).require(list(GRAPHS.values()))
-    message = str(raised.value)
-    names = [
-        f"{graph.name}/{op.name}"
-        for graph in GRAPHS.values()
-        for op in graph.ops
-        if op.kind == "linear_int8"
-    ]
-    listed, _, advice = message.partition("); ")
-    assert listed == (
-        f"{len(names)} ops cannot run on the NPU ({', '.join(names)}: {LARGE} is unverified, its "
-        "xclbin absent"
-    )
-    assert advice == (
-        "verify its kernels with whisper-npu kernels verify, or let NumPy run them with "
-        "--allow_fallback"
-    )
-    assert "\n" not in message
-
-
-def test_what_is_missing_is_grouped_by_reason() -> None:
-    graph = GRAPHS["step"]
-    first, *rest = [op.name for op in graph.ops if op.kind == "linear_int8"]
-
-    class Odd(Planner):
-        def plan(self, graph):  # type: ignore[no-untyped-def]
-            for op in super().plan(graph):
-                yield replace(op, reason="odd") if op.op == first else op
-
-    with pytest.raises(KernelError) as raised:
-        Odd([], {}, HOST, "npu").require([graph])
-    rest_named = ", ".join(f"step/{name}" for name in rest)
-    expected = f"(step/{first}: odd; {rest_named}: the registry has no kernel for it); "
-    assert expected in str(raised.value)
-
-
-def test_cpu_kernels_take_what_is_left_to_numpy_and_nothing_else() -> None:
-    placed = [
-        PlannedOp("encode", op, kind, backend, "why", 0, 0, 0, 0, 1.0)
-        for op, kind, backend in (
-            ("a", "linear_int8", NUMPY),
-            ("b", "linear_int8", "gemm_int8_64x64x64"),
-            ("c", "gelu", NUMPY),
-        )
-    ]
-    found = list(on_cpu_kernels(placed, {"linear_int8": "cpu_linear_int8"}))
-    assert [op.backend for op in found] == ["cpu_linear_int8", "gemm_int8_64x64x64", NUMPY]
-    assert found[1:] == placed[1:]

@@ -1,28 +1,16 @@
-"""Predicted times, from measured or published rates: what placement is decided by."""
+"""What kernels do on a device, measured by a verification or as published."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from whisper_npu.backends.npu.evidence import Evidence
-from whisper_npu.backends.npu.families.gemm import GemmShape
-from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_moved
-from whisper_npu.backends.npu.families.packing import GemmTile
 from whisper_npu.model.builders import build_cross_kv, build_encoder, build_step
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.model.graph import Graph, Op
-from whisper_npu.model.report import op_bytes, op_flops
+from whisper_npu.model.report import op_flops
 
-
-@dataclass(frozen=True)
-class HostRates:
-    """What NumPy does on this machine: operations and bytes per second."""
-
-    flops: float
-    bytes_per_second: float
+if TYPE_CHECKING:
+    from whisper_npu.backends.npu.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -69,46 +57,6 @@ def measured_rates(evidence: Evidence) -> KernelRates:
         copy_bytes_per_second=evidence.bytes_per_second or float("inf"),
         source=f"measured by kernels verify on {evidence.date[:10]}",
     )
-
-
-def measure_host() -> HostRates:
-    """The rates of this machine, from a product and a copy of a few milliseconds each."""
-    a = np.ones((512, 512), np.float32)
-    out = np.empty_like(a)
-    source = np.ones(1 << 22, np.float32)
-    target = np.empty_like(source)
-    product, copy = (
-        min(_timed(action) for _ in range(5))
-        for action in (lambda: np.matmul(a, a, out=out), lambda: np.copyto(target, source))
-    )
-    return HostRates(2 * 512**3 / product, 2 * source.nbytes / copy)
-
-
-def _timed(action: object) -> float:
-    assert callable(action)
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
-
-
-def numpy_seconds(graph: Graph, op: Op, host: HostRates) -> float:
-    """Time of an op on NumPy: the longer of computing and moving.
-
-    An int8 weight is held as float32 there, and read as such.
-    """
-    moved = op_bytes(graph, op)
-    if op.kind == "linear_int8":
-        moved += 3 * graph[op.inputs[2]].nbytes
-    return max(op_flops(graph, op) / host.flops, moved / host.bytes_per_second)
-
-
-def gemm_seconds(shape: GemmShape, tile: GemmTile, rates: KernelRates) -> float:
-    """Time of a product on a GEMM kernel, the copies of its rows and sums included."""
-    m, k, n = shape.padded
-    moved = sum(gemm_int8_moved(m, k, n, tile).values())
-    computing = max(2 * m * k * n / rates.rate, moved / rates.dma_bytes_per_second)
-    copying = (shape.bytes_in + shape.bytes_out) / rates.copy_bytes_per_second
-    return rates.launch_seconds + computing + copying
 
 
 def physical_limits(dims: ModelDimensions) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,24 @@ from tests.unit.accelerated import DIMS
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.unit.signals import noise
 from whisper_npu import Transcriber
+from whisper_npu.backends import opening
+from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.device import DeviceError, NoContext, NoDevice
 from whisper_npu.backends.npu.evidence import EvidenceStore
 from whisper_npu.backends.npu.registry import read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
+from whisper_npu.backends.opening import (
+    choose_precision,
+    describe_machine,
+    open_device,
+    open_machine,
+    require,
+)
 from whisper_npu.errors import KernelError, OptionError
+from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.runtime import machine
-from whisper_npu.runtime.machine import choose_precision, make_machine, open_device, plan_device
+from whisper_npu.runtime.backend import Refusal
+from whisper_npu.runtime.machine import Machine
 
 
 @pytest.fixture
@@ -29,7 +40,7 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the driver's nodes: empty."""
     folder = tmp_path / "accel"
     folder.mkdir()
-    monkeypatch.setattr(machine, "_NODES", folder)
+    monkeypatch.setattr(opening, "_NODES", folder)
     return folder
 
 
@@ -85,30 +96,38 @@ def test_precision() -> None:
 def test_a_share_is_between_0_and_1(rate: float) -> None:
     for device in (None, SoftwareDevice()):
         with pytest.raises(OptionError, match=f"check_rate must be between 0 and 1, not {rate}"):
-            make_machine(device, DIMS, "int8", check_rate=rate)
+            open_machine(device, DIMS, "int8", check_rate=rate)
+
+
+def npu_of(machine: Machine) -> NpuBackend | None:
+    found = [backend for backend in machine.backends if isinstance(backend, NpuBackend)]
+    return found[0] if found else None
 
 
 def test_the_cpu_alone() -> None:
-    made = make_machine(None, DIMS, "float32")
-    assert made.accelerator is None
+    made = open_machine(None, DIMS, "float32")
+    assert [backend.name for backend in made.backends] == ["fast NumPy", "specification"]
     assert (made.usage.device, made.usage.precision) == (None, "float32")
 
 
 def test_a_device_whose_kernels_are_verified(verified: Path) -> None:
     device = SoftwareDevice()
-    made = make_machine(device, DIMS, "int8", kernels=[verified])
-    assert made.accelerator is not None
-    assert made.accelerator.device is device
-    assert made.accelerator.usage is made.usage
-    assert made.usage.device == "software"
+    made = open_machine(device, DIMS, "int8", kernels=[verified])
+    npu = npu_of(made)
+    assert npu is made.backends[0]
+    assert npu is not None
+    assert npu.device is device
+    assert npu.usage is made.usage
+    assert (made.usage.device, made.policy) == ("software", "npu")
 
 
 def test_a_device_without_verified_kernels(folder: Path) -> None:
     with pytest.raises(KernelError, match=r"\d+ ops cannot run on the NPU .*--allow_fallback"):
-        make_machine(SoftwareDevice(), DIMS, "int8", kernels=[folder])
+        open_machine(SoftwareDevice(), DIMS, "int8", kernels=[folder])
     for options in ({"allow_fallback": True}, {"auto": True}):
-        made = make_machine(SoftwareDevice(), DIMS, "int8", kernels=[folder], **options)
-        assert made.accelerator is not None
+        made = open_machine(SoftwareDevice(), DIMS, "int8", kernels=[folder], **options)
+        assert npu_of(made) is not None
+        assert made.policy == ("auto" if "auto" in options else "npu")
 
 
 class Taken(SoftwareDevice):
@@ -126,11 +145,12 @@ class Taken(SoftwareDevice):
 def test_a_device_that_others_have(verified: Path) -> None:
     """An error before the first window, unless NumPy may do it."""
     with pytest.raises(NoContext, match=r"taken by python \(process 12\)"):
-        make_machine(Taken(), DIMS, "int8", kernels=[verified])
+        open_machine(Taken(), DIMS, "int8", kernels=[verified])
     for options in ({"allow_fallback": True}, {"auto": True}):
         device = Taken()
-        made = make_machine(device, DIMS, "int8", kernels=[verified], **options)
-        assert made.accelerator is not None
+        made = open_machine(device, DIMS, "int8", kernels=[verified], **options)
+        assert npu_of(made) is not None
+        assert made.policy == ("auto" if "auto" in options else "npu")
         assert device.tried == []
 
 
@@ -150,7 +170,7 @@ def test_what_was_opened_before_is_given_back(verified: Path) -> None:
 
     device = Second()
     with pytest.raises(NoContext):
-        make_machine(device, KNOWN_DIMENSIONS["tiny"], "int8", kernels=[verified])
+        open_machine(device, KNOWN_DIMENSIONS["tiny"], "int8", kernels=[verified])
     assert device.closed == 1
 
 
@@ -161,34 +181,68 @@ def test_all_kernels_that_are_used_are_opened_at_once(verified: Path) -> None:
         opened.append(f"{action} {kernel}")
         return None
 
-    make_machine(SoftwareDevice(fault), DIMS, "int8", kernels=[verified])
+    open_machine(SoftwareDevice(fault), DIMS, "int8", kernels=[verified])
     assert opened == [f"open {SMALL}"]
     opened.clear()
-    make_machine(SoftwareDevice(fault), KNOWN_DIMENSIONS["tiny"], "int8", kernels=[verified])
+    open_machine(SoftwareDevice(fault), KNOWN_DIMENSIONS["tiny"], "int8", kernels=[verified])
     assert sorted(opened) == sorted([f"open {LARGE}", f"open {SMALL}"])
+
+
+def test_everything_that_is_missing_is_listed_once_by_reason(folder: Path) -> None:
+    with pytest.raises(KernelError) as raised:
+        open_machine(SoftwareDevice(), DIMS, "int8", kernels=[folder])
+    message = str(raised.value)
+    graphs = [build_phase(phase, DIMS, precision="int8") for phase in PHASES]
+    names = [f"{g.name}/{op.name}" for g in graphs for op in g.ops if op.kind == "linear_int8"]
+    listed, _, advice = message.partition("); ")
+    assert listed == (
+        f"{len(names)} ops cannot run on the NPU ({', '.join(names)}: {LARGE} is unverified, its "
+        f"xclbin absent; {SMALL} is unverified, its xclbin absent"
+    )
+    assert advice == (
+        "verify its kernels with whisper-npu kernels verify, or let NumPy run them with "
+        "--allow_fallback"
+    )
+    assert "\n" not in message
+
+
+def test_what_is_missing_is_grouped_by_reason(folder: Path) -> None:
+    machine, _ = describe_machine("software", "int8", "npu", [folder])
+    npu = npu_of(machine)
+    assert npu is not None
+    regions = machine.choose(build_phase("step", DIMS, precision="int8"))
+    first, *rest = [region for region in regions if region.ops[0].kind == "linear_int8"]
+    odd = replace(first, refusals=(Refusal("npu", "odd"),))
+    with pytest.raises(KernelError) as raised:
+        require(npu, [odd, *rest])
+    rest_named = ", ".join(f"step/{region.ops[0].name}" for region in rest)
+    expected = f"(step/{first.ops[0].name}: odd; {rest_named}: {LARGE} is unverified, "
+    assert expected in str(raised.value)
 
 
 def test_failed_evidence_is_no_permission(folder: Path) -> None:
     for entry in read_folder(folder):
         EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry, failure="wrong"))
     with pytest.raises(KernelError, match="failed verification"):
-        make_machine(SoftwareDevice(), DIMS, "int8", kernels=[folder])
+        open_machine(SoftwareDevice(), DIMS, "int8", kernels=[folder])
 
 
 def test_a_described_device_needs_no_evidence(folder: Path) -> None:
-    planner, rates = plan_device("phoenix", "npu", [folder])
+    machine, rates = describe_machine("phoenix", "int8", "npu", [folder])
     assert len(rates) == 3
     assert rates[0].startswith("NumPy here: ")
     assert all("no such device was measured" in line for line in rates[1:])
     assert {line.split(":")[0] for line in rates[1:]} == {LARGE, SMALL}
-    assert planner.describe_rates() == rates
+    npu = npu_of(machine)
+    assert npu is not None
+    assert rates[1:] == npu.describe_rates()
 
 
 def test_planning_for_a_device(verified: Path, folder: Path) -> None:
-    _, rates = plan_device("software", "auto", [verified])
+    _, rates = describe_machine("software", "int8", "auto", [verified])
     assert len(rates) == 3
     assert all("measured by kernels verify on 2026-01-02" in line for line in rates[1:])
-    _, rates = plan_device("cpu", "auto", [folder])
+    _, rates = describe_machine("cpu", "int8", "auto", [folder])
     assert len(rates) == 1
 
 
@@ -234,5 +288,5 @@ class TestTranscriber:
 
     def test_auto_without_an_npu_is_the_cpu(self, nano: Path, nodes: Path) -> None:
         made = Transcriber(nano, device="auto")
-        assert made._model.machine.accelerator is None
+        assert npu_of(made._model.machine) is None
         assert made._model.precision == "float32"

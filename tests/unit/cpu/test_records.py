@@ -1,0 +1,200 @@
+"""Records, api.h and the library agree; a record checks what it is given."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from whisper_npu.backends.cpu.api import Api, read_api
+from whisper_npu.backends.cpu.build import find_build, source_folder
+from whisper_npu.backends.cpu.case import Case, outer_names
+from whisper_npu.backends.cpu.kernels import KERNELS
+from whisper_npu.backends.cpu.kernels.attention_over_cache import CACHED_ATTENTION
+from whisper_npu.backends.cpu.kernels.copies import STORE_CACHE
+from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
+from whisper_npu.backends.cpu.library import Library, Scratch, load_library
+from whisper_npu.backends.cpu.records import Argument, CpuKernel, Place
+from whisper_npu.errors import KernelError
+from whisper_npu.model.graph import Op
+from whisper_npu.model.kinds import KINDS
+from whisper_npu.runtime.backend import Bound, Form
+
+EACH = pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+
+
+@pytest.fixture
+def library(cpu_home: Path) -> Library:
+    build = find_build()
+    assert build is not None
+    return load_library(build.path)
+
+
+@pytest.fixture(scope="module")
+def api() -> Api:
+    return read_api(source_folder())
+
+
+def test_every_kernel_of_the_library_has_one_record(api: Api) -> None:
+    """A kernel is what returns 32 bits and takes nothing but a structure."""
+    kernels = {
+        name
+        for name, function in api.functions.items()
+        if function.structure is not None and function.result is ctypes.c_int32
+    }
+    assert kernels == {kernel.name for kernel in KERNELS}
+    assert len(kernels) == len(KERNELS) == 16
+
+
+@EACH
+def test_a_record_fits_the_library(library: Library, kernel: CpuKernel) -> None:
+    kernel.check(library.api)
+    assert library.function(kernel.name).__name__ == kernel.name  # type: ignore[attr-defined]
+    assert any(library.has(kernel.name, isa) for isa in ("scalar", "avx512_vnni"))
+    assert set(kernel.kinds) <= set(KINDS)
+    assert all((source_folder() / source).is_file() for source in kernel.sources)
+
+
+@EACH
+def test_what_is_bound_is_what_api_h_asks_for(library: Library, kernel: CpuKernel) -> None:
+    """Every field has a value, every pointer that of its array, scratch enough for the function."""
+    case = next(kernel.cases(np.random.default_rng(0)))
+    bound = case.bound(case.inputs, case.outputs)
+    # Held until the call: the structure points to its scratch.
+    place = Place(library, Scratch(library))
+    args: Any = kernel.bind(place, bound)
+    for argument, name in kernel.arguments(case.ops):
+        assert getattr(args, argument.name) == bound.arrays[name].ctypes.data
+    sizes = [getattr(args, field[0]) for field in type(args)._fields_ if field[1] is ctypes.c_int64]
+    assert sizes
+    assert min(sizes) > 0
+    assert library.function(kernel.name)(ctypes.addressof(args)) in (
+        (0,) if library.has(kernel.name, library.isa) else (4,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (replace(GELU, name="cpu_tan"), "cpu_tan is not there in api.h; its record has Gelu"),
+        (replace(GELU, structure="Add"), "cpu_gelu takes Gelu in api.h; its record has Add"),
+        (replace(GELU, structure="Tan"), "cpu_gelu takes Gelu in api.h; its record has Tan"),
+        (replace(GELU, name="cpu_run"), "cpu_run takes None in api.h; its record has Gelu"),
+        (
+            replace(GELU, reads=(Argument("xs"),)),
+            "cpu_gelu has an argument xs, which is no field of Gelu in api.h",
+        ),
+    ],
+)
+def test_a_record_that_does_not_fit_the_library(api: Api, changed: CpuKernel, message: str) -> None:
+    GELU.check(api)
+    with pytest.raises(KernelError) as caught:
+        changed.check(api)
+    assert str(caught.value) == message
+
+
+def _bound(kernel: CpuKernel) -> Bound:
+    case = next(kernel.cases(np.random.default_rng(0)))
+    return case.bound(case.inputs, case.outputs)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"count": 1, "counts": 2}], ids=["one is missing", "one is not there"]
+)
+def test_fields_that_are_not_those_of_the_structure(
+    library: Library, values: dict[str, int]
+) -> None:
+    kernel = replace(GELU, values=lambda ops, arrays: values)
+    with pytest.raises(KernelError, match=r"^cpu_gelu: Gelu has x, out, count, given are "):
+        kernel.bind(Place(library, Scratch(library)), _bound(GELU))
+
+
+def test_a_null_pointer_stands_for_what_is_missing(library: Library) -> None:
+    with_bias, without = (
+        case for case, _ in zip(_linear().cases(np.random.default_rng(0)), range(2), strict=False)
+    )
+    for case, null in ((with_bias, False), (without, True)):
+        bound = case.bound(case.inputs, case.outputs)
+        args: Any = _linear().bind(Place(library, Scratch(library)), bound)
+        assert (args.bias is None) == null
+        assert args.scratch is not None
+
+
+def _linear() -> CpuKernel:
+    return next(kernel for kernel in KERNELS if kernel.name == "cpu_linear_int8")
+
+
+def test_caches_may_lie_apart_and_nothing_else(library: Library) -> None:
+    place = Place(library, Scratch(library))
+    op = Op("cache", "store_cache", ("x", "cache", "position"), ("cache",))
+    x, position = np.zeros((2, 1, 4), np.float32), np.array(0)
+    memory = np.zeros((4, 2, 8, 2), np.float32)
+
+    def bind(cache: Any, x: Any = x) -> Any:
+        return STORE_CACHE.bind(place, Bound.of(op, (x, cache, position), (cache,)))
+
+    assert bind(memory[:2]).stride == 2 * 8 * 2
+    assert bind(memory[::2]).stride == 2 * 2 * 8 * 2
+    for wrong in (memory[:2].transpose(0, 2, 1, 3), memory[:2, :, ::2], memory[..., :1]):
+        with pytest.raises(ValueError, match=r"^op cache: cpu_store_cache takes cache as float"):
+            bind(wrong)
+    with pytest.raises(ValueError, match=r"^op cache: cpu_store_cache takes x as float32 b"):
+        bind(memory[:2], np.zeros((4, 1, 4), np.float32)[::2])
+
+
+def test_keys_and_values_lie_apart_alike(library: Library) -> None:
+    bound = _bound(CACHED_ATTENTION)
+    place = Place(library, Scratch(library))
+    CACHED_ATTENTION.bind(place, bound)
+    b, *rest = bound.arrays["v"].shape
+    apart = np.zeros((2 * b, *rest), np.float32)[::2]
+    with pytest.raises(ValueError, match=r"^op out: k lies with strides .*, v with \("):
+        CACHED_ATTENTION.bind(place, replace(bound, arrays={**bound.arrays, "v": apart}))
+
+
+def test_a_tensor_by_columns() -> None:
+    by_columns = Argument("x", Form("float32", "F"))
+    x = np.zeros((2, 3), np.float32)
+    assert [by_columns.takes(array) for array in (x, x.T)] == [False, True]
+    assert [Argument("x").takes(array) for array in (x, x.T)] == [True, False]
+    kernel = replace(GELU, reads=(by_columns,))
+    op = Op("out", "gelu", ("in",), ("out",))
+    assert kernel.forms((op,)) == {"in": (Form("float32", "F"),)}
+    assert GELU.forms((op,)) == {}
+
+
+def _pairs(kernel: CpuKernel, *ops: Op) -> list[tuple[str, str]]:
+    return [(argument.name, name) for argument, name in kernel.arguments(ops)]
+
+
+def test_tensors_of_a_region_and_arguments() -> None:
+    """Inner ones are nobody's; an optional one may be missing in the middle."""
+    gelu = Op("b", "gelu", ("a",), ("b",))
+    add = Op("c", "add", ("b", "y"), ("c",))
+    assert outer_names((gelu, add)) == (["a", "y"], ["c"])
+    both = replace(ADD, kinds=("gelu", "add"))
+    assert _pairs(both, gelu, add) == [("x", "a"), ("y", "y"), ("out", "c")]
+    product = Op("h", "linear_int8", ("q", "s", "w", "t", "bias"), ("h",))
+    residual = Op("out", "add", ("h", "y"), ("out",))
+    reads = (*_linear().reads, Argument("y"))
+    fused = replace(_linear(), kinds=("linear_int8", "add"), reads=reads)
+    names = ["q", "s", "w", "t", "bias", "y", "out"]
+    assert [name for _, name in _pairs(fused, product, residual)] == names
+    product = replace(product, inputs=product.inputs[:4])
+    found = _pairs(fused, product, residual)
+    assert found[3:] == [("w_scale", "t"), ("y", "y"), ("out", "out")]
+
+
+def test_a_case_binds_what_is_written_where_it_lies() -> None:
+    def cases() -> Iterator[Case]:
+        return STORE_CACHE.cases(np.random.default_rng(0))
+
+    case = next(cases())
+    bound = case.bound(case.inputs, case.outputs)
+    assert list(bound.arrays) == ["x", "cache", "position"]
+    assert bound.arrays["cache"] is case.inputs[1] is case.outputs[0]

@@ -1,0 +1,118 @@
+"""``NpuBackend`` on our device: a weight is in the memory of its buffer object and nowhere else."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from tests.unit.npu.products import bound_product, product_graph
+from tests.unit.npu.xrt.conftest import Entries, OpenDevice
+from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt, State
+from whisper_npu.backends.npu.backend import NpuBackend
+from whisper_npu.backends.npu.manager import VERIFIED, KernelStatus
+from whisper_npu.backends.npu.rates import PHOENIX_CORE
+from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.xrt.device import XrtDevice
+from whisper_npu.ops.arrays import I8
+from whisper_npu.ops.quant import linear_int8
+from whisper_npu.runtime.backend import Bound, Offer, Step, function_of
+from whisper_npu.runtime.usage import Usage
+
+BY_NUMPY = "backends.npu.families.gemm.linear_int8_tiles"
+X, W = (
+    np.random.default_rng(seed).integers(-127, 128, shape, np.int8)
+    for seed, shape in ((0, (3, 40)), (1, (150, 40)))
+)
+
+
+@pytest.fixture
+def device(open_device: OpenDevice) -> XrtDevice:
+    return open_device()
+
+
+@pytest.fixture
+def entry(entries: Entries) -> Entry:
+    (made,) = entries()
+    return made
+
+
+def bind(device: XrtDevice, entry: Entry, check_rate: float) -> tuple[NpuBackend, Bound, Step]:
+    """A product whose weight was filled in three parts."""
+    kernel = KernelStatus(entry, {}, VERIFIED, None)
+    npu = NpuBackend(device, [kernel], {kernel.name: PHOENIX_CORE}, Usage(), check_rate)
+    graph = product_graph(len(X), X.shape[1], len(W))
+    offer = npu.offer(graph, 0)
+    assert isinstance(offer, Offer)
+    (form,) = offer.forms["w"]
+    assert form.packing is not None
+    packed = form.packing.take("w", W.shape)
+    for start in range(0, len(W), form.packing.rows):
+        form.packing.fill(packed, W[start : start + form.packing.rows], start)
+    bound = bound_product(graph, X, packed)
+    return npu, bound, offer.bind(bound)
+
+
+def is_right(bound: Bound, w: I8 = W) -> bool:
+    x, x_scale, _, w_scale, *rest = bound.inputs
+    expected = linear_int8(x, x_scale, w.astype(np.float32), w_scale, *rest)
+    right = np.array_equal(bound.outputs[0], expected)
+    bound.outputs[0][:] = np.nan
+    return right
+
+
+def test_what_a_kernel_gave_is_scaled(device: XrtDevice, entry: Entry) -> None:
+    """The stand-in fills sums with the number of the launch."""
+    npu, bound, step = bind(device, entry, 0.0)
+    _, x_scale, _, w_scale, bias = bound.inputs
+    for launch in (1, 2):
+        step()
+        sums = np.full((3, 150), launch * 0x01010101, np.int32).astype(np.float32)
+        assert np.array_equal(bound.outputs[0], sums * x_scale[:, None] * w_scale + bias)
+    assert npu.usage.launches == 2
+    assert function_of(step) == entry.contract.name
+
+
+def test_a_lie_is_found_by_the_weight_in_the_buffer(device: XrtDevice, entry: Entry) -> None:
+    npu, bound, step = bind(device, entry, 1.0)
+    for _ in range(2):
+        step()
+        assert is_right(bound)
+    assert [event.reason for event in npu.usage.fallbacks] == ["wrong result"]
+    assert function_of(step) == BY_NUMPY
+
+
+@pytest.mark.parametrize("state", [State.ERT_CMD_STATE_ERROR, None])
+def test_after_a_failed_launch_the_weight_is_read_where_it_lies(
+    open_device: OpenDevice, entry: Entry, pyxrt: FakePyxrt, state: State | None
+) -> None:
+    device = open_device(launch_timeout_s=0.05)
+    npu, bound, step = bind(device, entry, 0.0)
+    pyxrt.states = [state]
+    for _ in range(2):
+        step()
+        assert is_right(bound)
+    (event,) = npu.usage.fallbacks
+    assert event.reason == ("timeout" if state is None else "launch failed")
+    assert npu.usage.launches == 0
+
+
+def test_memory_is_there_for_as_long_as_a_step_is(
+    device: XrtDevice, entry: Entry, pyxrt: FakePyxrt
+) -> None:
+    """The stand-in overwrites what is freed."""
+    npu, bound, step = bind(device, entry, 0.0)
+    # The weight, rows and sums.
+    assert pyxrt.live_bos["host_only"] == 3
+    npu.close()
+    device.close()
+    gc.collect()
+    for _ in range(2):
+        step()
+        assert is_right(bound)
+    gc.collect()
+    # Rows and sums are given up by a step that does not launch any more.
+    assert pyxrt.live_bos["host_only"] == 1
+    del step, bound
+    assert pyxrt.live_bos["host_only"] == 0

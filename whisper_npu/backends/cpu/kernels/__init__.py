@@ -1,0 +1,37 @@
+"""All CPU kernels, in the order in which they are verified and listed."""
+
+from __future__ import annotations
+
+from whisper_npu.backends.cpu.kernels.attention import ATTENTION, ATTENTION_INT16
+from whisper_npu.backends.cpu.kernels.attention_over_cache import (
+    CACHED_ATTENTION,
+    CROSS_ATTENTION,
+    CROSS_ATTENTION_INT8,
+)
+from whisper_npu.backends.cpu.kernels.copies import IM2COL, SPLIT_HEADS, STORE_CACHE
+from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
+from whisper_npu.backends.cpu.kernels.embed_int8 import EMBED_INT8
+from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
+from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
+from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_HEADS, QUANTIZE_ROWS
+from whisper_npu.backends.cpu.kernels.top_logprobs import TOP_LOGPROBS
+from whisper_npu.backends.cpu.records import CpuKernel
+
+KERNELS: tuple[CpuKernel, ...] = (
+    QUANTIZE_ROWS,
+    LINEAR_INT8,
+    EMBED_INT8,
+    STORE_CACHE,
+    SPLIT_HEADS,
+    QUANTIZE_HEADS,
+    IM2COL,
+    GELU,
+    ADD,
+    LAYER_NORM,
+    ATTENTION,
+    ATTENTION_INT16,
+    CACHED_ATTENTION,
+    CROSS_ATTENTION,
+    CROSS_ATTENTION_INT8,
+    TOP_LOGPROBS,
+)

@@ -1,0 +1,192 @@
+"""From the name of a device to a machine that plans can run on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_npu.backends.numpy import numpy_backends
+from whisper_npu.errors import KernelError, OptionError
+from whisper_npu.model.builders import Precision
+from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.runtime.backend import Backend
+from whisper_npu.runtime.machine import Machine
+from whisper_npu.runtime.model import Model, phase_graphs
+from whisper_npu.runtime.placement import Policy, Region
+from whisper_npu.runtime.usage import Usage
+
+if TYPE_CHECKING:
+    from whisper_npu.backends.cpu.backend import CpuBackend
+    from whisper_npu.backends.npu.backend import NpuBackend
+    from whisper_npu.backends.npu.device import Device
+
+DEVICES = ("cpu", "npu", "auto", "software")
+# Where the driver puts the device's node.
+_NODES = Path("/dev/accel")
+
+Folders = Sequence[str | os.PathLike[str]]
+
+
+def open_device(name: str) -> Device | None:
+    """The device of this name; None for the CPU alone.
+
+    ``auto`` is the NPU if there is one. ``software`` is made of the kernels' NumPy models, for
+    tests. Raises OptionError for another name, KernelError if the NPU cannot be used.
+    """
+    if name not in DEVICES:
+        raise OptionError(f"device must be one of {', '.join(DEVICES)}, not {name!r}")
+    if name == "software":
+        from whisper_npu.backends.npu.software import SoftwareDevice
+
+        return SoftwareDevice()
+    if name == "npu" or (name == "auto" and any(_NODES.glob("accel*"))):
+        # Only here, and only now, is pyxrt imported.
+        from whisper_npu.backends.npu.xrt import open_device as open_xrt
+
+        return open_xrt()
+    return None
+
+
+def choose_precision(asked: str | None, device: Device | None) -> str:
+    """INT8 on a device, float32 without one, unless asked for. Raises OptionError."""
+    if device is None:
+        return asked or "float32"
+    if asked not in (None, "int8"):
+        raise OptionError(f"precision {asked!r} does not go with an NPU, whose products are int8")
+    return "int8"
+
+
+def numpy_machine(usage: Usage | None = None) -> Machine:
+    """NumPy alone."""
+    return Machine(numpy_backends(), usage=usage or Usage())
+
+
+def numpy_model(checkpoint: Checkpoint, precision: Precision = "float32") -> Model:
+    """A model that runs on NumPy alone."""
+    return Model(checkpoint, precision, numpy_machine())
+
+
+def open_machine(
+    device: Device | None,
+    dims: ModelDimensions,
+    precision: Precision,
+    *,
+    kernels: Folders = (),
+    auto: bool = False,
+    allow_fallback: bool = False,
+    check_rate: float = 1e-3,
+    cpu_kernels: bool | None = None,
+) -> Machine:
+    """The machine for a model of these dimensions.
+
+    With ``auto`` kernels are used where they are verified and predicted to be faster; without it
+    wherever they are verified, and it is a KernelError that lists them all if an op has none, and
+    one if a kernel does not open (NoContext: other programs have the NPU), unless
+    ``allow_fallback``. ``cpu_kernels`` says whether to use the kernels compiled for this CPU: by
+    default those that there are, and if True it is a KernelError if there are none.
+    """
+    if not 0 <= check_rate <= 1:
+        raise OptionError(f"check_rate must be between 0 and 1, not {check_rate}")
+    usage = Usage(precision=precision)
+    cpu = _cpu(usage, cpu_kernels)
+    if device is None:
+        return Machine((*cpu, *numpy_backends()), usage=usage)
+    # Imported here: the CPU alone needs none of this.
+    from whisper_npu.backends.numpy.rates import measure_host
+
+    npu = _npu(device, kernels, usage, check_rate)
+    host = numpy_backends(measure_host())
+    machine = Machine((npu, *cpu, *host), "auto" if auto else "npu", usage)
+    if not auto and not allow_fallback:
+        regions = [r for graph in phase_graphs(dims, precision) for r in machine.choose(graph)]
+        require(npu, regions)
+        try:
+            npu.open(region.offer.kernel for region in regions if region.offer.launches)
+        except KernelError:
+            npu.close()
+            raise
+    usage.device = device.identity.name
+    return machine
+
+
+def describe_machine(
+    name: str,
+    precision: Precision,
+    policy: Policy,
+    kernels: Folders = (),
+    cpu_kernels: bool | None = None,
+) -> tuple[Machine, list[str]]:
+    """The machine that a device by name would give, to be printed; and the rates that it predicts
+    with, as text.
+
+    ``phoenix`` is described and not there: all kernels are taken to be verified. Raises KernelError
+    if the NPU cannot be used.
+    """
+    from whisper_npu.backends.numpy.rates import measure_host
+
+    usage = Usage(precision=precision)
+    host = measure_host()
+    backends: list[Backend] = []
+    rates = [
+        f"NumPy here: {host.flops / 1e9:.0f} GFLOPS, {host.bytes_per_second / 1e9:.1f} GB/s "
+        "(measured now)"
+    ]
+    if name != "cpu":
+        npu = _npu(None if name == "phoenix" else open_device(name), kernels, usage)
+        backends.append(npu)
+        rates += npu.describe_rates()
+    cpu = _cpu(usage, cpu_kernels)
+    rates += [f"CPU kernels: {each.isa}; what they take is not predicted" for each in cpu]
+    return Machine((*backends, *cpu, *numpy_backends(host)), policy, usage), rates
+
+
+def require(npu: NpuBackend, regions: Iterable[Region]) -> None:
+    """Raise KernelError that lists every op that an NPU is for and no kernel can run, if there are
+    any."""
+    missing: dict[str, list[str]] = {}
+    for region in regions:
+        refused = {refusal.backend: refusal.reason for refusal in region.refusals}
+        if npu.name in refused and region.ops[0].kind in npu.kinds:
+            names = missing.setdefault(refused[npu.name], [])
+            names += [f"{region.phase}/{op.name}" for op in region.ops]
+    if missing:
+        count = sum(map(len, missing.values()))
+        listed = "; ".join(f"{', '.join(ops)}: {why}" for why, ops in missing.items())
+        raise KernelError(
+            f"{count} ops cannot run on the NPU ({listed}); verify its kernels with "
+            "whisper-npu kernels verify, or let NumPy run them with --allow_fallback"
+        )
+
+
+def _npu(
+    device: Device | None, kernels: Folders, usage: Usage, check_rate: float = 0.0
+) -> NpuBackend:
+    """The NPU with the kernels that are verified on it; without a device, all kernels on a Phoenix
+    as published figures describe it."""
+    from whisper_npu.backends.npu.backend import NpuBackend
+    from whisper_npu.backends.npu.manager import KernelManager
+    from whisper_npu.backends.npu.rates import PHOENIX_CORE, measured_rates
+
+    statuses = KernelManager(device, kernels).list()
+    if device is None:
+        rates = {status.name: PHOENIX_CORE for status in statuses}
+    else:
+        rates = {
+            status.name: measured_rates(status.evidence)
+            for status in statuses
+            if status.evidence is not None and status.evidence.passed
+        }
+    return NpuBackend(device, statuses, rates, usage, check_rate)
+
+
+def _cpu(usage: Usage, wanted: bool | None) -> list[CpuBackend]:
+    """The kernels of this CPU, none if there are none or they are not wanted."""
+    if wanted is False:
+        return []
+    from whisper_npu.backends.cpu.backend import open_cpu_backend
+
+    found = open_cpu_backend(usage, required=wanted is True)
+    return [] if found is None else [found]

@@ -1,0 +1,264 @@
+"""Packed files: weights as plans want them, kept in the cache and mapped into memory.
+
+A file holds the weights of one model in one set of forms. Its header says what it was made of: the
+files of the model (path, size, times, inode), the tensors with their forms, and a checksum of each.
+A file that says anything else, or that is damaged, is made again. All processes on a machine share
+the pages of a file that they map. It is written beside its place and renamed: no reader sees half
+of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import mmap
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_npu.home import home_folder
+from whisper_npu.runtime.backend import Array, Shape
+
+U8 = NDArray[np.uint8]
+U64 = NDArray[np.uint64]
+
+log = logging.getLogger("whisper_npu")
+
+FOLDER = "packed"
+_SUFFIX = ".weights"
+_MAGIC = b"whisper-npu packed weights 1\n"
+_ALIGNMENT = 64
+# The data begin at a whole page: huge ones of a file in memory begin at multiples of their size.
+_DATA = 1 << 21
+# 64-bit words of a row, and rows at a time, of a checksum.
+_WORDS, _CHUNK = 2048, 64
+# That compute checksums; more do not make memory faster.
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """A tensor in a packed file. ``order`` is "C" (by rows) or "F" (by columns)."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    order: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes without those that fill up to the next tensor."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+def packed_folder() -> Path:
+    """Where packed files are kept."""
+    return home_folder() / FOLDER
+
+
+def identity(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """What tells files apart from others, and from what they were before a change.
+
+    The time of the last change of an inode cannot be set by programs. Raises OSError.
+    """
+    described = []
+    for path in sorted(files):
+        found = path.stat()
+        described.append(
+            {
+                "path": str(path.resolve()),
+                "size": found.st_size,
+                "modified": found.st_mtime_ns,
+                "changed": found.st_ctime_ns,
+                "inode": found.st_ino,
+            }
+        )
+    return described
+
+
+class PackedFile:
+    """The packed file of a model for some tensors in their forms, which need not be there.
+
+    ``files`` are those of the model. What kernels and instruction sets want of weights is in the
+    forms: a file for others has another name.
+    """
+
+    def __init__(self, files: Sequence[Path], tensors: Iterable[PackedTensor]) -> None:
+        self._files, self._tensors = files, list(tensors)
+        place = json.dumps([_described(self._tensors), sorted(str(f.resolve()) for f in files)])
+        name = hashlib.sha256(place.encode()).hexdigest()[:32]
+        self.path = packed_folder() / f"{name}{_SUFFIX}"
+
+    def open(self) -> dict[PackedTensor, Array] | None:
+        """The tensors, read-only, in pages that other processes share; None if the file is not
+        there, is not of this model as it is now, or is damaged."""
+        tensors = self._tensors
+        try:
+            with self.path.open("rb") as file:
+                header, checksums = _decode(file)
+                size = os.fstat(file.fileno()).st_size
+                same = header == self._header() and len(checksums) == len(tensors)
+                if not same or size != _end(tensors):
+                    log.info("%s: is not of the model as it is now", self.path)
+                    return None
+                mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            log.info("%s: cannot be used: %s", self.path, error)
+            return None
+        whole = np.frombuffer(mapped, np.uint8)
+        places = list(zip(tensors, _offsets(tensors), checksums, strict=True))
+
+        def is_sound(place: tuple[PackedTensor, int, str]) -> bool:
+            tensor, offset, expected = place
+            part = whole[offset : offset + tensor.nbytes]
+            return checksum(part) == expected
+
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+            sound = all(threads.map(is_sound, places))
+        if not sound:
+            log.warning("%s: is damaged and is made again", self.path)
+            return None
+        return {tensor: _view(whole, tensor, offset) for tensor, offset, _ in places}
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """Write the file: it takes its place when all tensors have been written.
+
+        Files of models that are gone or have changed are removed first. Raises OSError, also if
+        the file would take more than half of what is free on the disk.
+        """
+        folder = self.path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep()
+        if shutil.disk_usage(folder).free < 2 * _end(self._tensors):
+            raise OSError(f"{folder} has too little room for {_end(self._tensors)} bytes")
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=_SUFFIX)
+        try:
+            with os.fdopen(handle, "wb", buffering=0) as file:
+                writer = Writer(file, self._tensors)
+                yield writer
+                header = _encode(self._header(), writer.checksums())
+                if len(header) > _DATA:
+                    raise OSError(f"a header of {len(header)} bytes has no room")
+                file.seek(0)
+                file.write(header)
+            os.replace(name, self.path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    def _header(self) -> dict[str, Any]:
+        return {"model": identity(self._files), "tensors": _described(self._tensors)}
+
+
+class Writer:
+    """Takes the tensors of a packed file, in any order and from any thread."""
+
+    def __init__(self, file: Any, tensors: Sequence[PackedTensor]) -> None:
+        self._file, self._tensors = file, tensors
+        self._offsets = dict(zip(tensors, _offsets(tensors), strict=True))
+        self._checksums: dict[PackedTensor, str] = {}
+        self._lock = threading.Lock()
+        file.truncate(_end(tensors))
+
+    def write(self, tensor: PackedTensor, array: Array) -> None:
+        """Write one. Raises OSError."""
+        flat = np.ascontiguousarray(array.T if tensor.order == "F" else array).reshape(-1)
+        raw = flat.view(np.uint8)
+        self._checksums[tensor] = checksum(raw)
+        with self._lock:
+            self._file.seek(self._offsets[tensor])
+            done = 0
+            while done < raw.size:  # one call writes 2 GB at most
+                done += self._file.write(raw[done:].data)
+
+    def checksums(self) -> list[str]:
+        """In the order of the tensors. Raises KeyError if one was not written."""
+        return [self._checksums[tensor] for tensor in self._tensors]
+
+
+def sweep() -> None:
+    """Remove the packed files of models that are gone or have changed, and what a crash left."""
+    for path in packed_folder().glob(f"*{_SUFFIX}"):
+        try:
+            with path.open("rb") as file:
+                header, _ = _decode(file)
+            stale = identity(Path(f["path"]) for f in header["model"]) != header["model"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            stale = True
+        if stale and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
+
+
+def checksum(raw: U8) -> str:  # [nbytes] -> hexadecimal
+    """SHA-256 of the sums of rows and columns of the 64-bit words, modulo 2^64, and of the rest.
+
+    It finds damage, at the speed of memory: to hash every byte takes longer than to make a small
+    model's weights again. It is no protection from somebody who may write to the cache.
+    """
+    count = raw.size // (8 * _WORDS)
+    rows: U64 = raw[: 8 * _WORDS * count].view(np.uint64).reshape(count, _WORDS)
+    of_rows, of_columns = np.empty(count, np.uint64), np.zeros(_WORDS, np.uint64)
+    # Few rows at a time: they are read from memory once, and from a cache the second time.
+    for start in range(0, count, _CHUNK):
+        part = rows[start : start + _CHUNK]
+        np.add.reduce(part, axis=1, out=of_rows[start : start + _CHUNK])
+        of_columns += np.add.reduce(part, axis=0)
+    digest = hashlib.sha256(of_rows.data)
+    digest.update(of_columns.data)
+    digest.update(raw[8 * _WORDS * count :].data)
+    return digest.hexdigest()
+
+
+def _described(tensors: Iterable[PackedTensor]) -> list[dict[str, Any]]:
+    return [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in tensors]
+
+
+def _offsets(tensors: Iterable[PackedTensor]) -> list[int]:
+    offsets, offset = [], _DATA
+    for tensor in tensors:
+        offsets.append(offset)
+        offset += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+    return offsets
+
+
+def _end(tensors: Sequence[PackedTensor]) -> int:
+    last = tensors[-1:]
+    return _offsets(tensors)[-1] + last[0].nbytes if last else _DATA
+
+
+def _encode(header: Mapping[str, Any], checksums: Sequence[str]) -> bytes:
+    text = json.dumps({**header, "checksums": list(checksums)}).encode()
+    return _MAGIC + len(text).to_bytes(8, "little") + text
+
+
+def _decode(file: Any) -> tuple[dict[str, Any], list[str]]:
+    """The header of a file, and the checksums in it. Raises ValueError and KeyError."""
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise ValueError("is no packed file of this version")
+    size = int.from_bytes(file.read(8), "little")
+    if size > _DATA:
+        raise ValueError(f"has a header of {size} bytes")
+    header = json.loads(file.read(size))
+    return header, list(header.pop("checksums"))
+
+
+def _view(whole: Array, tensor: PackedTensor, offset: int) -> Array:
+    part: Array = whole[offset : offset + tensor.nbytes].view(tensor.dtype)
+    if tensor.order == "F":
+        columns: Array = part.reshape(tensor.shape[::-1]).T
+        return columns
+    return part.reshape(tensor.shape)

@@ -1,0 +1,328 @@
+"""The one place where it is decided what runs an op, and in which form every tensor lies.
+
+``choose`` asks all backends for every op of a graph and takes one offer for each region. ``settle``
+looks at the graphs of a model together and finds the forms of weights and states in which most of
+their readers can have them. ``place`` gives the two as data: it is printed by ``whisper-npu plan``,
+carried out by ``runtime.plan.Plan``, and counted in a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from whisper_npu.model.graph import Graph, Op, Tensor
+from whisper_npu.runtime.backend import (
+    Backend,
+    Form,
+    Offer,
+    Refusal,
+    inner_tensors,
+)
+
+# A kernel where it is predicted to be faster, or by the rank of the backends alone.
+Policy = Literal["auto", "npu"]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Ops that follow each other and run as one, and the offer that was taken for them.
+
+    ``seconds`` is predicted: of the offer where it is known, else of NumPy; None if neither is.
+    """
+
+    phase: str
+    offer: Offer
+    reason: str
+    refusals: tuple[Refusal, ...]
+    seconds: float | None
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The ops, as the model's graph has them."""
+        return self.offer.ops
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The forms that weights are held in, and the form of each state, by name.
+
+    What is not named is held as the graphs have it, by rows.
+    """
+
+    weights: Mapping[str, tuple[Form, ...]] = field(default_factory=dict)
+    states: Mapping[str, Form] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlacedGraph:
+    """A graph with its placement.
+
+    ``graph`` has the tensors as they lie in memory: with dtype, shape and order of their form. A
+    weight in two forms is two tensors. ``weights`` gives for each of these tensors the weight and
+    its form. ``regions`` are in order.
+    """
+
+    graph: Graph
+    regions: tuple[Region, ...]
+    weights: Mapping[str, tuple[str, Form]]
+
+
+def choose(
+    graph: Graph,
+    backends: Sequence[Backend],
+    policy: Policy = "npu",
+    states: Mapping[str, Form] | None = None,
+) -> tuple[Region, ...]:
+    """One region after the other, each with the offer that is taken for it.
+
+    ``backends`` are in order of rank. The first that makes an offer has the region, unless the
+    policy is "auto" and others of lower rank are known to be faster; where the time of one of the
+    two is not known, rank decides. An offer that wants another form of a state than it has does not
+    count. Raises ValueError for an op that no backend runs.
+    """
+    return tuple(_regions(graph, backends, policy, states or {}, 0, len(graph.ops)))
+
+
+def _regions(
+    graph: Graph,
+    backends: Sequence[Backend],
+    policy: Policy,
+    states: Mapping[str, Form],
+    start: int,
+    stop: int,
+) -> Iterator[Region]:
+    index = start
+    while index < stop:
+        answers = [_ask(backend, graph, index, states) for backend in backends]
+        region = _take(graph, index, backends, answers, policy, states)
+        yield region
+        index += len(region.ops)
+
+
+def replacement(
+    region: Region, graph: Graph, backends: Sequence[Backend], states: Mapping[str, Form]
+) -> tuple[Region, ...]:
+    """Regions for the same ops by backends of lower rank than that of ``region``."""
+    names = [backend.name for backend in backends]
+    lower = backends[names.index(region.offer.backend) + 1 :]
+    start = graph.ops.index(region.ops[0])
+    return tuple(_regions(graph, lower, "npu", states, start, start + len(region.ops)))
+
+
+def _ask(backend: Backend, graph: Graph, index: int, states: Mapping[str, Form]) -> Offer | Refusal:
+    answer = backend.offer(graph, index)
+    if isinstance(answer, Refusal):
+        return answer
+    for name, forms in answer.forms.items():
+        if name in states and states[name] not in forms:
+            return Refusal(backend.name, f"{name} is {states[name]}")
+    _check_region(graph, index, answer)
+    return answer
+
+
+def _check_region(graph: Graph, index: int, offer: Offer) -> None:
+    """Raises ValueError if others read what lies within the region."""
+    if not offer.ops or graph.ops[index : index + len(offer.ops)] != offer.ops:
+        raise ValueError(f"{offer.backend} offers ops that do not begin with {graph.ops[index]}")
+    if len(offer.ops) == 1:
+        return
+    inner = {tensor.name for tensor in inner_tensors(graph, offer.ops)}
+    for op in offer.ops[:-1]:
+        outside = [name for name in op.outputs if name not in inner]
+        if outside:
+            raise ValueError(f"{offer.backend} offers a region within which {outside[0]} is lost")
+
+
+def _take(
+    graph: Graph,
+    index: int,
+    backends: Sequence[Backend],
+    answers: Sequence[Offer | Refusal],
+    policy: Policy,
+    states: Mapping[str, Form],
+) -> Region:
+    beaten: list[Offer] = []
+    for rank, answer in enumerate(answers):
+        if isinstance(answer, Refusal):
+            continue
+        lower, rest = backends[rank + 1 :], answers[rank + 1 :]
+        rivals: list[Region] = []
+        if len(answer.ops) > 1:
+            stop = index + len(answer.ops)
+            rivals = list(_regions(graph, lower, policy, states, index, stop))
+        elif any(isinstance(other, Offer) for other in rest):
+            rivals = [_take(graph, index, lower, rest, policy, states)]
+        others = _seconds(rivals, len(answer.ops))
+        if policy == "auto" and _less(others, answer.seconds):
+            beaten.append(answer)
+            continue
+        refusals = tuple(a for a in answers[:rank] if isinstance(a, Refusal))
+        reason = _reason(answer, others, beaten, refusals)
+        seconds = others if answer.seconds is None else answer.seconds
+        return Region(graph.name, answer, reason, refusals, seconds)
+    op = graph.ops[index]
+    raise ValueError(f"no backend runs op {op.name} ({op.kind}) of {graph.name}")
+
+
+def _seconds(regions: Sequence[Region], count: int) -> float | None:
+    """What regions of together ``count`` ops take; None if that is not known of all of them."""
+    times = [region.seconds for region in regions if region.seconds is not None]
+    known = regions and len(times) == len(regions)
+    return sum(times) if known and sum(len(r.ops) for r in regions) == count else None
+
+
+def _less(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and a < b
+
+
+def _reason(
+    offer: Offer, others: float | None, beaten: Sequence[Offer], refusals: Sequence[Refusal]
+) -> str:
+    if offer.note:
+        if offer.seconds is None or others is None:
+            return f"{offer.note}; by rank"
+        return f"{offer.note}; {others * 1e3:.2f} ms on NumPy"
+    if beaten and offer.seconds is not None:
+        slower = beaten[0]
+        assert slower.seconds is not None
+        return (
+            f"faster: {offer.seconds * 1e3:.2f} ms, {slower.seconds * 1e3:.2f} ms on "
+            f"{slower.kernel}"
+        )
+    return refusals[0].reason if refusals else "by rank"
+
+
+def settle(placed: Iterable[tuple[Graph, Sequence[Region]]]) -> Forms:
+    """The forms of weights and states for all regions of all graphs of a model.
+
+    A weight is held in the form that most of its readers take, and in another only for those that
+    do not take that one. A state is one array: it has a form that all take, or that of the graphs.
+    """
+    readers: dict[str, list[tuple[Form, ...]]] = {}
+    tensors: dict[str, Tensor] = {}
+    for graph, regions in placed:
+        for region in regions:
+            for name in _names(region.ops):
+                tensor = graph[name]
+                if tensor.role in ("weight", "state"):
+                    tensors[name] = tensor
+                    readers.setdefault(name, []).append(_accepted(region.offer, tensor))
+    weights, states = {}, {}
+    for name, accepted in readers.items():
+        if tensors[name].role == "weight":
+            weights[name] = tuple(_cover(accepted))
+        else:
+            common = [form for form in accepted[0] if all(form in forms for forms in accepted)]
+            states[name] = common[0] if common else Form(tensors[name].dtype)
+    return Forms(weights, states)
+
+
+def _names(ops: Iterable[Op]) -> dict[str, None]:
+    return dict.fromkeys(name for op in ops for name in (*op.inputs, *op.outputs))
+
+
+def _accepted(offer: Offer, tensor: Tensor) -> tuple[Form, ...]:
+    return offer.forms.get(tensor.name, (Form(tensor.dtype),))
+
+
+def _cover(accepted: Sequence[tuple[Form, ...]]) -> Iterator[Form]:
+    left = list(accepted)
+    while left:
+        candidates = dict.fromkeys(form for forms in left for form in forms)
+        best = max(candidates, key=lambda form: sum(form in forms for forms in left))
+        yield best
+        left = [forms for forms in left if best not in forms]
+
+
+def place(graph: Graph, regions: Sequence[Region], forms: Forms) -> PlacedGraph:
+    """The graph as it lies in memory for these regions."""
+    tensors = {tensor.name: tensor for tensor in graph.tensors}
+    lowered: dict[str, Tensor] = {}
+    weights: dict[str, tuple[str, Form]] = {}
+    ops: list[Op] = []
+    for region in regions:
+        renamed: dict[str, str] = {}
+        several = len(region.ops) > 1
+        inner = {t.name for t in inner_tensors(graph, region.ops)} if several else set()
+        for name in _names(region.ops):
+            tensor = tensors[name]
+            form = form_of(region.offer, tensor, forms)
+            known = lowered.get(name)
+            if tensor.role == "weight" and known is not None and weights[name] != (name, form):
+                renamed[name] = f"{name} ({form})"
+            shown = renamed.get(name, name)
+            if name in inner:
+                tensor = replace(tensor, role="inner")
+            lowered.setdefault(shown, _in_form(tensor, shown, form))
+            if tensor.role == "weight":
+                weights[shown] = name, form
+        ops += [
+            replace(op, inputs=tuple(renamed.get(name, name) for name in op.inputs))
+            for op in region.ops
+        ]
+    return PlacedGraph(
+        Graph(graph.name, tuple(lowered.values()), tuple(ops)), tuple(regions), weights
+    )
+
+
+def form_of(offer: Offer, tensor: Tensor, forms: Forms) -> Form:
+    """The form in which an offer gets a tensor: one that is held, if it takes one, else the best
+    that it takes."""
+    if tensor.role == "state" and tensor.name in forms.states:
+        return forms.states[tensor.name]
+    accepted = _accepted(offer, tensor)
+    held = forms.weights.get(tensor.name, ())
+    return next((form for form in accepted if form in held), accepted[0])
+
+
+def _in_form(tensor: Tensor, name: str, form: Form) -> Tensor:
+    shape = tensor.shape if form.packing is None else form.packing.shape(tensor.shape)
+    return replace(tensor, name=name, shape=shape, dtype=form.dtype, order=form.order)
+
+
+def form_bytes(shape: Sequence[int], form: Form) -> int:
+    """Bytes of a tensor of this shape in a form."""
+    packed = tuple(shape) if form.packing is None else form.packing.shape(tuple(shape))
+    return Tensor("", packed, form.dtype, "weight").nbytes
+
+
+@dataclass(frozen=True)
+class PlacedOp:
+    """An op of a placed graph, as ``whisper-npu plan`` shows it.
+
+    ``backend`` is the name that it is counted under, ``function`` what is called. Of a region of
+    several ops the first has the launches, bytes and seconds. ``weight`` names what is resident.
+    """
+
+    phase: str
+    op: str
+    kind: str
+    backend: str
+    reason: str
+    launches: int
+    bytes_in: int
+    bytes_out: int
+    resident_bytes: int
+    seconds: float
+    weight: str | None
+    function: str
+    region: tuple[str, ...]
+    refusals: Mapping[str, str]
+
+
+def placed_ops(regions: Iterable[Region]) -> Iterator[PlacedOp]:
+    """The ops of regions one by one."""
+    for region in regions:
+        offer = region.offer
+        names = tuple(op.name for op in region.ops)
+        for position, op in enumerate(region.ops):
+            own = position == 0
+            yield PlacedOp(
+                region.phase, op.name, op.kind, offer.kernel, region.reason,
+                offer.launches if own else 0, offer.bytes_in if own else 0,
+                offer.bytes_out if own else 0, offer.resident_bytes if own else 0,
+                (region.seconds or 0.0) if own else 0.0, offer.weight if own else None,
+                offer.function, names, {r.backend: r.reason for r in region.refusals},
+            )  # fmt: skip
