@@ -17,11 +17,11 @@ from tests.unit.signals import noise
 from whisper_npu.backends.npu.evidence import EvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
+from whisper_npu.backends.numpy import rates as cost
+from whisper_npu.backends.numpy.rates import HostRates
 from whisper_npu.cli import main
 from whisper_npu.model.builders import PHASES, Precision, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.runtime import cost
-from whisper_npu.runtime.cost import HostRates
 from whisper_npu.transcriber import Transcriber
 
 TINY = KNOWN_DIMENSIONS["tiny"]

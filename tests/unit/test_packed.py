@@ -119,7 +119,7 @@ def test_every_byte_is_checked(
         lambda data: data.replace(b'"checksums": [', b'"checksums": 12, "x": ['),
         lambda data: data.replace(b'"order": "F"', b'"order": "C"'),
     ],
-    ids=str,
+    ids=[str(i) for i in range(9)],
 )
 def test_a_file_that_is_not_whole(made: PackedFile, spoil: Callable[[bytes], bytes]) -> None:
     made.path.write_bytes(spoil(made.path.read_bytes()))

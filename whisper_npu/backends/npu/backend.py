@@ -91,7 +91,7 @@ class NpuStep:
         launch.read()
 
     def _compute(self) -> None:
-        # The buffers that the weight is not in are not needed any more.
+        # Its buffers are not needed any more; that of the weight is, which NumPy reads.
         self._launch = None
         self.function = function_of(self._numpy)
         self._numpy()
@@ -137,7 +137,7 @@ class NpuBackend(Backend):
         self.device, self.usage = device, usage
         self._check_rate, self._random = check_rate, random.Random(seed)
         self._trust = Trust(usage)
-        # Of these the forms know, and not of this object, for which weights have not to wait.
+        # Forms refer to these and not to this object: without a cycle, memory is freed at once.
         self._runners = Runners(device, self._trust)
         self._used: dict[str, _Kernel] = {}
         self._refused: list[tuple[KernelStatus, Family]] = []
@@ -148,7 +148,6 @@ class NpuBackend(Backend):
                 self._used[status.name] = _Kernel(status, rates[status.name], family, form)
             else:
                 self._refused.append((status, family))
-        self._closed = False
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -159,8 +158,6 @@ class NpuBackend(Backend):
         """That of the kernel which is predicted to be the fastest, among those that have the
         weight already if there are any."""
         op = graph.ops[index]
-        if self._closed:
-            return Refusal(self.name, "the NPU was given back")
         read = self._look_up(op)
         if read is not None:
             return read
@@ -179,8 +176,6 @@ class NpuBackend(Backend):
 
     def offer_of(self, kernel: str, graph: Graph, index: int) -> Offer | Refusal:
         """What a usable kernel, by name, would do with the region that begins with an op."""
-        if self._closed:
-            return Refusal(self.name, "the NPU was given back")
         used = self._used[kernel]
         work = used.family.work(graph, index, used.rates)
         if work is None:
@@ -218,8 +213,8 @@ class NpuBackend(Backend):
             self._open(self._used[name])
 
     def close(self) -> None:
-        """Give back contexts and buffers. Steps that there are compute by NumPy from now on."""
-        self._closed = True
+        """Give back contexts and buffers. Steps that there are compute by NumPy from now on; what is
+        offered later falls back when it is bound, so that results have the event."""
         self._trust.give_up(DeviceLost("the NPU was given back"))
         self._runners.close()
 
