@@ -213,8 +213,11 @@ class NpuBackend(Backend):
             self._open(self._used[name])
 
     def close(self) -> None:
-        """Give back contexts and buffers. Steps that there are compute by NumPy from now on; what is
-        offered later falls back when it is bound, so that results have the event."""
+        """Give back contexts and buffers.
+
+        Steps that there are compute by NumPy from now on; what is offered later falls back when it
+        is bound, so that results have the event.
+        """
         self._trust.give_up(DeviceLost("the NPU was given back"))
         self._runners.close()
 

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whisper_npu.backends.npu.contract import Argument
-from whisper_npu.backends.npu.device import U8, Buffer, Device, Kernel, NoDevice, Program
+from whisper_npu.backends.npu.device import (
+    U8,
+    Buffer,
+    BufferRefused,
+    Device,
+    Kernel,
+    NoDevice,
+    Program,
+)
 from whisper_npu.backends.npu.families.family import Family, Work
 from whisper_npu.backends.npu.registry import Entry
 from whisper_npu.backends.npu.trust import Trust
@@ -33,6 +41,7 @@ class Runner:
         self._programs: dict[tuple[int, ...], Program] = {}
         self._shared: dict[tuple[int, ...], _Shared] = {}
         self._weights: dict[str, Buffer] = {}
+        self._refused: dict[str, str] = {}
         self._synchronised: set[str] = set()
         self._abandoned: list[_Shared] = []
 
@@ -47,13 +56,21 @@ class Runner:
     def take(self, weight: str, nbytes: int) -> U8:
         """The host's view of a buffer for a weight, the same one again for the same name.
 
-        Its content is undefined at first. Raises BufferRefused.
+        Its content is undefined at first. Raises BufferRefused, and does so again for a weight that
+        there was no memory for: by then it is in host memory, and would be held twice.
         """
+        if weight in self._refused:
+            raise BufferRefused(self._refused[weight])
         if weight not in self._weights:
             resident = self.family.resident
             assert resident is not None
             argument = self.kernel.contract.inputs[resident]
-            self._weights[weight] = self.kernel.buffer(argument.index, nbytes)
+            try:
+                self._weights[weight] = self.kernel.buffer(argument.index, nbytes)
+            except BufferRefused as error:
+                # As text alone: an error that was raised keeps the arrays of its frames.
+                self._refused[weight] = str(error)
+                raise
         return self.memory(weight)
 
     def synchronise(self, weight: str) -> int:
