@@ -5,17 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-# Before anything of the package is imported, and for fixtures of any scope: no test sees the user's
-# cache or kernels.
-os.environ.pop("WHISPER_NPU_KERNELS", None)
-_SESSION_HOME = tempfile.TemporaryDirectory(prefix="whisper-npu-tests-home-")
-os.environ["WHISPER_NPU_HOME"] = _SESSION_HOME.name
+from tests.session_home import SESSION_HOME
 
 # The tools are scripts that import each other by name.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
@@ -27,7 +22,7 @@ REFERENCE_PACKAGES = ("torch", "whisper", "transformers")
 
 def pytest_runtest_setup() -> None:
     """Raises if a test has left another home behind."""
-    assert os.environ["WHISPER_NPU_HOME"] == _SESSION_HOME.name
+    assert os.environ["WHISPER_NPU_HOME"] == SESSION_HOME
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -37,11 +37,11 @@ from peers.whisper_cpp_outputs import build_library, whisper_cpp_outputs
 from quantisation_table import quantised
 
 from whisper_npu.audio import load_audio
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.weights import weight_specification
 from whisper_npu.ops.quant import Quantized
-from whisper_npu.backends.opening import numpy_model
 from whisper_npu.runtime.model import Model
 
 N_STEPS = 16

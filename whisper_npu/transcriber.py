@@ -38,10 +38,10 @@ class Transcriber:
 
     ``device`` is ``"cpu"``, ``"npu"``, ``"auto"`` (the NPU where there is one and it is predicted
     to be faster), or an open ``whisper_npu.backends.npu.device.Device``. ``precision`` is that of
-    products with weights: ``"float32"``, for which int8 weights are dequantised once, or ``"int8"``, the
-    integer arithmetic of the NPU, which NumPy carries out exactly where no kernel does; by default
-    int8 on a device and float32 without one. ``kernels`` are folders with kernels of your own.
-    Raises KernelError if ops that were asked to be on the NPU cannot be, unless
+    products with weights: ``"float32"``, for which int8 weights are dequantised once, or
+    ``"int8"``, the integer arithmetic of the NPU, which NumPy carries out exactly where no kernel
+    does; by default int8 on a device and float32 without one. ``kernels`` are folders with kernels
+    of your own. Raises KernelError if ops that were asked to be on the NPU cannot be, unless
     ``allow_fallback``. ``check_rate`` is the share of launches that are recomputed and compared.
     ``cpu_kernels`` says whether to use the kernels that ``whisper-npu kernels build`` compiled for
     this CPU; if not given, they are used if they are there and verified. ``threads`` is the number

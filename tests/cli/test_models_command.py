@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from make_checkpoint import Recipe
 
 from whisper_npu.builtin import built_in_directory
 from whisper_npu.cli import main
 from whisper_npu.hub.names import SHORT_NAMES
 from whisper_npu.hub.store import Store, StoredModel
+from whisper_npu.runtime.packed import packed_folder
+from whisper_npu.transcriber import Transcriber
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -75,6 +81,20 @@ def test_a_damaged_record(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 3
     assert capsys.readouterr().err.endswith("whisper-npu models remove openai/whisper-tiny\n")
     assert main(["models", "remove", "openai/whisper-tiny"]) == 0
+
+
+def test_remove_takes_the_packed_weights_along(
+    seeded_directory: Callable[[Recipe], Path],
+) -> None:
+    store = Store()
+    with store.incoming("owner/nano") as made:
+        shutil.copytree(seeded_directory(Recipe("nano")), made)
+        store.install(made, "owner/nano", "main", COMMIT, "float32")
+    Transcriber("owner/nano", cpu_kernels=False)
+    Transcriber(seeded_directory(Recipe("nano")), cpu_kernels=False)
+    assert len(list(packed_folder().iterdir())) == 2
+    assert main(["models", "remove", "owner/nano"]) == 0
+    assert len(list(packed_folder().iterdir())) == 1
 
 
 def test_remove(capsys: pytest.CaptureFixture[str]) -> None:

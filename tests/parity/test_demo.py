@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from whisper_npu.audio import load_audio
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.builtin import built_in_directory
 from whisper_npu.convert import convert
 from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.backends.opening import numpy_model
 from whisper_npu.tokenizer import Tokenizer
 from whisper_npu.transcriber import Transcriber
 
@@ -57,7 +57,9 @@ def test_transformers(transcriber: Transcriber, plain_folder: Path, name: str) -
     plain = {"without_timestamps": True, "suppress_tokens": "", "suppress_blank": False}
     ours = transcriber.transcribe(audio, **OPTIONS, **plain)
     checkpoint = load_checkpoint(plain_folder)
-    with compute_log_mel([audio], checkpoint.dims.n_mels, numpy_model(checkpoint).log_mel) as log_mel:
+    with compute_log_mel(
+        [audio], checkpoint.dims.n_mels, numpy_model(checkpoint).log_mel
+    ) as log_mel:
         features = torch.from_numpy(log_mel.window(0)[None])
     tokenizer = Tokenizer.from_dir(plain_folder, checkpoint.dims.n_vocab, checkpoint.generation)
     start = tokenizer.for_task("en", "transcribe").sot_sequence_including_notimestamps

@@ -18,8 +18,8 @@ from reference import layers
 
 from tests.parity.shapes import SHAPES
 from tests.parity.tolerances import MEASURED, TOLERANCES
-from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.backends.opening import numpy_model
+from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.runtime.model import Model
 
 DUMPS = Path(__file__).parents[1] / "data" / "layers"
@@ -105,7 +105,9 @@ def test_a_wrong_weight_shows_in_the_first_tensor_it_enters(weight: str, tensor:
     made, inputs = seeded("odd")
     wrong = replace(made, weights={**made.weights, weight: made.weights[weight] * 1.001 + 1e-4})
     reference = layers.load(DUMPS / "odd.npz")
-    problem = layers.first_beyond(layers.differences(numpy_model(wrong), inputs, reference), TOLERANCES)
+    problem = layers.first_beyond(
+        layers.differences(numpy_model(wrong), inputs, reference), TOLERANCES
+    )
     assert problem is not None
     assert problem.startswith(tensor)
 

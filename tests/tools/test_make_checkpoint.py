@@ -15,8 +15,8 @@ from make_checkpoint import Recipe, write_checkpoint
 
 from tests.parity.tolerances import TOLERANCES
 from whisper_npu import Transcriber
-from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.backends.opening import numpy_model
+from whisper_npu.model.checkpoint import load_checkpoint
 
 NANO = Recipe("nano")
 

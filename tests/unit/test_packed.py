@@ -165,6 +165,10 @@ def test_files_of_models_that_are_gone_are_removed(made: PackedFile, tmp_path: P
     assert made.path.exists()
     unknown = made.path.with_name("damaged.weights")
     unknown.write_bytes(b"?")
+    abandoned, being_written = (made.path.with_name(f".{n}.weights") for n in ("a", "b"))
+    for path in (abandoned, being_written):
+        path.write_bytes(b"")
+    os.utime(abandoned, (1, 1))
     model = tmp_path / "model.safetensors"
     model.rename(tmp_path / "moved")
     other = tmp_path / "other"
@@ -173,7 +177,9 @@ def test_files_of_models_that_are_gone_are_removed(made: PackedFile, tmp_path: P
         writer.write(ROWS, content(ROWS))
     assert not made.path.exists()
     assert not unknown.exists()
-    assert len(list(packed_folder().iterdir())) == 1
+    assert not abandoned.exists()
+    assert being_written.exists()
+    assert len(list(packed_folder().iterdir())) == 2
 
 
 @pytest.fixture

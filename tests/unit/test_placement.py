@@ -87,7 +87,8 @@ def test_rank_decides_where_times_are_not_known() -> None:
                 of_first = region.ops[0].kind == "gelu"
                 assert (region.offer.backend == "first") == of_first
                 if of_first:
-                    assert region.reason == "verified; by rank"
+                    of_numpy = "" if host is None else "; ms of NumPy"
+                    assert region.reason == f"verified; by rank{of_numpy}"
                 else:
                     assert region.reason == f"first has no {region.ops[0].kind}"
                 assert (region.seconds is None) == (host is None)

@@ -57,6 +57,11 @@ def _remove(store: Store, name: str) -> int:
         if name == BUILT_IN:
             raise ModelError(f"{name}: is built in and cannot be removed")
         store.remove(name)
+        # Imported here: it needs NumPy, which this module, imported for every command, must not
+        # load.
+        from whisper_npu.runtime.packed import sweep
+
+        sweep()
     except WhisperNpuError as error:
         print(f"whisper-npu: error: {error}", file=sys.stderr)
         return error.exit_code

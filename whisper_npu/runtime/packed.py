@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ _MAGIC = b"whisper-npu packed weights 1\n"
 _ALIGNMENT = 64
 # The data begin at a whole page: huge ones of a file in memory begin at multiples of their size.
 _DATA = 1 << 21
+# Seconds after which a file that is not finished has been given up.
+_LONGEST_WRITE = 3600
 # 64-bit words of a row, and rows at a time, of a checksum.
 _WORDS, _CHUNK = 2048, 64
 # That compute checksums; more do not make memory faster.
@@ -193,14 +196,20 @@ class Writer:
 def sweep() -> None:
     """Remove the packed files of models that are gone or have changed, and what a crash left."""
     for path in packed_folder().glob(f"*{_SUFFIX}"):
-        try:
-            with path.open("rb") as file:
-                header, _ = _decode(file)
-            stale = identity(Path(f["path"]) for f in header["model"]) != header["model"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            stale = True
-        if stale and not path.name.startswith("."):
+        if _is_stale(path):
             path.unlink(missing_ok=True)
+
+
+def _is_stale(path: Path) -> bool:
+    try:
+        if path.name.startswith("."):
+            # Being written, unless whoever began it is long gone.
+            return time.time() - path.stat().st_mtime > _LONGEST_WRITE
+        with path.open("rb") as file:
+            header, _ = _decode(file)
+        return identity(Path(file["path"]) for file in header["model"]) != header["model"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return True
 
 
 def checksum(raw: U8) -> str:  # [nbytes] -> hexadecimal

@@ -180,6 +180,8 @@ def _less(a: float | None, b: float | None) -> bool:
 def _reason(
     offer: Offer, others: float | None, beaten: Sequence[Offer], refusals: Sequence[Refusal]
 ) -> str:
+    if offer.note and offer.seconds is None and others is not None:
+        return f"{offer.note}; by rank; ms of NumPy"
     if offer.note:
         if offer.seconds is None or others is None:
             return f"{offer.note}; by rank"

@@ -14,6 +14,7 @@ from make_checkpoint import Recipe
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from whisper_npu.backends.opening import numpy_model
 from whisper_npu.convert import conversion as module
 from whisper_npu.convert import convert
 from whisper_npu.convert.conversion import FILES
@@ -22,7 +23,6 @@ from whisper_npu.errors import ModelError, OptionError, OutputError
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.weights import is_quantizable, scale_name
 from whisper_npu.ops.quant import quantize_weight
-from whisper_npu.backends.opening import numpy_model
 from whisper_npu.runtime.model import Model
 
 Directory = Callable[[Recipe], Path]

@@ -25,8 +25,8 @@ from whisper_npu import convert
 from whisper_npu.errors import ModelError, OutputError
 from whisper_npu.hub import download
 from whisper_npu.hub.client import BLOCK
-from whisper_npu.pulling import pull
 from whisper_npu.hub.store import Store, StoredModel
+from whisper_npu.pulling import pull
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

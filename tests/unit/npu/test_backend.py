@@ -30,6 +30,7 @@ from whisper_npu.backends.npu.packing import GemmTile, unpack_gemm_weights
 from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import FileStatus
 from whisper_npu.backends.npu.software import SoftwareDevice
+from whisper_npu.backends.numpy.specification import forms_of
 from whisper_npu.errors import KernelError
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.graph import Graph, Op, Tensor
@@ -411,10 +412,13 @@ def test_the_table_is_read_where_it_lies() -> None:
     offer = offered(npu, embedding())
     assert (offer.backend, offer.kernel, offer.launches, offer.note) == ("npu", "numpy", 0, "")
     assert offer.function == "backends.npu.families.gemm.embed_rows"
-    first, *packed = offer.forms["w"]
-    assert first == Form("int8")
+    # As NumPy takes it, so that products decide, and in tiles.
+    *plain, large, small = offer.forms["w"]
+    assert plain == list(forms_of(embedding(), embedding().ops[0])["w"])
+    assert Form("int8") in plain
+    packed = [large, small]
     graph = product_graph(3, 40, 150)
-    tables = [W]
+    tables = [W, np.asfortranarray(W.astype(np.float32))]
     for name, form in zip((LARGE, SMALL), packed, strict=True):
         product = npu.offer_of(name, graph, 0)
         assert isinstance(product, Offer)

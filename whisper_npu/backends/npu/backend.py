@@ -20,6 +20,7 @@ from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, Kerne
 from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.runner import Launch, Runner, Runners
 from whisper_npu.backends.npu.trust import Trust
+from whisper_npu.backends.numpy.specification import forms_of
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.runtime.backend import (
@@ -158,7 +159,7 @@ class NpuBackend(Backend):
         """That of the kernel which is predicted to be the fastest, among those that have the
         weight already if there are any."""
         op = graph.ops[index]
-        read = self._look_up(op)
+        read = self._look_up(graph, op)
         if read is not None:
             return read
         if op.kind not in self.kinds:
@@ -272,7 +273,7 @@ class NpuBackend(Backend):
 
     # Ops that NumPy computes from weights of kernels
 
-    def _look_up(self, op: Op) -> Offer | None:
+    def _look_up(self, graph: Graph, op: Op) -> Offer | None:
         readers = {
             used.name: (used.form, read)
             for used in self._used.values()
@@ -288,7 +289,8 @@ class NpuBackend(Backend):
             function=name_of(first.function),
             ops=(op,),
             bind=partial(self._bind_look_up, {name: read for name, (_, read) in readers.items()}),
-            forms={first.weight: (Form("int8"), *packed)},
+            # A look-up is as fast in any form: it leaves the choice to products.
+            forms={first.weight: (*forms_of(graph, op)[first.weight], *packed)},
         )
 
     def _bind_look_up(self, readers: Mapping[str, LookUp], bound: Bound) -> Step:

@@ -337,7 +337,7 @@ def linear_int8_tiles(
 def embed_rows(
     tile: GemmTile, tokens: I64, table: Array, scale: F32, positions: F32, position: I64, out: F32
 ) -> F32:  # [b, n], [v, d] or [v / tn, d / tk, tk * tn], [v], [ctx, d], [] -> [b, n, d]
-    """``ops.quant.embed_int8`` with the table by rows or in tiles: the same bits."""
+    """``ops.quant.embed_int8`` with the table as NumPy takes it, or in tiles: the same bits."""
     if table.ndim == 2:
         return embed_int8(tokens, table, scale, positions, int(position), out)
     chosen = tokens.reshape(-1)
