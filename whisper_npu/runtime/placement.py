@@ -270,13 +270,18 @@ def place(graph: Graph, regions: Sequence[Region], forms: Forms) -> PlacedGraph:
 
 
 def form_of(offer: Offer, tensor: Tensor, forms: Forms) -> Form:
-    """The form in which an offer gets a tensor: one that is held, if it takes one, else the best
-    that it takes."""
+    """The form in which an offer gets a tensor: one that is held, if it takes one.
+
+    Where what was settled is not to be had (a backend has no memory for it after all), it is the
+    form of the graph, which takes the least memory, or else the best that the offer takes.
+    """
     if tensor.role == "state" and tensor.name in forms.states:
         return forms.states[tensor.name]
     accepted = _accepted(offer, tensor)
     held = forms.weights.get(tensor.name, ())
-    return next((form for form in accepted if form in held), accepted[0])
+    own = Form(tensor.dtype)
+    other = own if own in accepted else accepted[0]
+    return next((form for form in accepted if form in held), other)
 
 
 def _in_form(tensor: Tensor, name: str, form: Form) -> Tensor:

@@ -78,8 +78,6 @@ class Plan:
                 waiting[:0] = replacement(region, graph, machine.backends, forms.states)
                 memory.add_inner(region)
                 self._arrays.update(memory.arrays)
-                # Its weights are not where they were to be: the least of memory is taken.
-                forms = _smallest(forms, region, graph)
                 continue
             bound.append(region)
             self._steps.append(step)
@@ -130,13 +128,6 @@ def _weights_of(
         for name in op.inputs
         if graph[name].role == "weight"
     }
-
-
-def _smallest(forms: Forms, failed: Region, graph: Graph) -> Forms:
-    """The same forms, but for the weights of a failed region, the form of the graph."""
-    names = [n for op in failed.ops for n in op.inputs if graph[n].role == "weight"]
-    own = {name: (Form(graph[name].dtype),) for name in names}
-    return Forms({**forms.weights, **own}, forms.states)
 
 
 class _Memory:
