@@ -19,7 +19,7 @@ from whisper_npu.backends.npu.rates import (
     physical_limits,
 )
 from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.backends.numpy.rates import HostRates, measure_host, numpy_seconds
+from whisper_npu.backends.numpy.rates import HostRates, measure_host
 from whisper_npu.model.builders import build_step
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 
@@ -66,10 +66,10 @@ def test_numpy_waits_for_the_slower_of_computing_and_moving() -> None:
     graph = build_step(KNOWN_DIMENSIONS["tiny"], precision="int8")
     (logits,) = (op for op in graph.ops if op.name == "logits")
     n, d = 51865, 384
-    computing = numpy_seconds(graph, logits, HostRates(1e9, 1e18))
+    computing = HostRates(1e9, 1e18).seconds(graph, logits)
     assert computing == pytest.approx(2 * n * d / 1e9, rel=0.01)
     # The weight is held as float32 there.
-    moving = numpy_seconds(graph, logits, HostRates(1e18, 1e9))
+    moving = HostRates(1e18, 1e9).seconds(graph, logits)
     assert moving == pytest.approx((4 * n * d + 4 * n + d + 4 + 4 * n) / 1e9, rel=1e-9)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,7 +211,7 @@ def test_what_is_missing_is_grouped_by_reason(folder: Path) -> None:
     assert npu is not None
     regions = machine.choose(build_phase("step", DIMS, precision="int8"))
     first, *rest = [region for region in regions if region.ops[0].kind == "linear_int8"]
-    odd = replace(first, refusals=(Refusal("npu", "odd"),))
+    odd = first._replace(refusals=(Refusal("npu", "odd"),))
     with pytest.raises(KernelError) as raised:
         require(npu, [odd, *rest])
     rest_named = ", ".join(f"step/{region.ops[0].name}" for region in rest)

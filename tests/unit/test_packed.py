@@ -146,7 +146,7 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(model_file: Path) -> No
             writer.write(ROWS, content(ROWS))
             writer.write(COLUMNS, content(COLUMNS))
 
-    with pytest.raises(KeyError, match="large"):
+    with pytest.raises(ValueError, match="large was not written"):
         write_some()
     assert list(packed_folder().iterdir()) == []
 

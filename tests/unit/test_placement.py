@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -52,6 +51,8 @@ HOST = HostRates(1e9, 1e9)
 
 class Named(Backend):
     """Offers for some kinds, each at a price; or refuses."""
+
+    predicts = True
 
     def __init__(self, name: str, seconds: Mapping[str, float | None], note: str = "") -> None:
         self.name, self.seconds, self.note = name, seconds, note
@@ -375,8 +376,8 @@ class Refusing(Toy):
     def offer(self, graph: Graph, index: int) -> Offer | Refusal:
         answer = super().offer(graph, index)
         if isinstance(answer, Refusal):
-            return replace(answer, backend=self.name)
-        return replace(answer, backend=self.name, bind=partial(self.bind, answer))
+            return answer._replace(backend=self.name)
+        return answer._replace(backend=self.name, bind=partial(self.bind, answer))
 
     def bind(self, offer: Offer, bound: Bound) -> Step:
         if len(bound.ops) > 1:
@@ -407,7 +408,7 @@ def test_a_backend_that_does_not_expect_to_fail_does_not_fail_silently() -> None
     class Broken(Toy):
         def offer(self, graph: Graph, index: int) -> Offer | Refusal:
             answer = super().offer(graph, index)
-            return answer if isinstance(answer, Refusal) else replace(answer, bind=self.broken)
+            return answer if isinstance(answer, Refusal) else answer._replace(bind=self.broken)
 
         def broken(self, bound: Bound) -> Step:
             raise KernelError("broken")
@@ -455,7 +456,7 @@ def test_a_wrong_step_is_seen(small_checkpoint: Checkpoint) -> None:
             answer = super().offer(graph, index)
             assert isinstance(answer, Offer)
             wrong = answer.ops[0].name == "encoder.1.gelu"
-            return replace(answer, bind=self.wrong) if wrong else answer
+            return answer._replace(bind=self.wrong) if wrong else answer
 
         def wrong(self, bound: Bound) -> Step:
             return partial(run_gelu, *bound.inputs, *bound.outputs)

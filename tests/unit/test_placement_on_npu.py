@@ -18,7 +18,7 @@ from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import FileStatus
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends
-from whisper_npu.backends.numpy.rates import HostRates, numpy_seconds
+from whisper_npu.backends.numpy.rates import HostRates
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.graph import Graph
 from whisper_npu.runtime.placement import PlacedOp, Policy, choose, placed_ops
@@ -95,7 +95,7 @@ def test_auto_takes_what_is_faster() -> None:
     shape = gemm_shape(GemmTile(64, 64, 64), *product_shape(graph, op))
     rates = replace(FAST, launch_seconds=1e-5)
     on_kernel = gemm_seconds(shape, GemmTile(64, 64, 64), rates)
-    on_numpy = numpy_seconds(graph, op, HOST)
+    on_numpy = HOST.seconds(graph, op)
     assert on_kernel < on_numpy
     even = replace(rates, launch_seconds=1e-5 + on_numpy - on_kernel)
     for launch, backend in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -163,7 +162,7 @@ class NoScratch(Specification):
     name = "no scratch"
 
     def offer(self, graph: Graph, index: int) -> Offer:
-        return replace(super().offer(graph, index), scratch=None)
+        return super().offer(graph, index)._replace(scratch=None)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

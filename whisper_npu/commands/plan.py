@@ -6,7 +6,6 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.commands.dimensions import dimensions_of
@@ -85,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         "policy": args.policy,
         "precision": precision,
         "rates": rates,
-        "ops": [asdict(op) for op in placed],
+        "ops": [op._asdict() for op in placed],
         "totals": {
             "window": _totals(op for op in placed if op.phase in _WINDOW),
             "token": _totals(op for op in placed if op.phase in _TOKEN),

@@ -12,6 +12,7 @@ are int8 with a scale per output channel: the arithmetic of the NPU.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 from whisper_npu.model.dims import ModelDimensions
@@ -25,6 +26,9 @@ from whisper_npu.model.weights import (
 )
 
 MEL_FILTERS = "mel_filters"
+
+# Graphs are frozen: those made last are kept, as loading a model and running it ask for the same.
+_kept = lru_cache(maxsize=16)
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -134,6 +138,7 @@ class _Builder:
         return graph
 
 
+@_kept
 def build_mel(n_mels: int, n_frames: int, n_fft: int = 400, hop: int = 160) -> Graph:
     """Samples [hop (n_frames - 1) + n_fft] -> log_mel [n_mels, n_frames]: log10, not clamped."""
     b = _Builder({MEL_FILTERS: (n_mels, n_fft // 2 + 1)})
@@ -143,6 +148,7 @@ def build_mel(n_mels: int, n_frames: int, n_fft: int = 400, hop: int = 160) -> G
     return b.build("mel")
 
 
+@_kept
 def build_encoder(dims: ModelDimensions, batch: int = 1, precision: Precision = "float32") -> Graph:
     """features [batch, n_mels, 2 n_audio_ctx] -> states [batch, n_audio_ctx, n_audio_state]."""
     b = _Builder(weight_specification(dims), precision)
@@ -169,6 +175,7 @@ def build_encoder(dims: ModelDimensions, batch: int = 1, precision: Precision = 
     return b.build("encoder")
 
 
+@_kept
 def build_cross_kv(
     dims: ModelDimensions, batch: int = 1, precision: Precision = "float32"
 ) -> Graph:
@@ -185,6 +192,7 @@ def build_cross_kv(
     return b.build("cross_kv")
 
 
+@_kept
 def build_prefill(
     dims: ModelDimensions,
     n_tokens: int,
@@ -196,6 +204,7 @@ def build_prefill(
     return _build_decoder("prefill", dims, precision, batch, 1, n_tokens, n_rows)
 
 
+@_kept
 def build_step(
     dims: ModelDimensions, batch: int = 1, group: int = 1, precision: Precision = "float32"
 ) -> Graph:
@@ -266,6 +275,7 @@ def _build_decoder(
     return b.build(name)
 
 
+@_kept
 def build_choice(n_vocab: int, sequences: int, k: int) -> Graph:
     """logits [sequences, n_vocab], where the rules have changed them -> the ``k`` likeliest tokens
     of each sequence and their logprobs, both [sequences, k]."""

@@ -4,15 +4,18 @@ A region is one op, or several that follow each other, of which only the last wr
 read. A backend is asked for each op whether it runs the region that begins there. Its offer says
 with which kernel, at what cost and with which forms of the tensors; ``bind`` makes the step.
 ``whisper_npu.runtime.placement`` chooses among the offers of all backends.
+
+Offers and what they are made of are named tuples: a model has hundreds, and they are made in a
+third of the time that frozen dataclasses take.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -57,8 +60,7 @@ class Packing(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """How a tensor lies in memory: its dtype, and the order of its elements.
 
     ``order`` is "C" (rows in one piece) or "F" (columns in one piece); a packed tensor has the name
@@ -67,7 +69,7 @@ class Form:
 
     dtype: str
     order: str = "C"
-    packing: Packing | None = field(default=None, repr=False)
+    packing: Packing | None = None
 
     @classmethod
     def packed(cls, dtype: str, packing: Packing) -> Form:
@@ -79,8 +81,7 @@ class Form:
         return f"{self.dtype} {names.get(self.order, self.order)}"
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(NamedTuple):
     """A region with the arrays of the tensors that it reads and writes, by name.
 
     ``scratch`` is what the offer asked for. ``inner`` are the tensors that only the region itself
@@ -124,8 +125,7 @@ class Bound:
         return tuple(self.arrays[name] for name in names if name in self.arrays)
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(NamedTuple):
     """What a backend would do with a region.
 
     ``kernel`` is the name that results count the ops under, ``function`` names what is called (see
@@ -141,7 +141,7 @@ class Offer:
     function: str
     ops: tuple[Op, ...]
     bind: Callable[[Bound], Step]
-    forms: Mapping[str, tuple[Form, ...]] = field(default_factory=dict)
+    forms: Mapping[str, tuple[Form, ...]] = MappingProxyType({})
     scratch: Shape | None = None
     in_place: bool = False
     seconds: float | None = None
@@ -153,8 +153,7 @@ class Offer:
     weight: str | None = None
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why a backend does not run the op that it was asked for."""
 
     backend: str
@@ -162,9 +161,13 @@ class Refusal:
 
 
 class Backend(ABC):
-    """Something that runs ops. ``name`` is for people and for ``Offer.backend``."""
+    """Something that runs ops. ``name`` is for people and for ``Offer.backend``.
+
+    ``predicts`` says whether its offers have times.
+    """
 
     name: str
+    predicts = False
 
     @abstractmethod
     def offer(self, graph: Graph, index: int) -> Offer | Refusal:

@@ -30,6 +30,8 @@ class Machine:
         listed = list(graphs)
         regions = [self.choose(graph) for graph in listed]
         forms = settle(zip(listed, regions, strict=True))
+        if all(_agree(region, forms) for each in regions for region in each):
+            return forms
         # A backend that cannot take a state as it is leaves the op to another.
         again = [self.choose(graph, forms) for graph in listed]
         return settle(zip(listed, again, strict=True))
@@ -37,3 +39,12 @@ class Machine:
     def place(self, graph: Graph, forms: Forms) -> PlacedGraph:
         """A graph with its placement."""
         return place(graph, self.choose(graph, forms), forms)
+
+
+def _agree(region: Region, forms: Forms) -> bool:
+    """Whether a region takes all states as they are."""
+    taken = region.offer.forms
+    states = (
+        name for op in region.ops for name in (*op.inputs, *op.outputs) if name in forms.states
+    )
+    return all(forms.states[name] in taken.get(name, (forms.states[name],)) for name in states)

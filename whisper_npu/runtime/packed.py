@@ -1,40 +1,37 @@
 """Packed files: weights as plans want them, kept in the cache and mapped into memory.
 
 A file holds the weights of one model in one set of forms. Its header says what it was made of: the
-files of the model (path, size, times, inode), the tensors with their forms, and a checksum of each.
-A file that says anything else, or that is damaged, is made again. All processes on a machine share
-the pages of a file that they map. It is written beside its place and renamed: no reader sees half
-of one.
+files of the model (path, size, times, inode), the tensors with their forms, and checksums of all
+data. A file that says anything else, or that is damaged, is made again. All processes on a machine
+share the pages of a file that they map. It is written beside its place and renamed: no reader sees
+half of one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.home import home_folder
 from whisper_npu.runtime.backend import Array, Shape
+from whisper_npu.runtime.workers import in_threads
 
 U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
-
-log = logging.getLogger("whisper_npu")
 
 FOLDER = "packed"
 _SUFFIX = ".weights"
@@ -42,16 +39,17 @@ _MAGIC = b"whisper-npu packed weights 1\n"
 _ALIGNMENT = 64
 # The data begin at a whole page: huge ones of a file in memory begin at multiples of their size.
 _DATA = 1 << 21
+# Of Linux; the module mmap does not name it.
+_MADV_POPULATE_READ = 22
 # Seconds after which a file that is not finished has been given up.
 _LONGEST_WRITE = 3600
+# Bytes that have a checksum together.
+_PART = 1 << 22
 # 64-bit words of a row, and rows at a time, of a checksum.
 _WORDS, _CHUNK = 2048, 64
-# That compute checksums; more do not make memory faster.
-_THREADS = 4
 
 
-@dataclass(frozen=True)
-class PackedTensor:
+class PackedTensor(NamedTuple):
     """A tensor in a packed file. ``order`` is "C" (by rows) or "F" (by columns)."""
 
     name: str
@@ -111,30 +109,22 @@ class PackedFile:
             with self.path.open("rb") as file:
                 header, checksums = _decode(file)
                 size = os.fstat(file.fileno()).st_size
-                same = header == self._header() and len(checksums) == len(tensors)
-                if not same or size != _end(tensors):
-                    log.info("%s: is not of the model as it is now", self.path)
+                if header != self._header() or size != _end(tensors):
+                    tell("%s: is not of the model as it is now", self.path)
                     return None
                 mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+                _populate(mapped)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            log.info("%s: cannot be used: %s", self.path, error)
+            tell("%s: cannot be used: %s", self.path, error)
             return None
         whole = np.frombuffer(mapped, np.uint8)
-        places = list(zip(tensors, _offsets(tensors), checksums, strict=True))
-
-        def is_sound(place: tuple[PackedTensor, int, str]) -> bool:
-            tensor, offset, expected = place
-            part = whole[offset : offset + tensor.nbytes]
-            return checksum(part) == expected
-
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-            sound = all(threads.map(is_sound, places))
-        if not sound:
-            log.warning("%s: is damaged and is made again", self.path)
+        if _checksums(whole) != checksums:
+            tell("%s: is damaged and is made again", self.path, warn=True)
             return None
-        return {tensor: _view(whole, tensor, offset) for tensor, offset, _ in places}
+        places = zip(tensors, _offsets(tensors), strict=True)
+        return {tensor: _view(whole, tensor, offset) for tensor, offset in places}
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
@@ -150,10 +140,10 @@ class PackedFile:
             raise OSError(f"{folder} has too little room for {_end(self._tensors)} bytes")
         handle, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=_SUFFIX)
         try:
-            with os.fdopen(handle, "wb", buffering=0) as file:
+            with os.fdopen(handle, "r+b", buffering=0) as file:
                 writer = Writer(file, self._tensors)
                 yield writer
-                header = _encode(self._header(), writer.checksums())
+                header = _encode(self._header(), writer.finish())
                 if len(header) > _DATA:
                     raise OSError(f"a header of {len(header)} bytes has no room")
                 file.seek(0)
@@ -173,7 +163,7 @@ class Writer:
     def __init__(self, file: Any, tensors: Sequence[PackedTensor]) -> None:
         self._file, self._tensors = file, tensors
         self._offsets = dict(zip(tensors, _offsets(tensors), strict=True))
-        self._checksums: dict[PackedTensor, str] = {}
+        self._missing = set(tensors)
         self._lock = threading.Lock()
         file.truncate(_end(tensors))
 
@@ -181,16 +171,39 @@ class Writer:
         """Write one. Raises OSError."""
         flat = np.ascontiguousarray(array.T if tensor.order == "F" else array).reshape(-1)
         raw = flat.view(np.uint8)
-        self._checksums[tensor] = checksum(raw)
         with self._lock:
+            self._missing.discard(tensor)
             self._file.seek(self._offsets[tensor])
             done = 0
             while done < raw.size:  # one call writes 2 GB at most
                 done += self._file.write(raw[done:].data)
 
-    def checksums(self) -> list[str]:
-        """In the order of the tensors. Raises KeyError if one was not written."""
-        return [self._checksums[tensor] for tensor in self._tensors]
+    def finish(self) -> list[str]:
+        """The checksums of what was written. Raises ValueError if a tensor was not."""
+        if self._missing:
+            raise ValueError(f"{min(self._missing).name} was not written")
+        with mmap.mmap(self._file.fileno(), _end(self._tensors), access=mmap.ACCESS_READ) as mapped:
+            whole = np.frombuffer(mapped, np.uint8)
+            checksums = _checksums(whole)
+            del whole  # the file cannot be unmapped while there is a view of it
+        return checksums
+
+
+def _populate(mapped: mmap.mmap) -> None:
+    """Have all pages mapped at once, and not one by one as they are read, where the system can."""
+    if sys.platform == "linux":
+        # Linux before 5.14 does not know it.
+        with suppress(OSError):
+            mapped.madvise(_MADV_POPULATE_READ)
+
+
+def tell(message: str, *values: object, warn: bool = False) -> None:
+    """Log what became of a packed file."""
+    # Imported here: it takes as long as all other imports of this module, for what is rare.
+    import logging
+
+    logger = logging.getLogger("whisper_npu")
+    logger.log(logging.WARNING if warn else logging.INFO, message, *values)
 
 
 def sweep() -> None:
@@ -207,9 +220,21 @@ def _is_stale(path: Path) -> bool:
             return time.time() - path.stat().st_mtime > _LONGEST_WRITE
         with path.open("rb") as file:
             header, _ = _decode(file)
-        return identity(Path(file["path"]) for file in header["model"]) != header["model"]
+        return bool(identity(Path(f["path"]) for f in header["model"]) != header["model"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return True
+
+
+def _checksums(whole: U8) -> list[str]:
+    """Of each part of the data of a file."""
+    starts = range(_DATA, max(len(whole), _DATA + 1), _PART)
+    found = [""] * len(starts)
+
+    def compute(part: int) -> None:
+        found[part] = checksum(whole[starts[part] : starts[part] + _PART])
+
+    in_threads(compute, range(len(starts)))
+    return found
 
 
 def checksum(raw: U8) -> str:  # [nbytes] -> hexadecimal
@@ -233,7 +258,7 @@ def checksum(raw: U8) -> str:  # [nbytes] -> hexadecimal
 
 
 def _described(tensors: Iterable[PackedTensor]) -> list[dict[str, Any]]:
-    return [{**asdict(tensor), "shape": list(tensor.shape)} for tensor in tensors]
+    return [{**tensor._asdict(), "shape": list(tensor.shape)} for tensor in tensors]
 
 
 def _offsets(tensors: Iterable[PackedTensor]) -> list[int]:

@@ -9,8 +9,9 @@ carried out by ``runtime.plan.Plan``, and counted in a result.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from whisper_npu.model.graph import Graph, Op, Tensor
 from whisper_npu.runtime.backend import (
@@ -25,8 +26,7 @@ from whisper_npu.runtime.backend import (
 Policy = Literal["auto", "npu"]
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """Ops that follow each other and run as one, and the offer that was taken for them.
 
     ``seconds`` is predicted: of the offer where it is known, else of NumPy; None if neither is.
@@ -44,19 +44,17 @@ class Region:
         return self.offer.ops
 
 
-@dataclass(frozen=True)
-class Forms:
+class Forms(NamedTuple):
     """The forms that weights are held in, and the form of each state, by name.
 
     What is not named is held as the graphs have it, by rows.
     """
 
-    weights: Mapping[str, tuple[Form, ...]] = field(default_factory=dict)
-    states: Mapping[str, Form] = field(default_factory=dict)
+    weights: Mapping[str, tuple[Form, ...]] = MappingProxyType({})
+    states: Mapping[str, Form] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class PlacedGraph:
+class PlacedGraph(NamedTuple):
     """A graph with its placement.
 
     ``graph`` has the tensors as they lie in memory: with dtype, shape and order of their form. A
@@ -95,8 +93,7 @@ def _regions(
 ) -> Iterator[Region]:
     index = start
     while index < stop:
-        answers = [_ask(backend, graph, index, states) for backend in backends]
-        region = _take(graph, index, backends, answers, policy, states)
+        region = _take(graph, index, backends, policy, states)
         yield region
         index += len(region.ops)
 
@@ -115,9 +112,10 @@ def _ask(backend: Backend, graph: Graph, index: int, states: Mapping[str, Form])
     answer = backend.offer(graph, index)
     if isinstance(answer, Refusal):
         return answer
-    for name, forms in answer.forms.items():
-        if name in states and states[name] not in forms:
-            return Refusal(backend.name, f"{name} is {states[name]}")
+    for op in answer.ops:
+        for name in (*op.inputs, *op.outputs):
+            if name in states and states[name] not in _accepted(answer, graph[name]):
+                return Refusal(backend.name, f"{name} is {states[name]}")
     _check_region(graph, index, answer)
     return answer
 
@@ -139,38 +137,37 @@ def _take(
     graph: Graph,
     index: int,
     backends: Sequence[Backend],
-    answers: Sequence[Offer | Refusal],
     policy: Policy,
     states: Mapping[str, Form],
 ) -> Region:
+    refusals: list[Refusal] = []
     beaten: list[Offer] = []
-    for rank, answer in enumerate(answers):
+    for rank, backend in enumerate(backends):
+        answer = _ask(backend, graph, index, states)
         if isinstance(answer, Refusal):
+            refusals.append(answer)
             continue
-        lower, rest = backends[rank + 1 :], answers[rank + 1 :]
-        rivals: list[Region] = []
-        if len(answer.ops) > 1:
+        lower, others = backends[rank + 1 :], None
+        # Others are asked only where a time may come of it.
+        if any(each.predicts for each in lower):
             stop = index + len(answer.ops)
-            rivals = list(_regions(graph, lower, policy, states, index, stop))
-        elif any(isinstance(other, Offer) for other in rest):
-            rivals = [_take(graph, index, lower, rest, policy, states)]
-        others = _seconds(rivals, len(answer.ops))
+            others = _seconds(list(_regions(graph, lower, policy, states, index, stop)), answer)
         if policy == "auto" and _less(others, answer.seconds):
             beaten.append(answer)
             continue
-        refusals = tuple(a for a in answers[:rank] if isinstance(a, Refusal))
         reason = _reason(answer, others, beaten, refusals)
         seconds = others if answer.seconds is None else answer.seconds
-        return Region(graph.name, answer, reason, refusals, seconds)
+        return Region(graph.name, answer, reason, tuple(refusals), seconds)
     op = graph.ops[index]
     raise ValueError(f"no backend runs op {op.name} ({op.kind}) of {graph.name}")
 
 
-def _seconds(regions: Sequence[Region], count: int) -> float | None:
-    """What regions of together ``count`` ops take; None if that is not known of all of them."""
+def _seconds(regions: Sequence[Region], offer: Offer) -> float | None:
+    """What regions for the ops of an offer take; None if that is not known of all of them, or if
+    they reach beyond."""
     times = [region.seconds for region in regions if region.seconds is not None]
-    known = regions and len(times) == len(regions)
-    return sum(times) if known and sum(len(r.ops) for r in regions) == count else None
+    known = len(times) == len(regions)
+    return sum(times) if known and sum(len(r.ops) for r in regions) == len(offer.ops) else None
 
 
 def _less(a: float | None, b: float | None) -> bool:
@@ -295,8 +292,7 @@ def form_bytes(shape: Sequence[int], form: Form) -> int:
     return Tensor("", packed, form.dtype, "weight").nbytes
 
 
-@dataclass(frozen=True)
-class PlacedOp:
+class PlacedOp(NamedTuple):
     """An op of a placed graph, as ``whisper-npu plan`` shows it.
 
     ``backend`` is the name that it is counted under, ``function`` what is called. Of a region of

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,17 +18,13 @@ from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.linear import conv_matrix
 from whisper_npu.ops.quant import Quantized, quantize_weight
 from whisper_npu.runtime.backend import Array, Form
-from whisper_npu.runtime.packed import PackedFile, PackedTensor
-from whisper_npu.runtime.workers import spans, workers
-
-log = logging.getLogger("whisper_npu")
+from whisper_npu.runtime.packed import PackedFile, PackedTensor, tell
+from whisper_npu.runtime.workers import in_threads, spans, workers
 
 Weight = F32 | Quantized
 Rows = Callable[[slice | None], Weight]
 Key = tuple[str, Form]
 
-# That read a file together; more do not make memory faster.
-_THREADS = 4
 # Rows that are turned into columns at a time.
 _ROWS = 256
 # Values of a weight that are quantised at a time.
@@ -136,7 +129,7 @@ class Weights:
                     self._make(tensors, lambda key, array: writer.write(tensors[key], array))
                 found = file.open()
         except OSError as error:
-            log.info("%s: is not kept: %s", file.path, error.strerror or error)
+            tell("%s: is not kept: %s", file.path, error.strerror or error)
             return False
         if found is None:
             return False
@@ -184,7 +177,7 @@ class Weights:
                 else:
                     give(key, _in_form(shape, rows, quantized, key[1]))
 
-        _in_threads(convert, order)
+        in_threads(convert, order)
 
     def _pack(self, name: str, form: Form) -> Array:
         """A weight in memory of a backend, filled straight from the file. Raises KernelError."""
@@ -241,33 +234,6 @@ def _in_form(shape: Shape, rows: Rows, quantized: Quantized | None, form: Form) 
 
 def _matrix(values: Array) -> Array:  # [n, c, 3] -> [n, 3 c]; others as they are
     return conv_matrix(values) if values.ndim == 3 else values
-
-
-def _in_threads(task: Callable[[str], None], names: Iterable[str]) -> None:
-    """Call ``task`` with every name, as threads become free. Raises the first error of any.
-
-    Reading a file that is in memory takes less time than making room for it, page by page, and
-    several threads make it faster than one.
-    """
-    waiting = iter(list(names))
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            for name in waiting:
-                if errors:
-                    break
-                task(name)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(min(_THREADS, os.cpu_count() or 1))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def _floats(weight: Weight) -> F32:

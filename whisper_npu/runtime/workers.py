@@ -14,10 +14,11 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,8 +26,11 @@ from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.threads import check_threads, default_threads, physical_cores
 
 Task = Callable[[int], object]
+Item = TypeVar("Item")
 
 _ALIGNMENT = 64
+# Threads that read and write memory together; more do not make it faster.
+_MEMORY_THREADS = 4
 _NOWHERE = -1
 # OpenBLAS under its own name, with 64-bit integers, and as NumPy's wheels bring it.
 _SYMBOLS = tuple(
@@ -178,6 +182,34 @@ class Workers:
                 self._task(piece)
         except BaseException as error:
             self._error = error
+
+
+def in_threads(task: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Call ``task`` with every item, as a few threads become free. Raises the first error of any.
+
+    For what waits for memory and files: reading a file that is in memory takes less time than
+    making room for it, page by page, and several threads make that faster than one.
+    """
+    waiting = iter(list(items))
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for item in waiting:
+                if errors:
+                    break
+                task(item)
+        except BaseException as error:
+            errors.append(error)
+
+    count = min(_MEMORY_THREADS, os.cpu_count() or 1)
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 @cache

@@ -339,7 +339,7 @@ def test_arrays_that_lie_otherwise_raise_and_no_kernel_is_called(
 def test_a_record_that_does_not_fit_the_library_is_no_backend(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = replace(LAYER_NORM, structure="Gelu")
+    wrong = LAYER_NORM._replace(structure="Gelu")
     with pytest.raises(KernelError, match=r"cpu_layer_norm takes LayerNorm in api\.h"):
         CpuBackend(library, [wrong], Usage())
     monkeypatch.setattr(backend_module, "KERNELS", (wrong,))
@@ -349,7 +349,7 @@ def test_a_record_that_does_not_fit_the_library_is_no_backend(
 
 def test_a_form_of_a_record_is_offered(library: Library) -> None:
     by_columns = Form("float32", "F")
-    record = replace(GELU, reads=(Argument("x", by_columns),))
+    record = GELU._replace(reads=(Argument("x", by_columns),))
     backend, arrays = CpuBackend(library, [record], Usage()), _arrays()
     offer = backend.offer(_graph(), 0)
     assert isinstance(offer, Offer)

@@ -139,11 +139,11 @@ def test_small_errors_of_many_outputs_are_seen_in_the_mean(library: Library) -> 
     found, worst = run_case(library, ATTENTION, many)
     assert found is None
     assert 0 < worst < 1
-    assert run_case(library, ATTENTION, replace(many, rms_share=worst))[0] is None
-    failure, _ = run_case(library, ATTENTION, replace(many, rms_share=worst / 100))
+    assert run_case(library, ATTENTION, many._replace(rms_share=worst))[0] is None
+    failure, _ = run_case(library, ATTENTION, many._replace(rms_share=worst / 100))
     assert failure is not None
     assert "times what is allowed in the mean" in failure
-    assert run_case(library, ATTENTION, replace(few, rms_share=worst / 100))[0] is None
+    assert run_case(library, ATTENTION, few._replace(rms_share=worst / 100))[0] is None
 
 
 def test_sums_that_int32_might_not_hold_are_refused(library: Library) -> None:
@@ -202,7 +202,7 @@ def test_arrays_that_do_not_lie_as_wanted_never_get_to_a_kernel(library: Library
     }.items():
         with pytest.raises(ValueError, match=f"^op out: cpu_linear_int8 takes {name} as .* by row"):
             wrong()
-    failure, _ = run_case(library, LINEAR_INT8, replace(case, inputs=(wide, *case.inputs[1:])))
+    failure, _ = run_case(library, LINEAR_INT8, case._replace(inputs=(wide, *case.inputs[1:])))
     assert failure is not None
     assert failure.startswith("op out: cpu_linear_int8 takes x as int8 by rows, not int8 of shape")
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from whisper_npu.errors import KernelError
 
@@ -35,8 +34,7 @@ _PARAMETER = re.compile(r"(?:const )?(\w+) (\*?)\w+")
 _AROUND = re.compile(r'#(?:pragma|include)\b.*|extern "C" \{|\}')
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """A function's result and parameters. ``structure`` is what its only parameter points to."""
 
     result: CType | None
@@ -44,8 +42,7 @@ class Function:
     structure: str | None = None
 
 
-@dataclass(frozen=True)
-class Api:
+class Api(NamedTuple):
     """Structures and functions by name."""
 
     structures: Mapping[str, type[ctypes.Structure]]

@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -157,6 +156,9 @@ def _compile(compiler: Sequence[str], isas: Sequence[Isa], folder: Path) -> Path
                 if source.name == _INTEGERS or isa.has_floats:
                     options = [f"-DVARIANT={isa.name}", *isa.options]
                     yield [*command, *options], folder / f"{source.stem}.{isa.name}.o"
+
+    # Imported here: to find a library takes no threads.
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         jobs = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from whisper_npu.model.graph import Op, Tensor
 from whisper_npu.ops.arrays import F32, I8
 from whisper_npu.runtime.backend import Array, Bound
 
-Random = np.random.Generator
+# A name alone: to import numpy.random takes longer than to load a library of kernels.
+Random: TypeAlias = "np.random.Generator"
 # Half a unit in the last place of 1: the largest relative error of a rounding to float32.
 EPSILON = 2.0**-24
 # Of ops that split the heads off: (b, t, n_head, d_head)
@@ -32,8 +33,7 @@ def outer_names(ops: Sequence[Op]) -> tuple[list[str], list[str]]:
     return reads, list(ops[-1].outputs)
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """Ops with inputs, and outputs of the right shapes. What an op writes into is both.
 
     Arrays stand in the order of ``outer_names``, ``inner`` has the other tensors of a region.
@@ -45,7 +45,7 @@ class Case:
     ops: tuple[Op, ...]
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
-    allowed: Callable[[], Array | None] = field(default=_exact)
+    allowed: Callable[[], Array | None] = _exact
     rms_share: float | None = None
     inner: tuple[Tensor, ...] = ()
 

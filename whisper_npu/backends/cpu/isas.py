@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from whisper_npu.errors import KernelError
 
@@ -18,8 +18,7 @@ _LIST = re.compile(r"#define ISAS_(\w+)\(X\)(.*)")
 _ROW = re.compile(r'\s*X\((\w+), (\w+),((?:\s*"[^"]*")+)\)')
 
 
-@dataclass(frozen=True)
-class Isa:
+class Isa(NamedTuple):
     """An instruction set: its name, the set whose variant of the floats it uses, and the options
     of the compiler for it. ``processors`` names the list that it is from."""
 

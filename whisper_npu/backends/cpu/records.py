@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from whisper_npu.backends.cpu.api import Api
 from whisper_npu.backends.cpu.case import Case, Random, outer_names
@@ -24,16 +24,14 @@ Ops = tuple[Op, ...]
 Values = Mapping[str, "int | float | None"]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """What a call is bound to besides its arrays."""
 
     library: Library
     scratch: Scratch
 
 
-@dataclass(frozen=True)
-class Argument:
+class Argument(NamedTuple):
     """A tensor that a kernel reads or writes, and the field of the structure that points to it.
 
     ``form`` is the one that it takes; its dtype is that of the graph. Members of the first axis may
@@ -59,8 +57,7 @@ def _refuses_none(graph: Graph, ops: Ops) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class CpuKernel:
+class CpuKernel(NamedTuple):
     """One kernel: the function ``name`` of ``api.h``, which takes a ``structure`` of it.
 
     It computes a region of ops of these ``kinds``, of which each reads what the one before it

@@ -125,6 +125,7 @@ class NpuBackend(Backend):
     """
 
     name = "npu"
+    predicts = True
 
     def __init__(
         self,

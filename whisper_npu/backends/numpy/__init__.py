@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from whisper_npu.backends.numpy.fast import FastNumPy
-from whisper_npu.backends.numpy.rates import HostRates
 from whisper_npu.backends.numpy.specification import Specification
 from whisper_npu.runtime.backend import Backend
+
+if TYPE_CHECKING:
+    from whisper_npu.backends.numpy.rates import HostRates
 
 
 def numpy_backends(host: HostRates | None = None) -> tuple[Backend, ...]:

@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whisper_npu.backends.numpy.fast_attention import WindowAttention
-from whisper_npu.backends.numpy.rates import HostRates, numpy_seconds
 from whisper_npu.backends.numpy.specification import (
     IN_PLACE,
     forms_of,
@@ -37,6 +37,9 @@ from whisper_npu.runtime.backend import (
     name_of,
 )
 from whisper_npu.runtime.workers import Workers, scratch, spans, workers
+
+if TYPE_CHECKING:
+    from whisper_npu.backends.numpy.rates import HostRates
 
 # From so many rows on a product, or any other op on rows, is shared out to threads.
 MANY_ROWS = 64
@@ -306,7 +309,7 @@ class FastNumPy(Backend):
     name = "fast NumPy"
 
     def __init__(self, host: HostRates | None = None) -> None:
-        self._host = host
+        self._host, self.predicts = host, host is not None
 
     def offer(self, graph: Graph, index: int) -> Offer | Refusal:
         op, team = graph.ops[index], workers()
@@ -328,5 +331,5 @@ class FastNumPy(Backend):
             forms=forms,
             scratch=scratch_shape(op, graph),
             in_place=op.kind in IN_PLACE,
-            seconds=None if self._host is None else numpy_seconds(graph, op, self._host),
+            seconds=None if self._host is None else self._host.seconds(graph, op),
         )

@@ -19,6 +19,16 @@ class HostRates:
     flops: float
     bytes_per_second: float
 
+    def seconds(self, graph: Graph, op: Op) -> float:
+        """Time of an op on NumPy: the longer of computing and moving.
+
+        An int8 weight is held as float32 there, and read as such.
+        """
+        moved = op_bytes(graph, op)
+        if op.kind == "linear_int8":
+            moved += 3 * graph[op.inputs[2]].nbytes
+        return max(op_flops(graph, op) / self.flops, moved / self.bytes_per_second)
+
 
 def measure_host() -> HostRates:
     """The rates of this machine, from a product and a copy of a few milliseconds each."""
@@ -37,14 +47,3 @@ def _timed(action: Callable[[], object]) -> float:
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
-
-
-def numpy_seconds(graph: Graph, op: Op, host: HostRates) -> float:
-    """Time of an op on NumPy: the longer of computing and moving.
-
-    An int8 weight is held as float32 there, and read as such.
-    """
-    moved = op_bytes(graph, op)
-    if op.kind == "linear_int8":
-        moved += 3 * graph[op.inputs[2]].nbytes
-    return max(op_flops(graph, op) / host.flops, moved / host.bytes_per_second)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu.backends.numpy.rates import HostRates, numpy_seconds
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.model.weights import TOKEN_EMBEDDING
 from whisper_npu.ops import activation, attention, choice, linear, mel, quant
@@ -29,6 +28,10 @@ from whisper_npu.runtime.backend import (
     Step,
     name_of,
 )
+
+if TYPE_CHECKING:
+    # Not needed to run ops.
+    from whisper_npu.backends.numpy.rates import HostRates
 
 # Ops whose output may be written over the first input.
 IN_PLACE = ("gelu", "add")
@@ -272,7 +275,7 @@ class Specification(Backend):
     name = "specification"
 
     def __init__(self, host: HostRates | None = None) -> None:
-        self._host = host
+        self._host, self.predicts = host, host is not None
 
     def offer(self, graph: Graph, index: int) -> Offer | Refusal:
         op = graph.ops[index]
@@ -285,5 +288,5 @@ class Specification(Backend):
             forms=forms_of(graph, op),
             scratch=scratch_shape(op, graph),
             in_place=op.kind in IN_PLACE,
-            seconds=None if self._host is None else numpy_seconds(graph, op, self._host),
+            seconds=None if self._host is None else self._host.seconds(graph, op),
         )
