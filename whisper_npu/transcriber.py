@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -68,27 +69,34 @@ class Transcriber:
         if threads is not None:
             use_threads(threads)
         opened = open_device(device) if isinstance(device, str) else device
-        chosen = _precision(choose_precision(precision, opened))
-        checkpoint = load_checkpoint(model_directory(model))
-        self.dims = checkpoint.dims
-        self._tokenizer = Tokenizer.from_dir(
-            checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
-        )
-        self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
-        machine = open_machine(
-            opened,
-            checkpoint.dims,
-            chosen,
-            kernels=kernels,
-            auto=device == "auto",
-            allow_fallback=allow_fallback,
-            check_rate=check_rate,
-            cpu_kernels=cpu_kernels,
-        )
-        self._model = Model(checkpoint, chosen, machine)
-        # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
-        # small objects. A device that was given is its owner's.
+        # A device that was given is its owner's.
         own = opened if isinstance(device, str) else None
+        with ExitStack() as undo:
+            if own is not None:
+                undo.callback(own.close)
+            chosen = _precision(choose_precision(precision, opened))
+            checkpoint = load_checkpoint(model_directory(model))
+            self.dims = checkpoint.dims
+            self._tokenizer = Tokenizer.from_dir(
+                checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
+            )
+            self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
+            machine = open_machine(
+                opened,
+                checkpoint.dims,
+                chosen,
+                kernels=kernels,
+                auto=device == "auto",
+                allow_fallback=allow_fallback,
+                check_rate=check_rate,
+                cpu_kernels=cpu_kernels,
+            )
+            for backend in machine.backends:
+                undo.callback(backend.close)
+            self._model = Model(checkpoint, chosen, machine)
+            undo.pop_all()
+        # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
+        # small objects.
         self._give_back = weakref.finalize(self, _give_back, self._model, own)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""``whisper-npu plan`` prints what runs: five models in five modes, op by op."""
+"""``whisper-npu plan`` prints what runs: five models in six modes, op by op."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from whisper_npu.backends.opening import (
     open_machine,
     require,
 )
-from whisper_npu.errors import KernelError, OptionError
+from whisper_npu.errors import KernelError, ModelError, OptionError
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.runtime.backend import Refusal
@@ -284,6 +284,35 @@ class TestTranscriber:
         assert {event.reason for event in found.placement.fallbacks} == {"no context"}
         assert found.placement.ops["linear_int8"].keys() == {"numpy"}
         assert len(device.tried) == len(set(device.tried)) > 0
+
+    def test_a_device_is_given_back_where_the_model_cannot_be_loaded(
+        self, nano: Path, verified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If the transcriber has opened it; also once kernels are in use."""
+        closed: list[str] = []
+
+        class Closing(SoftwareDevice):
+            def close(self) -> None:
+                closed.append("device")
+
+        device = Closing()
+        monkeypatch.setattr(opening, "open_device", lambda name: device)
+        monkeypatch.setattr("whisper_npu.transcriber.open_device", lambda name: device)
+        with pytest.raises(ModelError):
+            Transcriber(tmp_path / "nothing", device="npu", kernels=[verified])
+        assert closed == ["device"]
+        with pytest.raises(ModelError):
+            Transcriber(tmp_path / "nothing", device=device, kernels=[verified])
+        assert closed == ["device"]
+
+        def fail(*args: object) -> None:
+            raise ModelError("spoiled")
+
+        monkeypatch.setattr("whisper_npu.transcriber.Model", fail)
+        monkeypatch.setattr(NpuBackend, "close", lambda self: closed.append("npu"))
+        with pytest.raises(ModelError, match="spoiled"):
+            Transcriber(nano, device="npu", kernels=[verified])
+        assert closed == ["device", "npu", "device"]
 
     def test_auto_without_an_npu_is_the_cpu(self, nano: Path, nodes: Path) -> None:
         made = Transcriber(nano, device="auto")

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +40,13 @@ def model_file(tmp_path: Path) -> Path:
     return path
 
 
+def packed_file(model: Path, tensors: Iterable[PackedTensor] = TENSORS) -> PackedFile:
+    return PackedFile({model: model.stat()}, tensors, "int8")
+
+
 @pytest.fixture
 def made(model_file: Path) -> PackedFile:
-    file = PackedFile([model_file], TENSORS)
+    file = packed_file(model_file)
     with file.writer() as writer:
         for tensor in reversed(TENSORS):
             writer.write(tensor, content(tensor))
@@ -63,14 +67,16 @@ def test_what_was_written_is_mapped(made: PackedFile) -> None:
 
 
 def test_there_is_none_yet(model_file: Path) -> None:
-    assert PackedFile([model_file], TENSORS).open() is None
+    assert packed_file(model_file).open() is None
 
 
 def test_other_forms_are_another_file(made: PackedFile, model_file: Path) -> None:
     for other in (TENSORS[:2], (*TENSORS[:2], PackedTensor("large", "float32", (300, 700), "F"))):
-        file = PackedFile([model_file], other)
+        file = packed_file(model_file, other)
         assert file.path != made.path
         assert file.open() is None
+    floats = PackedFile({model_file: model_file.stat()}, TENSORS, "float32")
+    assert floats.path != made.path
 
 
 @pytest.mark.parametrize("change", ["content", "time", "another"])
@@ -86,13 +92,97 @@ def test_a_model_that_has_changed(made: PackedFile, model_file: Path, change: st
         copy = model_file.with_name("copy")
         shutil.copy2(model_file, copy)
         copy.replace(model_file)
-    assert made.open() is None
+    assert packed_file(model_file).path == made.path
+    assert packed_file(model_file).open() is None
 
 
+def test_every_file_of_a_model_counts(model_file: Path, tmp_path: Path) -> None:
+    """Of two shards the second changes too."""
+    second = tmp_path / "second.safetensors"
+    second.write_bytes(b"more weights")
+
+    def both() -> PackedFile:
+        return PackedFile({f: f.stat() for f in (second, model_file)}, [ROWS], "int8")
+
+    with both().writer() as writer:
+        writer.write(ROWS, content(ROWS))
+    assert both().open() is not None
+    second.write_bytes(b"other weights")
+    assert both().open() is None
+
+
+def test_another_version_of_the_package_makes_its_own(
+    made: PackedFile, model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "__version__", "9.9")
+    assert packed_file(model_file).path == made.path
+    assert packed_file(model_file).open() is None
+
+
+def test_a_model_that_changes_while_it_is_read(model_file: Path) -> None:
+    """What was read then is of neither model."""
+    file = packed_file(model_file)
+
+    def write() -> None:
+        with file.writer() as writer:
+            for tensor in TENSORS:
+                writer.write(tensor, content(tensor))
+            model_file.write_bytes(b"other weights")
+
+    with pytest.raises(OSError, match="the model was changed while it was read"):
+        write()
+    assert list(packed_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((3, 5), np.float32), np.zeros((5, 3), np.int8), np.zeros(15, np.int8)]
+)
+def test_an_array_that_is_not_the_tensor(model_file: Path, wrong: np.ndarray) -> None:
+    def write() -> None:
+        with packed_file(model_file).writer() as writer:
+            writer.write(ROWS, wrong)
+
+    with pytest.raises(ValueError, match="name='rows'"):
+        write()
+
+
+def test_what_cannot_be_removed_stays(made: PackedFile, tmp_path: Path) -> None:
+    (packed_folder() / "folder.weights").mkdir()
+    os.unlink(tmp_path / "model.safetensors")
+    sweep()
+    assert not made.path.exists()
+    assert [path.name for path in packed_folder().iterdir()] == ["folder.weights"]
+
+
+def test_an_interrupt_is_an_interrupt(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any time; nothing is left."""
+
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    def write() -> None:
+        with packed_file(model_file, [ROWS]).writer() as writer:
+            writer.write(ROWS, content(ROWS))
+
+    for where, name in ((packed, "checksum"), (packed, "_encode"), (Path, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                write()
+        assert list(packed_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize("part", [1 << 22, 5000])
 @pytest.mark.parametrize("tensor", TENSORS, ids=lambda tensor: tensor.name)
 def test_every_byte_is_checked(
-    made: PackedFile, tensor: PackedTensor, caplog: pytest.LogCaptureFixture
-) -> None:
+    model_file: Path, tensor: PackedTensor, part: int, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(packed, "_PART", part)
+    made = packed_file(model_file)
+    with made.writer() as writer:
+        for each in TENSORS:
+            writer.write(each, content(each))
     data = bytearray(made.path.read_bytes())
     start = data.find(np.ascontiguousarray(content(tensor).T if tensor.order == "F"
                                            else content(tensor)).tobytes())  # fmt: skip
@@ -139,7 +229,7 @@ def test_checksums_see_what_moves() -> None:
 
 
 def test_nothing_is_left_of_a_file_that_was_not_finished(model_file: Path) -> None:
-    file = PackedFile([model_file], TENSORS)
+    file = packed_file(model_file)
 
     def write_some() -> None:
         with file.writer() as writer:
@@ -154,7 +244,7 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(model_file: Path) -> No
 def test_no_room(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(model_file)._replace(free=3 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    file = PackedFile([model_file], TENSORS)
+    file = packed_file(model_file)
     with pytest.raises(OSError, match="too little room"), file.writer():
         pass
     assert list(packed_folder().iterdir()) == []
@@ -173,7 +263,7 @@ def test_files_of_models_that_are_gone_are_removed(made: PackedFile, tmp_path: P
     model.rename(tmp_path / "moved")
     other = tmp_path / "other"
     other.write_bytes(b"x")
-    with PackedFile([other], [ROWS]).writer() as writer:
+    with packed_file(other, [ROWS]).writer() as writer:
         writer.write(ROWS, content(ROWS))
     assert not made.path.exists()
     assert not unknown.exists()
@@ -279,7 +369,7 @@ from whisper_npu.transcriber import Transcriber
 t = Transcriber(sys.argv[1], precision="int8", cpu_kernels=False)
 for array in t._model._weights._held.values():
     array.sum()
-private = 0
+private = mapped = 0
 with open("/proc/self/smaps") as file:
     mine = False
     for line in file:
@@ -287,7 +377,10 @@ with open("/proc/self/smaps") as file:
             mine = line.rstrip().endswith(".weights")
         elif mine and line.startswith(("Private_Clean", "Private_Dirty")):
             private += int(line.split()[1])
-print(private * 1024, t._model._weights.nbytes(), flush=True)
+        elif mine and line.startswith("Rss"):
+            mapped += int(line.split()[1])
+weights = t._model._weights
+print(private * 1024, mapped * 1024, weights.nbytes() - weights.nbytes("mel_filters"), flush=True)
 sys.stdin.read()
 """
 
@@ -306,5 +399,6 @@ def test_processes_share_the_pages(seeded_directory: Callable[[Recipe], Path]) -
         assert reader.stdin is not None
         reader.stdin.close()
         assert reader.wait(30) == 0
-    private, total = map(int, readers[1][1])
-    assert private == 0 < total
+    private, mapped, weights = map(int, readers[1][1])
+    assert private == 0
+    assert mapped >= weights > 0

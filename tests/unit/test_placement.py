@@ -131,6 +131,70 @@ def test_what_rank_leaves_is_at_most_as_slow_as_numpy() -> None:
     }
 
 
+def test_a_kernel_that_is_slower_is_named_among_the_refusals() -> None:
+    graph = GRAPHS["float32"]["step"]
+    slow = Named("slow", {"gelu": 2.0}, note="verified")
+    cpu = Named("cpu", {"gelu": None}, note="verified here")
+    regions = choose(graph, (slow, cpu, *numpy_backends(HostRates(1e30, 1e30))), "auto")
+    (region, *_) = (region for region in regions if region.ops[0].kind == "gelu")
+    assert region.offer.backend == "cpu"
+    assert region.refusals == (Refusal("slow", "slower: 2000.00 ms, others 0.00 ms"),)
+
+
+def test_others_that_run_nothing_are_no_reason_to_raise() -> None:
+    graph = GRAPHS["float32"]["step"]
+    all_kinds = dict.fromkeys({op.kind for op in graph.ops})
+    first, nothing = Named("first", all_kinds), Named("nothing", {})
+    for policy in ("auto", "npu"):
+        regions = choose(graph, (first, nothing), policy)  # type: ignore[arg-type]
+        assert {(region.offer.backend, region.seconds) for region in regions} == {("first", None)}
+
+
+def test_a_shorter_prompt_is_compared_with_a_longer_region() -> None:
+    """Others that reach beyond the ops of an offer are not compared with it."""
+    graph = two_products(False)
+
+    class Longer(Backend):
+        name = "longer"
+        predicts = True
+
+        def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+            if index:
+                return Refusal(self.name, "begins with the first")
+            return Offer(self.name, "longer", "longer", graph.ops[:2], specify, seconds=0.1)
+
+    single = Named("single", {"linear": 1.0, "gelu": 1.0, "add": 1.0})
+    regions = choose(graph, (single, Longer(), Specification()), "auto")
+    assert [region.offer.backend for region in regions] == ["single"] * 3
+
+
+class Elsewhere(Backend):
+    """Offers an op that it was not asked for."""
+
+    name = "elsewhere"
+
+    def offer(self, graph: Graph, index: int) -> Offer:
+        return Offer(self.name, "elsewhere", "elsewhere", graph.ops[1:2], specify)
+
+
+def test_an_offer_for_other_ops_is_a_defect() -> None:
+    with pytest.raises(ValueError, match="elsewhere offers ops that do not begin with Op"):
+        choose(two_products(False), (Elsewhere(),))
+
+
+def test_a_region_of_two_ops_is_launched_once() -> None:
+    graph = two_products(False)
+    offer = Offer(
+        "npu", "fused", "fused", graph.ops[:2], specify, seconds=2.0, launches=1, bytes_in=3,
+        bytes_out=4, resident_bytes=5, weight="w",
+    )  # fmt: skip
+    first, second = placed_ops([Region("two", offer, "because", (), 2.0)])
+    fields = ("launches", "bytes_in", "bytes_out", "resident_bytes", "seconds", "weight")
+    assert [getattr(first, field) for field in fields] == [1, 3, 4, 5, 2.0, "w"]
+    assert [getattr(second, field) for field in fields] == [0, 0, 0, 0, 0.0, None]
+    assert first.region == second.region == ("h", "g")
+
+
 def test_refusals_are_kept_in_order_of_rank() -> None:
     graph = GRAPHS["float32"]["step"]
     regions = choose(graph, (Named("a", {}), Named("b", {}), Specification()))
@@ -297,11 +361,75 @@ def test_a_state_has_one_form() -> None:
     )
 
 
+def test_the_form_of_a_state_is_that_which_readers_like_best() -> None:
+    graph = readers("state")
+    both = (Takes("a", ["add"], (BYTES, ROWS)), Takes("b", ["linear"], (ROWS, BYTES)))
+    assert settle([(graph, choose(graph, both))]).states == {"w": BYTES}
+
+
+def test_weights_are_settled_for_those_that_read_them_in_the_end() -> None:
+    """A backend that cannot take a state leaves its op, and its weight, to another."""
+    tensors = (
+        Tensor("x", (2, 3), "float32", "input"),
+        Tensor("s", (2, 3), "float32", "state"),
+        Tensor("w", (2, 3), "float32", "weight"),
+        Tensor("a", (2, 3), "float32", "output"),
+        Tensor("b", (2, 3), "float32", "output"),
+    )
+    ops = (Op("a", "add", ("x", "s"), ("a",)), Op("b", "mul", ("w", "s"), ("b",)))
+    graph = Graph("g", tensors, ops)
+
+    class Picky(Takes):
+        def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+            answer = super().offer(graph, index)
+            if isinstance(answer, Offer) and index == 1:
+                return answer._replace(forms={"w": (COLUMNS,), "s": (BYTES,)})
+            return answer
+
+    picky, plain = Picky("picky", ["mul"], ()), Takes("plain", ["add", "mul"], (ROWS,))
+    machine = Machine((picky, plain))
+    forms = machine.settle([graph])
+    assert forms.states == {"s": ROWS}
+    assert forms.weights == {"w": (ROWS,)}
+    assert [region.offer.backend for region in machine.choose(graph, forms)] == ["plain", "plain"]
+
+
+def test_a_reader_gets_the_held_form_that_it_likes_best() -> None:
+    graph = readers("weight")
+    forms = Forms({"w": (ROWS, COLUMNS)})
+    regions = choose(graph, (Takes("a", ["add", "linear"], (BYTES, COLUMNS, ROWS)),))
+    placed = place(graph, regions, forms)
+    assert {form for _, form in placed.weights.values()} == {COLUMNS}
+
+
+def test_auto_takes_weights_as_they_are_held() -> None:
+    """What is faster for another shape is not worth a second copy of the weights."""
+    graph = readers("weight")
+
+    class Timed(Takes):
+        predicts = True
+        seconds = 1.0
+
+        def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+            answer = super().offer(graph, index)
+            return answer if isinstance(answer, Refusal) else answer._replace(seconds=self.seconds)
+
+    kinds = ["add", "linear"]
+    fast, slow = Timed("fast", kinds, (BYTES,)), Timed("slow", kinds, (ROWS,))
+    fast.seconds = 0.1
+    for policy, backend in (("auto", "slow"), ("npu", "fast")):
+        regions = choose(graph, (fast, slow), policy, Forms({"w": (ROWS,)}))  # type: ignore[arg-type]
+        assert {region.offer.backend for region in regions} == {backend}
+    # Where nobody takes them so, they are had in another form.
+    regions = choose(graph, (fast, slow), "auto", Forms({"w": (COLUMNS,)}))
+    assert {region.offer.backend for region in regions} == {"fast"}
+
+
 def test_replacements_are_of_lower_rank() -> None:
     graph = two_products(False)
     backends = (Toy(), Named("middle", {"gelu": None}), Specification())
     region, _ = choose(graph, backends)
-    found = replacement(region, graph, backends, {})
+    found = replacement(region, graph, backends, Forms())
     assert [r.offer.backend for r in found] == ["specification", "middle"]
     assert [op for r in found for op in r.ops] == list(graph.ops[:2])
 
@@ -402,6 +530,67 @@ def test_a_region_that_cannot_be_bound_is_left_to_others(small_checkpoint: Check
     assert backends["encoder.0.fc1"] != "refusing"
     assert backends["encoder.0.gelu"] != "refusing"
     assert backends["conv1.gelu"] == "refusing"
+
+
+class RefusingCross(Refusing):
+    """Attention to the audio cannot be bound; it had asked for no scratch, or for too little."""
+
+    name = "refusing cross"
+
+    def __init__(self, scratch: tuple[int, ...] | None) -> None:
+        super().__init__()
+        self.asked = scratch
+
+    def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+        op = graph.ops[index]
+        if op.kind not in ("cross_attention", "gelu"):
+            return Refusal(self.name, "another kind")
+        in_place = op.kind == "gelu"
+        return Offer(self.name, "k", "f", (op,), self.fail, scratch=self.asked, in_place=in_place)
+
+    def fail(self, bound: Bound) -> Step:
+        raise KernelError("no room")
+
+
+class Apart(Specification):
+    """The specification, which writes nothing in place."""
+
+    name = "apart"
+
+    def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+        answer = super().offer(graph, index)
+        assert isinstance(answer, Offer)
+        return answer._replace(backend=self.name, in_place=False)
+
+
+@pytest.mark.parametrize("scratch", [None, (1,)])
+def test_those_that_stand_in_have_memory_of_their_own(
+    small_checkpoint: Checkpoint, scratch: tuple[int, ...] | None
+) -> None:
+    """Scratch, and outputs that were to lie over an input."""
+
+    def logits(model: Model) -> np.ndarray:
+        states = np.random.RandomState(3).standard_normal((2, 30, 24)).astype(np.float32)
+        session = model.decoder(states, 3)
+        session.prefill([[1, 2, 3]] * 2, [2])
+        return session.step([4, 5, 6, 7, 8, 9]).copy()
+
+    expected = logits(numpy_model(small_checkpoint))
+    for others in (numpy_backends(), (Apart(),)):
+        machine = Machine((RefusingCross(scratch), *others))
+        found = logits(Model(small_checkpoint, "float32", machine))
+        assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
+
+
+def test_a_region_may_stand_in_for_a_region(small_checkpoint: Checkpoint) -> None:
+    machine = Machine((Refusing(), Toy(), *numpy_backends()))
+    model = Model(small_checkpoint, "float32", machine)
+    found, expected = outputs(model), outputs(toy_model(small_checkpoint, "float32"))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    plan = model._encoder._made[1]
+    assert "run_linear_gelu" in {row.backend for row in placed_ops(plan.regions)}
+    check_functions(plan)
 
 
 def test_a_backend_that_does_not_expect_to_fail_does_not_fail_silently() -> None:

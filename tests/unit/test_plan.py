@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import numpy as np
 import pytest
 
+from tests.unit.toy_backend import Toy, run_linear_gelu
+from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.backends.numpy.specification import Specification
 from whisper_npu.backends.opening import numpy_machine, numpy_model
 from whisper_npu.model.builders import PRECISIONS, Precision, build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.graph import Graph, Op, Role, Tensor
 from whisper_npu.ops.activation import gelu
-from whisper_npu.runtime.backend import Offer
+from whisper_npu.runtime.backend import Bound, Offer, Refusal, Step, chain
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.placement import Forms
@@ -154,6 +157,42 @@ def test_a_plan_is_given_all_its_inputs(model: Model) -> None:
     plans, _ = run_all(model)
     with pytest.raises(KeyError, match="position"):
         plans[-1](tokens=[[1]])
+
+
+def scribbling(
+    x: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray, scratch: np.ndarray
+) -> None:  # [..., k], [n, k], [n] -> [..., n]
+    """Writes its output before it reads its input, and all of its scratch in between."""
+    out[...] = np.nan
+    scratch[...] = np.nan
+    run_linear_gelu(x, w, bias, out)
+    scratch[...] = np.nan
+
+
+class Scribbling(Toy):
+    """A product with GELU that needs input, output and scratch for as long as it runs."""
+
+    def offer(self, graph: Graph, index: int) -> Offer | Refusal:
+        fused = chain(graph, index, "linear", "gelu")
+        if fused is None:
+            return Refusal(self.name, "another kind")
+        offer = super().offer(graph, index)
+        assert isinstance(offer, Offer)
+        return offer._replace(bind=self.bind, scratch=(999,))
+
+    def bind(self, bound: Bound) -> Step:
+        return partial(scribbling, *bound.inputs, *bound.outputs, bound.scratch)
+
+
+def test_a_region_has_its_memory_until_its_end(small_checkpoint: Checkpoint) -> None:
+    found, expected = (
+        run_all(Model(small_checkpoint, "float32", Machine((backend, *numpy_backends()))))
+        for backend in (Scribbling(), Toy())
+    )
+    fused = [region for plan in found[0] for region in plan.regions if len(region.ops) > 1]
+    assert len(fused) > 3
+    for a, b in zip(found[1], expected[1], strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 class NoScratch(Specification):

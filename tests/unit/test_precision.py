@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from whisper_npu.backends.opening import numpy_machine, numpy_model
-from whisper_npu.errors import ModelError
+from whisper_npu.errors import KernelError, ModelError
 from whisper_npu.model.builders import PHASES, build_encoder, build_phase
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights, load_checkpoint
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.model.weights import is_quantizable, scale_name
+from whisper_npu.ops.linear import conv_matrix
 from whisper_npu.ops.quant import Quantized, quantize_rows, quantize_weight
 from whisper_npu.runtime.backend import Form
 from whisper_npu.runtime.model import Model
@@ -282,6 +285,91 @@ def test_weights_are_quantised_in_parts_as_in_one(monkeypatch: pytest.MonkeyPatc
     expected = quantize_weight(w)
     assert np.array_equal(found[FC1], expected.values)
     assert np.array_equal(found[scale_name(FC1)], expected.scale)
+
+
+class Tiles:
+    """A packing that keeps what it was filled with; or has no memory."""
+
+    name, rows = "tiles", 4
+
+    def __init__(self, full: bool = False) -> None:
+        self.filled: list[tuple[int, int]] = []
+        self.full, self.taken = full, 0
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def take(self, weight: str, shape: tuple[int, ...]) -> np.ndarray:
+        self.taken += 1
+        if self.full:
+            self.full = False
+            raise KernelError("full")
+        return np.zeros(shape, np.int8)
+
+    def fill(self, packed: np.ndarray, values: np.ndarray, first: int) -> None:
+        self.filled.append((first, len(values)))
+        packed[first : first + len(values)] = values
+
+
+def test_packed_weights_are_filled_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of a convolution; scales come along, and nothing is read twice."""
+    monkeypatch.setattr("whisper_npu.runtime.weights._QUANTIZED", 60)
+    random = np.random.default_rng(0)
+    matrix = random.standard_normal((50, 8), np.float32)
+    conv = random.standard_normal((50, 4, 3), np.float32)
+    for name, w in ((FC1, matrix), ("model.encoder.conv1.weight", conv)):
+        tiles = Tiles()
+        form = Form.packed("int8", tiles)
+        watched = Watched({name: w})
+        weights = Weights(watched, "int8")
+        weights.load({name: (form,), scale_name(name): (FLOATS,)})
+        expected = quantize_weight(w)
+        values = expected.values if w.ndim == 2 else conv_matrix(expected.values)
+        assert np.array_equal(weights.get(name, form), values)
+        assert np.array_equal(weights.get(scale_name(name), FLOATS), expected.scale)
+        assert [first for first, _ in tiles.filled] == list(range(0, 50, 4))
+        assert sum(count for _, count in tiles.filled) == 50
+        # Once for its shape, and once for each part.
+        assert watched.asked[name] <= 1 + len(tiles.filled)
+        assert watched.held == 0
+
+
+def test_memory_that_was_refused_is_an_error_once(small_checkpoint: Checkpoint) -> None:
+    tiles = Tiles(full=True)
+    form = Form.packed("int8", tiles)
+    weights = Weights(small_checkpoint.weights, "int8")
+    weights.load({FC1: (form,)})
+    assert tiles.taken == 1
+    with pytest.raises(KernelError, match=r"^full$"):
+        weights.get(FC1, form)
+    values = quantize_weight(small_checkpoint.weights[FC1]).values  # type: ignore[arg-type]
+    assert np.array_equal(weights.get(FC1, form), values)
+    assert tiles.taken == 2
+    weights.get(FC1, INTEGERS)
+    weights.release()
+    assert weights.forms[FC1] == (INTEGERS,)
+
+
+def test_an_error_keeps_nothing_alive(small_checkpoint: Checkpoint) -> None:
+    """Neither while it waits to be raised nor afterwards."""
+    gc.collect()
+    gc.disable()
+    try:
+        form = Form.packed("int8", Tiles(full=True))
+        weights = Weights(small_checkpoint.weights, "int8")
+        weights.load({FC1: (form,), EMBEDDING: (INTEGERS,)})
+        known = weakref.ref(weights)
+        del weights
+        assert known() is None
+        weights = Weights(small_checkpoint.weights, "int8")
+        weights.load({FC1: (Form.packed("int8", Tiles(full=True)),)})
+        known = weakref.ref(weights)
+        with suppress(KernelError):
+            weights.get(FC1, Form.packed("int8", Tiles()))
+        del weights
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 def test_weights_that_cannot_be_quantised_are_named(small_checkpoint: Checkpoint) -> None:

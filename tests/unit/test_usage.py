@@ -83,6 +83,38 @@ def test_alignment_counts_as_what_it_is() -> None:
     assert placement.ops == {kind: {"numpy": n} for kind, n in expected.items()}
 
 
+def test_two_transcriptions_of_one_model() -> None:
+    """Each counts its own ops, checks and seconds."""
+    model = accelerated(everywhere(SMALL), check_rate=1.0)
+    usage = model.machine.usage
+    run_windows(model)
+    first = usage.since(Usage())
+    before = usage.snapshot()
+    model.encode(FEATURES[:1])
+    second = usage.since(before)
+    assert first.checks == first.launches > second.checks == second.launches > 0
+    assert set(second.seconds) == {"encoder"}
+    assert 0 < second.seconds["encoder"] < first.seconds["encoder"] + 1
+    assert usage.since(usage.snapshot()).ops == {}
+    assert usage.since(usage.snapshot()).seconds == {}
+
+
+def test_what_fell_back_in_a_run_that_was_interrupted_is_not_counted() -> None:
+    usage = Usage()
+    usage.begin()
+    usage.fell_back("linear_int8", "kernel")
+    # Here the run is interrupted; the next one runs to its end, with one op that falls back.
+    usage.begin()
+    usage.fell_back("linear_int8", "kernel")
+    usage.ran("step", {("linear_int8", "kernel"): 3}, 0.5)
+    placement = usage.since(Usage())
+    assert placement.ops == {"linear_int8": {"kernel": 2, "numpy": 1}}
+    usage.begin()
+    usage.fell_back("linear_int8", "kernel")
+    usage.ran("step", {("linear_int8", "kernel"): 1}, 0.5)
+    assert usage.since(Usage()).ops == {"linear_int8": {"kernel": 2, "numpy": 2}}
+
+
 def test_a_run_that_was_interrupted() -> None:
     def fault(action: str, kernel: str, count: int) -> DeviceError | None:
         if (action, count) == ("launch", 3):

@@ -45,14 +45,14 @@ class StoredWeights(Mapping[str, F32 | Quantized]):
     What is asked for is read at that time, so that memory need not hold the model twice while it is
     converted; from any thread. Raises ModelError then if the file was cut off or holds what no
     weight may. ``shapes`` are those of all tensors but scales; ``integers`` are the names of those
-    that are stored as int8; ``files`` are the paths of the files.
+    that are stored as int8; ``files`` are the files, as they were when their headers were read.
     """
 
     def __init__(self, files: Mapping[str, SafetensorsFile], folder: str) -> None:
         entries = {name: file.entries[name] for name, file in files.items()}
         scales = _scale_names(entries, folder)
         self._files, self._folder = files, folder
-        self.files = tuple(sorted({file.path for file in files.values()}))
+        self.files = {file.path: file.found for file in files.values()}
         self.shapes = {name: e.shape for name, e in entries.items() if name not in scales}
         self.integers = frozenset(name for name, e in entries.items() if e.dtype == "I8")
         sizes = {name: entries[name].stop - entries[name].start for name in self.shapes}

@@ -93,7 +93,9 @@ class SafetensorsFile:
         self.path = path
         try:
             with path.open("rb") as file:
-                self._rooms = _Rooms(os.fstat(file.fileno()).st_size)
+                #: What the file was when its header was read.
+                self.found = os.fstat(file.fileno())
+                self._rooms = _Rooms(self.found.st_size)
                 length = int.from_bytes(file.read(8), "little")
                 if length > _LARGEST_HEADER:
                     raise ValueError(f"a header of {length} bytes")

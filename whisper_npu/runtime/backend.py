@@ -131,7 +131,8 @@ class Offer(NamedTuple):
     ``kernel`` is the name that results count the ops under, ``function`` names what is called (see
     ``function_of``). ``forms`` are the forms of tensors that it takes, best first; all others it
     wants as the graph has them, by rows. ``scratch`` is the shape of float32 memory for the step
-    alone. ``in_place`` says that the output may take the place of the first input. ``seconds`` is
+    alone. ``in_place`` says that the last op's output may take the place of the
+    first op's first input. ``seconds`` is
     None where no measurement and no model says what the region takes. Bytes are moved for each run,
     ``resident_bytes`` once.
     """
@@ -161,7 +162,7 @@ class Refusal(NamedTuple):
 
 
 class Backend(ABC):
-    """Something that runs ops. ``name`` is for people and for ``Offer.backend``.
+    """Runs ops of graphs. ``name`` is for people and for ``Offer.backend``.
 
     ``predicts`` says whether its offers have times.
     """

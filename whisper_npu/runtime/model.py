@@ -50,7 +50,9 @@ class Model:
         constants = {builders.MEL_FILTERS: mel_filters(self.dims.n_mels)}
         self._weights = Weights(checkpoint.weights, precision, constants)
         stored = checkpoint.weights
-        self._weights.load(forms.weights, stored.files if isinstance(stored, StoredWeights) else ())
+        self._weights.load(
+            forms.weights, stored.files if isinstance(stored, StoredWeights) else None
+        )
         self._network = Network(self.dims, precision, self._weights, forms.states, machine)
         self._mel: PlanCache[int, Plan] = PlanCache(_PLANS)
         self._encoder: PlanCache[int, Plan] = PlanCache(_PLANS)

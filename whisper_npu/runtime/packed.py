@@ -13,9 +13,9 @@ import hashlib
 import json
 import mmap
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from whisper_npu.home import home_folder
 from whisper_npu.runtime.backend import Array, Shape
 from whisper_npu.runtime.workers import in_threads
+from whisper_npu.version import __version__
 
 U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
@@ -68,36 +69,44 @@ def packed_folder() -> Path:
     return home_folder() / FOLDER
 
 
-def identity(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """What tells files apart from others, and from what they were before a change.
+def identity(path: Path, found: os.stat_result) -> dict[str, Any]:
+    """What tells a file apart from others, and from what it was before a change.
 
-    The time of the last change of an inode cannot be set by programs. Raises OSError.
+    On POSIX systems the time of the last change of an inode cannot be set by programs.
     """
-    described = []
-    for path in sorted(files):
-        found = path.stat()
-        described.append(
-            {
-                "path": str(path.resolve()),
-                "size": found.st_size,
-                "modified": found.st_mtime_ns,
-                "changed": found.st_ctime_ns,
-                "inode": found.st_ino,
-            }
-        )
-    return described
+    return {
+        "path": str(path.resolve()),
+        "size": found.st_size,
+        "modified": found.st_mtime_ns,
+        "changed": found.st_ctime_ns,
+        "inode": found.st_ino,
+    }
 
 
 class PackedFile:
     """The packed file of a model for some tensors in their forms, which need not be there.
 
-    ``files`` are those of the model. What kernels and instruction sets want of weights is in the
-    forms: a file for others has another name.
+    ``files`` are those of the model, as they were when they were opened. What kernels and
+    instruction sets want of weights is in the forms: a file for others has another name, and so has
+    one for another ``precision``.
     """
 
-    def __init__(self, files: Sequence[Path], tensors: Iterable[PackedTensor]) -> None:
+    def __init__(
+        self,
+        files: Mapping[Path, os.stat_result],
+        tensors: Iterable[PackedTensor],
+        precision: str,
+    ) -> None:
         self._files, self._tensors = files, list(tensors)
-        place = json.dumps([_described(self._tensors), sorted(str(f.resolve()) for f in files)])
+        described = [{**t._asdict(), "shape": list(t.shape)} for t in self._tensors]
+        model = [identity(path, files[path]) for path in sorted(files)]
+        self._header = {
+            "version": __version__,
+            "precision": precision,
+            "model": model,
+            "tensors": described,
+        }
+        place = json.dumps([precision, described, [file["path"] for file in model]])
         name = hashlib.sha256(place.encode()).hexdigest()[:32]
         self.path = packed_folder() / f"{name}{_SUFFIX}"
 
@@ -109,7 +118,7 @@ class PackedFile:
             with self.path.open("rb") as file:
                 header, checksums = _decode(file)
                 size = os.fstat(file.fileno()).st_size
-                if header != self._header() or size != _end(tensors):
+                if header != self._header or size != _end(tensors):
                     tell("%s: is not of the model as it is now", self.path)
                     return None
                 mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
@@ -131,30 +140,34 @@ class PackedFile:
         """Write the file: it takes its place when all tensors have been written.
 
         Files of models that are gone or have changed are removed first. Raises OSError, also if
-        the file would take more than half of what is free on the disk.
+        the file would take more than half of what is free on the disk, or if the model changes
+        while it is read.
         """
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         sweep()
         if shutil.disk_usage(folder).free < 2 * _end(self._tensors):
             raise OSError(f"{folder} has too little room for {_end(self._tensors)} bytes")
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=_SUFFIX)
+        unfinished = folder / f".{secrets.token_hex(8)}{_SUFFIX}"
         try:
-            with os.fdopen(handle, "r+b", buffering=0) as file:
+            with unfinished.open("x+b", buffering=0) as file:
                 writer = Writer(file, self._tensors)
                 yield writer
-                header = _encode(self._header(), writer.finish())
+                header = _encode(self._header, writer.finish())
                 if len(header) > _DATA:
                     raise OSError(f"a header of {len(header)} bytes has no room")
                 file.seek(0)
                 file.write(header)
-            os.replace(name, self.path)
+            if any(
+                identity(path, path.stat()) != identity(path, before)
+                for path, before in self._files.items()
+            ):
+                raise OSError("the model was changed while it was read")
+            unfinished.replace(self.path)
         except BaseException:
-            os.unlink(name)
+            with suppress(OSError):
+                unfinished.unlink()
             raise
-
-    def _header(self) -> dict[str, Any]:
-        return {"model": identity(self._files), "tensors": _described(self._tensors)}
 
 
 class Writer:
@@ -168,7 +181,9 @@ class Writer:
         file.truncate(_end(tensors))
 
     def write(self, tensor: PackedTensor, array: Array) -> None:
-        """Write one. Raises OSError."""
+        """Write one. Raises OSError, and ValueError for an array of another dtype or shape."""
+        if str(array.dtype) != tensor.dtype or array.shape != tensor.shape:
+            raise ValueError(f"{tensor} is not what {array.dtype} {array.shape} is")
         flat = np.ascontiguousarray(array.T if tensor.order == "F" else array).reshape(-1)
         raw = flat.view(np.uint8)
         with self._lock:
@@ -182,10 +197,12 @@ class Writer:
         """The checksums of what was written. Raises ValueError if a tensor was not."""
         if self._missing:
             raise ValueError(f"{min(self._missing).name} was not written")
-        with mmap.mmap(self._file.fileno(), _end(self._tensors), access=mmap.ACCESS_READ) as mapped:
-            whole = np.frombuffer(mapped, np.uint8)
-            checksums = _checksums(whole)
-            del whole  # the file cannot be unmapped while there is a view of it
+        mapped = mmap.mmap(self._file.fileno(), _end(self._tensors), access=mmap.ACCESS_READ)
+        whole = np.frombuffer(mapped, np.uint8)
+        checksums = _checksums(whole)
+        # A map cannot be closed while there is a view of it; after an error others may have one.
+        del whole
+        mapped.close()
         return checksums
 
 
@@ -207,21 +224,29 @@ def tell(message: str, *values: object, warn: bool = False) -> None:
 
 
 def sweep() -> None:
-    """Remove the packed files of models that are gone or have changed, and what a crash left."""
+    """Remove the packed files of models that are gone or have changed, and what a crash left.
+
+    What cannot be removed stays: another process may have it open, or another user own it.
+    """
     for path in packed_folder().glob(f"*{_SUFFIX}"):
-        if _is_stale(path):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if _is_stale(path):
+                path.unlink()
 
 
 def _is_stale(path: Path) -> bool:
+    """Raises OSError where it cannot be known."""
+    if path.name.startswith("."):
+        # Being written, unless whoever began it is long gone.
+        return time.time() - path.stat().st_mtime > _LONGEST_WRITE
     try:
-        if path.name.startswith("."):
-            # Being written, unless whoever began it is long gone.
-            return time.time() - path.stat().st_mtime > _LONGEST_WRITE
         with path.open("rb") as file:
             header, _ = _decode(file)
-        return bool(identity(Path(f["path"]) for f in header["model"]) != header["model"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        files = {Path(file["path"]): file for file in header["model"]}
+        return any(identity(path, path.stat()) != file for path, file in files.items())
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (ValueError, KeyError, TypeError, RecursionError):
         return True
 
 
@@ -255,10 +280,6 @@ def checksum(raw: U8) -> str:  # [nbytes] -> hexadecimal
     digest.update(of_columns.data)
     digest.update(raw[8 * _WORDS * count :].data)
     return digest.hexdigest()
-
-
-def _described(tensors: Iterable[PackedTensor]) -> list[dict[str, Any]]:
-    return [{**tensor._asdict(), "shape": list(tensor.shape)} for tensor in tensors]
 
 
 def _offsets(tensors: Iterable[PackedTensor]) -> list[int]:

@@ -71,57 +71,118 @@ def choose(
     graph: Graph,
     backends: Sequence[Backend],
     policy: Policy = "npu",
-    states: Mapping[str, Form] | None = None,
+    forms: Forms | None = None,
 ) -> tuple[Region, ...]:
     """One region after the other, each with the offer that is taken for it.
 
     ``backends`` are in order of rank. The first that makes an offer has the region, unless the
     policy is "auto" and others of lower rank are known to be faster; where the time of one of the
     two is not known, rank decides. An offer that wants another form of a state than it has does not
-    count. Raises ValueError for an op that no backend runs.
+    count. With "auto" neither does one that wants a weight in a form that it is not held in, if
+    there are others. Raises ValueError for an op that no backend runs.
     """
-    return tuple(_regions(graph, backends, policy, states or {}, 0, len(graph.ops)))
-
-
-def _regions(
-    graph: Graph,
-    backends: Sequence[Backend],
-    policy: Policy,
-    states: Mapping[str, Form],
-    start: int,
-    stop: int,
-) -> Iterator[Region]:
-    index = start
-    while index < stop:
-        region = _take(graph, index, backends, policy, states)
-        yield region
-        index += len(region.ops)
+    chooser = _Chooser(graph, backends, policy, forms or Forms())
+    return tuple(chooser.regions(backends, 0, len(graph.ops)))
 
 
 def replacement(
-    region: Region, graph: Graph, backends: Sequence[Backend], states: Mapping[str, Form]
+    region: Region, graph: Graph, backends: Sequence[Backend], forms: Forms
 ) -> tuple[Region, ...]:
-    """Regions for the same ops by backends of lower rank than that of ``region``."""
+    """Regions for the ops of one that has failed, by backends of lower rank, and by rank alone."""
     names = [backend.name for backend in backends]
     lower = backends[names.index(region.offer.backend) + 1 :]
     start = graph.ops.index(region.ops[0])
-    return tuple(_regions(graph, lower, "npu", states, start, start + len(region.ops)))
+    chooser = _Chooser(graph, lower, "npu", forms)
+    return tuple(chooser.regions(lower, start, start + len(region.ops)))
 
 
-def _ask(backend: Backend, graph: Graph, index: int, states: Mapping[str, Form]) -> Offer | Refusal:
+class _Chooser:
+    """Chooses among the offers for one graph."""
+
+    def __init__(
+        self, graph: Graph, backends: Sequence[Backend], policy: Policy, forms: Forms
+    ) -> None:
+        self._graph, self._backends, self._policy, self._forms = graph, backends, policy, forms
+
+    def regions(self, backends: Sequence[Backend], start: int, stop: int) -> Iterator[Region]:
+        """The regions from one op up to another. Raises ValueError."""
+        index = start
+        while index < stop:
+            region = None
+            if self._policy == "auto" and self._forms.weights:
+                region = self._take(backends, index, held=True)
+            region = region or self._take(backends, index)
+            if region is None:
+                op = self._graph.ops[index]
+                raise ValueError(f"no backend runs op {op.name} ({op.kind}) of {self._graph.name}")
+            yield region
+            index += len(region.ops)
+
+    def _take(self, backends: Sequence[Backend], index: int, held: bool = False) -> Region | None:
+        """The region that begins with an op; None if nobody runs it, or, with ``held``, nobody with
+        the weights as they are held."""
+        refusals: list[Refusal] = []
+        beaten: Offer | None = None
+        for rank, backend in enumerate(backends):
+            answer = _ask(backend, self._graph, index, self._forms, held)
+            if isinstance(answer, Refusal):
+                refusals.append(answer)
+                continue
+            # Others are asked only where a time may come of it.
+            others = None
+            if any(each.predicts for each in backends[rank + 1 :]):
+                others = self._seconds(backends[rank + 1 :], index, len(answer.ops), held)
+            if self._policy == "auto" and _less(others, answer.seconds):
+                beaten = beaten or answer
+                refusals.append(Refusal(backend.name, _slower(answer, others)))
+                continue
+            reason = _reason(answer, others, beaten, refusals)
+            seconds = others if answer.seconds is None else answer.seconds
+            return Region(self._graph.name, answer, reason, tuple(refusals), seconds)
+        return None
+
+    def _seconds(
+        self, backends: Sequence[Backend], start: int, count: int, held: bool
+    ) -> float | None:
+        """What ``count`` ops take on these backends; None if that is not known of all of them, or
+        if their regions reach beyond."""
+        total, index = 0.0, start
+        while index < start + count:
+            region = self._take(backends, index, held)
+            if region is None or region.seconds is None:
+                return None
+            total += region.seconds
+            index += len(region.ops)
+        return total if index == start + count else None
+
+
+def _ask(backend: Backend, graph: Graph, index: int, forms: Forms, held: bool) -> Offer | Refusal:
     answer = backend.offer(graph, index)
     if isinstance(answer, Refusal):
         return answer
-    for op in answer.ops:
-        for name in (*op.inputs, *op.outputs):
-            if name in states and states[name] not in _accepted(answer, graph[name]):
-                return Refusal(backend.name, f"{name} is {states[name]}")
     _check_region(graph, index, answer)
+    state = misfit(answer, graph, forms.states)
+    if state is not None:
+        return Refusal(backend.name, f"{state} is {forms.states[state]}")
+    for name in _names(answer.ops) if held else ():
+        there = forms.weights.get(name, ())
+        if there and not set(there).intersection(_accepted(answer, graph[name])):
+            return Refusal(backend.name, f"{name} is held as {there[0]}")
     return answer
 
 
+def misfit(offer: Offer, graph: Graph, states: Mapping[str, Form]) -> str | None:
+    """The first state that has another form than an offer takes, None if there is none."""
+    for op in offer.ops:
+        for name in (*op.inputs, *op.outputs):
+            if name in states and states[name] not in _accepted(offer, graph[name]):
+                return name
+    return None
+
+
 def _check_region(graph: Graph, index: int, offer: Offer) -> None:
-    """Raises ValueError if others read what lies within the region."""
+    """Raises ValueError for other ops than those that begin at ``index``, and if others read what
+    lies within the region."""
     if not offer.ops or graph.ops[index : index + len(offer.ops)] != offer.ops:
         raise ValueError(f"{offer.backend} offers ops that do not begin with {graph.ops[index]}")
     if len(offer.ops) == 1:
@@ -133,63 +194,26 @@ def _check_region(graph: Graph, index: int, offer: Offer) -> None:
             raise ValueError(f"{offer.backend} offers a region within which {outside[0]} is lost")
 
 
-def _take(
-    graph: Graph,
-    index: int,
-    backends: Sequence[Backend],
-    policy: Policy,
-    states: Mapping[str, Form],
-) -> Region:
-    refusals: list[Refusal] = []
-    beaten: list[Offer] = []
-    for rank, backend in enumerate(backends):
-        answer = _ask(backend, graph, index, states)
-        if isinstance(answer, Refusal):
-            refusals.append(answer)
-            continue
-        lower, others = backends[rank + 1 :], None
-        # Others are asked only where a time may come of it.
-        if any(each.predicts for each in lower):
-            stop = index + len(answer.ops)
-            others = _seconds(list(_regions(graph, lower, policy, states, index, stop)), answer)
-        if policy == "auto" and _less(others, answer.seconds):
-            beaten.append(answer)
-            continue
-        reason = _reason(answer, others, beaten, refusals)
-        seconds = others if answer.seconds is None else answer.seconds
-        return Region(graph.name, answer, reason, tuple(refusals), seconds)
-    op = graph.ops[index]
-    raise ValueError(f"no backend runs op {op.name} ({op.kind}) of {graph.name}")
-
-
-def _seconds(regions: Sequence[Region], offer: Offer) -> float | None:
-    """What regions for the ops of an offer take; None if that is not known of all of them, or if
-    they reach beyond."""
-    times = [region.seconds for region in regions if region.seconds is not None]
-    known = len(times) == len(regions)
-    return sum(times) if known and sum(len(r.ops) for r in regions) == len(offer.ops) else None
-
-
 def _less(a: float | None, b: float | None) -> bool:
     return a is not None and b is not None and a < b
 
 
+def _slower(offer: Offer, others: float | None) -> str:
+    assert offer.seconds is not None
+    assert others is not None
+    return f"slower: {offer.seconds * 1e3:.2f} ms, others {others * 1e3:.2f} ms"
+
+
 def _reason(
-    offer: Offer, others: float | None, beaten: Sequence[Offer], refusals: Sequence[Refusal]
+    offer: Offer, others: float | None, beaten: Offer | None, refusals: Sequence[Refusal]
 ) -> str:
-    if offer.note and offer.seconds is None and others is not None:
-        return f"{offer.note}; by rank; ms of NumPy"
     if offer.note:
-        if offer.seconds is None or others is None:
-            return f"{offer.note}; by rank"
-        return f"{offer.note}; {others * 1e3:.2f} ms on NumPy"
-    if beaten and offer.seconds is not None:
-        slower = beaten[0]
-        assert slower.seconds is not None
-        return (
-            f"faster: {offer.seconds * 1e3:.2f} ms, {slower.seconds * 1e3:.2f} ms on "
-            f"{slower.kernel}"
-        )
+        if offer.seconds is not None and others is not None:
+            return f"{offer.note}; {others * 1e3:.2f} ms on NumPy"
+        return f"{offer.note}; by rank" + ("" if others is None else "; ms of NumPy")
+    if beaten is not None and beaten.seconds is not None and offer.seconds is not None:
+        times = f"{offer.seconds * 1e3:.2f} ms, {beaten.seconds * 1e3:.2f} ms"
+        return f"faster: {times} on {beaten.kernel}"
     return refusals[0].reason if refusals else "by rank"
 
 

@@ -75,9 +75,10 @@ class Plan:
             except KernelError as error:
                 backend = {b.name: b for b in machine.backends}[region.offer.backend]
                 backend.failed(graph, region.offer, error)
-                waiting[:0] = replacement(region, graph, machine.backends, forms.states)
-                memory.add_inner(region)
+                others = replacement(region, graph, machine.backends, forms)
+                memory.replace(region, others)
                 self._arrays.update(memory.arrays)
+                waiting[:0] = others
                 continue
             bound.append(region)
             self._steps.append(step)
@@ -107,6 +108,7 @@ class Plan:
         # All of them: nothing is left of those of the last run.
         for name, array in self._inputs.items():
             array[...] = inputs[name]
+        self._usage.begin()
         began = perf_counter()
         if observe is None:
             for step in self._joined:
@@ -172,14 +174,25 @@ class _Memory:
         }
 
     def of(self, region: Region) -> dict[str, Array]:
-        """The arrays that a region reads and writes."""
+        """The arrays that a region reads and writes, without those of its inner tensors."""
+        several = len(region.ops) > 1
+        inner = {t.name for t in inner_tensors(self._graph, region.ops)} if several else ()
         names = (name for op in region.ops for name in (*op.inputs, *op.outputs))
-        return {name: self.arrays[name] for name in names if name in self.arrays}
+        return {n: self.arrays[n] for n in names if n in self.arrays and n not in inner}
 
-    def add_inner(self, region: Region) -> None:
-        """Arrays of the inner tensors of a region, whose ops run one by one after all."""
+    def replace(self, region: Region, others: Sequence[Region]) -> None:
+        """Memory for regions that run the ops of one that failed, beside the arena: scratch, and
+        tensors that lie within that region or over its input."""
+        self.scratch.pop(region.ops[0].name, None)
+        over = region.offer.in_place and not others[-1].offer.in_place
         for tensor in inner_tensors(self._graph, region.ops):
-            self.arrays.setdefault(tensor.name, np.empty(tensor.shape, tensor.dtype))
+            self.arrays[tensor.name] = np.empty(tensor.shape, tensor.dtype)
+        for other in others:
+            if other.offer.scratch is not None:
+                self.scratch[other.ops[0].name] = np.empty(other.offer.scratch, np.float32)
+        output = self._graph[region.ops[-1].outputs[0]]
+        if over and output.name in self._over:
+            self.arrays[output.name] = np.empty(output.shape, output.dtype)
 
     def _inner(self) -> set[str]:
         several = (region.ops for region in self._regions if len(region.ops) > 1)
@@ -202,6 +215,7 @@ class _Memory:
                 continue
             source, target = region.ops[0].inputs[0], region.ops[-1].outputs[0]
             both = {graph[name].role for name in (source, target)} == {"activation"}
+            both = both and graph[source].nbytes == graph[target].nbytes
             if both and graph.lifetimes[source][1] == index - 1:
                 over[target] = over.get(source, source)
         return over
@@ -213,9 +227,9 @@ class _Memory:
         # In the order in which they are written: the last in a place is the last that needs it.
         for name, (first, last) in graph.lifetimes.items():
             if graph[name].role != "output" and name not in inner:
-                place = self._over.get(name, name)
-                begins = blocks[place].first if place in blocks else ends[first][0]
-                blocks[place] = Block(graph[name].nbytes, begins, ends[last][1])
+                at = self._over.get(name, name)
+                begins = blocks[at].first if at in blocks else ends[first][0]
+                blocks[at] = Block(graph[name].nbytes, begins, ends[last][1])
         for index, op in enumerate(graph.ops):
             for name in op.inputs:
                 if graph[name].role == "input":

@@ -25,6 +25,12 @@ class Usage:
     resident_bytes: int = 0
     checks: int = 0
     fallbacks: list[Fallback] = field(default_factory=list)
+    # Of the run that is under way.
+    _fell_back: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def begin(self) -> None:
+        """A run of a plan begins: nothing is left of one that was interrupted."""
+        self._fell_back.clear()
 
     def ran(self, phase: str, ops: Mapping[tuple[str, str], int], seconds: float) -> None:
         """A plan of this phase was run to its end, with these ops as they were placed."""
@@ -32,11 +38,13 @@ class Usage:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
         for key, count in ops.items():
             self.ops[key] += count
+        for (kind, kernel), count in self._fell_back.items():
+            self.ops[kind, kernel] -= count
+            self.ops[kind, NUMPY] += count
 
     def fell_back(self, kind: str, kernel: str) -> None:
         """NumPy computed an op in this run, which was placed on a kernel."""
-        self.ops[kind, kernel] -= 1
-        self.ops[kind, NUMPY] += 1
+        self._fell_back[kind, kernel] += 1
 
     def snapshot(self) -> Usage:
         """The totals as they are now."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ class Weights:
         self._stored, self._precision = stored, precision
         self._names = frozenset(stored)
         self._held: dict[Key, Array] = {}
-        self._errors: dict[Key, KernelError] = {}
+        # As types and messages: an error that was raised keeps the frames that it went through.
+        self._errors: dict[Key, tuple[type[KernelError], str]] = {}
         for name, array in (constants or {}).items():
             self._held[name, Form(str(array.dtype))] = array
 
@@ -68,21 +70,25 @@ class Weights:
     def get(self, name: str, form: Form) -> Array:
         """A weight in a form, not to be written to.
 
-        Raises KernelError where memory of a backend for it cannot be had, and KeyError for a weight
-        that there is none of that name.
+        Raises KernelError where memory of a backend for it cannot be had, and KeyError for a name
+        that no weight has.
         """
         key = name, form
-        error = self._errors.pop(key, None)
-        if error is not None:
-            raise error
+        if key in self._errors:
+            kind, message = self._errors.pop(key)
+            raise kind(message)
         if key not in self._held:
             if form.packing is not None:
                 self._held[key] = self._pack(name, form)
             else:
-                self._hold_missing(name, form)
+                self._make([key], self._keep)
         return self._held[key]
 
-    def load(self, wanted: Mapping[str, tuple[Form, ...]], files: Sequence[Path] = ()) -> None:
+    def load(
+        self,
+        wanted: Mapping[str, tuple[Form, ...]],
+        files: Mapping[Path, os.stat_result] | None = None,
+    ) -> None:
         """Have weights in the forms that are wanted of them.
 
         If the ``files`` of the model are given, what lies in host memory is mapped from a packed
@@ -90,14 +96,12 @@ class Weights:
         KernelError when it is asked for.
         """
         keys = [(name, form) for name, forms in wanted.items() for form in forms]
-        packed = {name for name, form in keys if form.packing is not None}
         # Scales come with what is packed.
+        scales = {scale_name(name) for name, form in keys if form.packing is not None}
         here = [
             (name, form)
             for name, form in keys
-            if form.packing is None
-            and (name, form) not in self._held
-            and name not in map(scale_name, packed)
+            if form.packing is None and (name, form) not in self._held and name not in scales
         ]
         if not files or not self._map(files, here):
             self._make(here, self._keep)
@@ -107,7 +111,7 @@ class Weights:
                 try:
                     self._held[key] = self._pack(*key)
                 except KernelError as error:
-                    self._errors[key] = error
+                    self._errors[key] = type(error), str(error)
 
     def release(self) -> None:
         """Forget the weights in memory of backends."""
@@ -118,10 +122,10 @@ class Weights:
     def _keep(self, key: Key, array: Array) -> None:
         self._held[key] = array
 
-    def _map(self, files: Sequence[Path], keys: Iterable[Key]) -> bool:
+    def _map(self, files: Mapping[Path, os.stat_result], keys: Iterable[Key]) -> bool:
         """Map a packed file, which is made first where there is none; False if that cannot be."""
         tensors = {key: self._described(*key) for key in keys}
-        file = PackedFile(files, tensors.values())
+        file = PackedFile(files, tensors.values(), self._precision)
         try:
             found = file.open()
             if found is None:
@@ -132,6 +136,7 @@ class Weights:
             tell("%s: is not kept: %s", file.path, error.strerror or error)
             return False
         if found is None:
+            tell("%s: is gone as soon as it was made", file.path)
             return False
         self._held.update({key: found[tensor] for key, tensor in tensors.items()})
         return True
@@ -149,9 +154,6 @@ class Weights:
         if base not in self._names:
             raise KeyError(name)
         return base
-
-    def _hold_missing(self, name: str, form: Form) -> None:
-        self._make([(name, form)], self._keep)
 
     def _make(self, keys: Iterable[Key], give: Callable[[Key, Array], None]) -> None:
         """Convert weights, each read by one of several threads, and give each as it is done.
@@ -225,10 +227,10 @@ def _in_form(shape: Shape, rows: Rows, quantized: Quantized | None, form: Form) 
     if quantized is not None:
         values: Array = quantized.values
         if form.order == "F":
-            return by_columns(shape, values.__getitem__)
+            return by_columns(shape, values.__getitem__, form.dtype)
         return _matrix(values.astype(form.dtype, copy=False))
     if form.order == "F":
-        return by_columns(shape, lambda part: _floats(rows(part)))
+        return by_columns(shape, lambda part: _floats(rows(part)), form.dtype)
     return _matrix(_floats(rows(None)))
 
 
@@ -240,12 +242,14 @@ def _floats(weight: Weight) -> F32:
     return weight.dequantize() if isinstance(weight, Quantized) else weight
 
 
-def by_columns(shape: Shape, rows: Callable[[slice], Any]) -> F32:  # [n, k] -> [n, k]
+def by_columns(
+    shape: Shape, rows: Callable[[slice], Any], dtype: str = "float32"
+) -> Array:  # [n, k] -> [n, k]
     """A matrix with each column in one piece, as the transpose of a contiguous array.
 
     ``rows`` gives some of its rows, to any thread.
     """
-    columns = np.empty(shape[::-1], np.float32)
+    columns = np.empty(shape[::-1], dtype)
     blocks = spans(shape[0], -(-shape[0] // _ROWS))
 
     def turn(piece: int) -> None:
@@ -253,7 +257,7 @@ def by_columns(shape: Shape, rows: Callable[[slice], Any]) -> F32:  # [n, k] -> 
         columns[:, blocks[piece]] = rows(blocks[piece]).T
 
     workers().run(turn, len(blocks))
-    turned: F32 = columns.T
+    turned: Array = columns.T
     return turned
 
 

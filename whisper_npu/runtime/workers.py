@@ -207,7 +207,12 @@ def in_threads(task: Callable[[Item], object], items: Iterable[Item]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        try:
+            thread.join()
+        except BaseException as error:
+            # An interrupt: the threads end with the item that they have.
+            errors.insert(0, error)
+            thread.join()
     if errors:
         raise errors[0]
 

@@ -260,7 +260,7 @@ def test_a_refused_buffer_is_not_asked_for_again() -> None:
     """Its weight is in host memory by then. Other weights are asked for."""
     counting = Counting("buffer", 1, BufferRefused("full"))
     own = gemm(fault=counting)
-    x, w = matrices(5, 40, 70)
+    _, w = matrices(5, 40, 70)
     for _ in range(2):
         with pytest.raises(BufferRefused, match="full"):
             own.load("w", w)
