@@ -13,7 +13,6 @@ import hashlib
 import json
 import mmap
 import os
-import secrets
 import shutil
 import sys
 import threading
@@ -148,7 +147,7 @@ class PackedFile:
         sweep()
         if shutil.disk_usage(folder).free < 2 * _end(self._tensors):
             raise OSError(f"{folder} has too little room for {_end(self._tensors)} bytes")
-        unfinished = folder / f".{secrets.token_hex(8)}{_SUFFIX}"
+        unfinished = folder / f".{os.urandom(8).hex()}{_SUFFIX}"
         try:
             with unfinished.open("x+b", buffering=0) as file:
                 writer = Writer(file, self._tensors)

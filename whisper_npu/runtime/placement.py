@@ -22,7 +22,8 @@ from whisper_npu.runtime.backend import (
     inner_tensors,
 )
 
-# A kernel where it is predicted to be faster, or by the rank of the backends alone.
+# "auto" passes over a kernel where NumPy is predicted to be faster; "npu", the name on the command
+# line, goes by the rank of the backends alone, also where there is no NPU.
 Policy = Literal["auto", "npu"]
 
 
@@ -81,7 +82,7 @@ def choose(
     count. With "auto" neither does one that wants a weight in a form that it is not held in, if
     there are others. Raises ValueError for an op that no backend runs.
     """
-    chooser = _Chooser(graph, backends, policy, forms or Forms())
+    chooser = _Chooser(graph, policy, forms or Forms())
     return tuple(chooser.regions(backends, 0, len(graph.ops)))
 
 
@@ -92,17 +93,15 @@ def replacement(
     names = [backend.name for backend in backends]
     lower = backends[names.index(region.offer.backend) + 1 :]
     start = graph.ops.index(region.ops[0])
-    chooser = _Chooser(graph, lower, "npu", forms)
+    chooser = _Chooser(graph, "npu", forms)
     return tuple(chooser.regions(lower, start, start + len(region.ops)))
 
 
 class _Chooser:
     """Chooses among the offers for one graph."""
 
-    def __init__(
-        self, graph: Graph, backends: Sequence[Backend], policy: Policy, forms: Forms
-    ) -> None:
-        self._graph, self._backends, self._policy, self._forms = graph, backends, policy, forms
+    def __init__(self, graph: Graph, policy: Policy, forms: Forms) -> None:
+        self._graph, self._policy, self._forms = graph, policy, forms
 
     def regions(self, backends: Sequence[Backend], start: int, stop: int) -> Iterator[Region]:
         """The regions from one op up to another. Raises ValueError."""
