@@ -29,7 +29,8 @@ say([caught(lambda x=x: g.kernel.launch(g.program, x)) for x in ([a, b], [a, b, 
         f"3 data buffers, not {n}" for n in (2, 4, 9)
     ]
     code = "g = BareGemm(sys.argv[1])\ng.run.set_arg(8, g.buffers[0])"
-    assert run(emulator, code, xclbin).returncode == -signal.SIGSEGV
+    # XRT writes behind its table: mostly that ends the process, at times it raises something.
+    assert run(emulator, code, xclbin).returncode in (-signal.SIGSEGV, -signal.SIGABRT, 1)
 
 
 def test_10_array_outlives_its_buffer(emulator: Emulator, xclbin: Path) -> None:
