@@ -553,14 +553,25 @@ class RefusingCross(Refusing):
 
 
 class Apart(Specification):
-    """The specification, which writes nothing in place."""
+    """The specification, which asks for no scratch, and whose GELU needs an output of its own."""
 
     name = "apart"
 
     def offer(self, graph: Graph, index: int) -> Offer | Refusal:
         answer = super().offer(graph, index)
         assert isinstance(answer, Offer)
-        return answer._replace(backend=self.name, in_place=False)
+        answer = answer._replace(backend=self.name, in_place=False, scratch=None)
+        gelu = answer.ops[0].kind == "gelu"
+        return answer._replace(bind=self.scribble) if gelu else answer
+
+    def scribble(self, bound: Bound) -> Step:
+        (x,), (out,) = bound.inputs, bound.outputs
+
+        def step() -> None:
+            out[...] = np.nan
+            run_gelu(x, out)
+
+        return step
 
 
 @pytest.mark.parametrize("scratch", [None, (1,)])

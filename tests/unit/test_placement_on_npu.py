@@ -12,7 +12,7 @@ from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape, product_shape
-from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
+from whisper_npu.backends.npu.manager import UNVERIFIED, VERIFIED, KernelStatus
 from whisper_npu.backends.npu.packing import GemmTile
 from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import FileStatus
@@ -150,27 +150,6 @@ def test_what_moves_and_what_stays() -> None:
         assert (op.bytes_in, op.bytes_out) == (16 * padded_k, 4 * 16 * padded_n)
         assert op.resident_bytes == padded_k * padded_n
         assert op.weight == graph_op.inputs[2]
-
-
-@pytest.mark.parametrize(
-    ("kernel", "reason"),
-    [
-        (status(64, UNVERIFIED), f"{LARGE} is unverified"),
-        (
-            status(64, UNVERIFIED, {"xclbin": "absent"}),
-            f"{LARGE} is unverified, its xclbin absent",
-        ),
-        (
-            status(64, UNVERIFIED, {"xclbin": "absent", "instructions": "absent"}),
-            f"{LARGE} is unverified, its xclbin and instructions absent",
-        ),
-        (status(64, UNVERIFIED, {"xclbin": "present"}), f"{LARGE} is unverified"),
-        (status(64, FAILED), f"{LARGE} failed verification"),
-    ],
-)
-def test_why_there_is_no_kernel(kernel: KernelStatus, reason: str) -> None:
-    found = products(planner({}, "npu", [kernel]), "step")
-    assert {(op.backend, op.reason) for op in found} == {("numpy", reason)}
 
 
 def test_no_kernel_is_known() -> None:

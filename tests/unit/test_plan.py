@@ -195,6 +195,30 @@ def test_a_region_has_its_memory_until_its_end(small_checkpoint: Checkpoint) -> 
         np.testing.assert_array_equal(a, b)
 
 
+def test_what_a_region_reads_and_writes_is_needed_from_its_first_op_to_its_last() -> None:
+    shapes = {"x": (1, 4, 6), "a": (1, 4, 6), "h": (1, 4, 5), "g": (1, 4, 5), "y": (1, 4, 5)}
+    roles = {"x": "input", "y": "output"}
+    tensors = [
+        Tensor(name, shape, "float32", cast(Role, roles.get(name, "activation")))
+        for name, shape in shapes.items()
+    ]
+    tensors += [Tensor(n, s, "float32", "weight") for n, s in (("w", (5, 6)), ("b", (5,)))]
+    ops = (
+        Op("a", "gelu", ("x",), ("a",)),
+        Op("h", "linear", ("a", "w", "b"), ("h",)),
+        Op("g", "gelu", ("h",), ("g",)),
+        Op("y", "gelu", ("g",), ("y",)),
+    )
+    graph = Graph("g", tuple(tensors), ops)
+    graph.validate()
+    machine = Machine((Scribbling(), *numpy_backends()))
+    regions = machine.choose(graph)
+    assert [len(region.ops) for region in regions] == [1, 2, 1]
+    blocks = _Memory(graph, regions, machine, {}, Forms()).blocks()
+    spans = {name: (block.first, block.last) for name, block in blocks.items()}
+    assert spans == {"x": (0, 0), "a": (0, 2), "g": (1, 3), "scratch of h": (1, 2)}
+
+
 class NoScratch(Specification):
     """The specification without memory from the plan, as kernels and their stand-ins run."""
 

@@ -348,6 +348,11 @@ def test_memory_that_was_refused_is_an_error_once(small_checkpoint: Checkpoint) 
     weights.get(FC1, INTEGERS)
     weights.release()
     assert weights.forms[FC1] == (INTEGERS,)
+    # What was refused before does not count after that.
+    other = Form.packed("int8", Tiles(full=True))
+    weights.load({FC1: (other,)})
+    weights.release()
+    assert np.array_equal(weights.get(FC1, other), values)
 
 
 def test_an_error_keeps_nothing_alive(small_checkpoint: Checkpoint) -> None:
