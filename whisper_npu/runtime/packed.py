@@ -1,10 +1,10 @@
 """Packed files: weights as plans want them, kept in the cache and mapped into memory.
 
-A file holds the weights of one model in one set of forms. Its header says what it was made of: the
-files of the model (path, size, times, inode), the tensors with their forms, and checksums of all
-data. A file that says anything else, or that is damaged, is made again. All processes on a machine
-share the pages of a file that they map. It is written beside its place and renamed: no reader sees
-half of one.
+A file holds the weights of one model in one set of forms. Its header names the version of the
+package, the precision, the files of the model (path, size, times, inode), the tensors with their
+forms, and checksums of all data. A file with another header, or with damaged data, is made again.
+All processes on a machine share the pages of a file that they map. A file is written under another
+name and renamed: no reader sees half of it.
 """
 
 from __future__ import annotations

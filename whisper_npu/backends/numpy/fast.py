@@ -41,9 +41,9 @@ from whisper_npu.runtime.workers import Workers, scratch, spans, workers
 if TYPE_CHECKING:
     from whisper_npu.backends.numpy.rates import HostRates
 
-# From so many rows on a product, or any other op on rows, is shared out to threads.
+# A product of at least this many rows, or another op on rows, is shared out to threads.
 MANY_ROWS = 64
-# Up to so many rows a product is done row by row, which OpenBLAS does several times faster.
+# A product of at most this many rows is done row by row, which is several times faster.
 FEW_ROWS = 8
 # Columns of a wide weight that all rows are multiplied with before the next are read.
 _COLUMNS = 4096
