@@ -1,21 +1,16 @@
-"""What all tests share: the developer tools on the path, and seeded checkpoints."""
+"""What all tests share: a cache of their own, and seeded checkpoints."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.session_home import SESSION_HOME
-
-# The tools are scripts that import each other by name.
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
-from make_checkpoint import Recipe, write_checkpoint
+from tests.support.checkpoints import Recipe, write_checkpoint
+from tests.support.session_home import SESSION_HOME
 
 REFERENCE_PACKAGES = ("torch", "whisper", "transformers")
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from unittest import mock
 
 import whisper
-from reference.adapter import load_reference, vocabulary_of
-from reference.sampling import Margins, seeded_sampling
-from reference.transcripts import unequal
 
+from tests.support.reference.adapter import load_reference, vocabulary_of
+from tests.support.reference.sampling import Margins, seeded_sampling
+from tests.support.reference.transcripts import unequal
 from whisper_npu import load_audio
 
 FORMATS = ("txt", "vtt", "srt", "tsv", "json")

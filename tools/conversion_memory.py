@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from make_checkpoint import DTYPES, Recipe, config_json, write_checkpoint, write_weights
 
+from tests.support.checkpoints import DTYPES, Recipe, config_json, write_checkpoint, write_weights
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.model.weights import weight_specification
+from whisper_npu.model.weight_shapes import weight_specification
 
 POOL = 1 << 22  # random values, repeated to fill tensors
 

@@ -32,7 +32,7 @@ from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.model.weights import weight_specification
+from whisper_npu.model.weight_shapes import weight_specification
 from whisper_npu.ops.quant import Quantized
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model

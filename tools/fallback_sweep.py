@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from whisper_npu.audio import stream_audio
+from whisper_npu.audio.features import LogMel, compute_log_mel
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.device import (
     BufferRefused,
@@ -29,14 +30,13 @@ from whisper_npu.backends.npu.device import (
 )
 from whisper_npu.backends.npu.manager import VERIFIED, KernelStatus
 from whisper_npu.backends.npu.rates import PHOENIX_CORE
-from whisper_npu.backends.npu.registry import Entry, load_registry
+from whisper_npu.backends.npu.registry import KernelEntry, load_registry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.builtin import model_directory
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import transcribe_windows
-from whisper_npu.features import LogMel, compute_log_mel
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.graph import Graph, Op
@@ -45,7 +45,7 @@ from whisper_npu.runtime.backend import Offer, Refusal
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.usage import Usage
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 LARGE, SMALL = "gemm_int8_64x64x64", "gemm_int8_16x64x64"
 OPTIONS = TranscribeOptions.from_keywords(language="en", temperature=0.0)
@@ -104,7 +104,7 @@ class Fault:
 
 
 # Which kernel an op should run on; None for NumPy.
-Chooser = Callable[[Graph, Op], "Entry | None"]
+Chooser = Callable[[Graph, Op], "KernelEntry | None"]
 
 
 class Directed(NpuBackend):
@@ -113,7 +113,7 @@ class Directed(NpuBackend):
     def __init__(
         self,
         device: Device,
-        entries: Sequence[Entry],
+        entries: Sequence[KernelEntry],
         choose: Chooser,
         usage: Usage,
         check_rate: float = 0.0,
@@ -123,7 +123,7 @@ class Directed(NpuBackend):
         rates = {kernel.name: PHOENIX_CORE for kernel in kernels}
         super().__init__(device, kernels, rates, usage, check_rate, seed)
         self._choose = choose
-        self._chosen: dict[tuple[str, str], Entry | None] = {}
+        self._chosen: dict[tuple[str, str], KernelEntry | None] = {}
 
     def offer(self, graph: Graph, index: int) -> Offer | Refusal:
         """See ``Backend``."""
@@ -147,7 +147,9 @@ def directed_machine(npu: NpuBackend) -> Machine:
 class Sweep:
     """A model and recordings."""
 
-    def __init__(self, model: str, audio: Sequence[str], large: Entry, small: Entry) -> None:
+    def __init__(
+        self, model: str, audio: Sequence[str], large: KernelEntry, small: KernelEntry
+    ) -> None:
         self.checkpoint = load_checkpoint(model_directory(model))
         self._large, self._small = large, small
         dims, generation = self.checkpoint.dims, self.checkpoint.generation
@@ -189,7 +191,7 @@ class Sweep:
             if on_kernel(i)
         }
 
-        def choose(graph: Graph, op: Op) -> Entry | None:
+        def choose(graph: Graph, op: Op) -> KernelEntry | None:
             return places.get((graph.name, op.name))
 
         usage = Usage()
@@ -201,7 +203,7 @@ class Sweep:
         """What is wrong after this op failed in this way, None if nothing is; "" if it never
         came so far."""
 
-        def choose(graph: Graph, op: Op) -> Entry:
+        def choose(graph: Graph, op: Op) -> KernelEntry:
             return self._small if (graph.name, op.name) == (phase, name) else self._large
 
         fault, usage = Fault(self._small.contract.name, way), Usage()

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import synthetic_audio
-from make_checkpoint import SIZES, Recipe, write_checkpoint
+
+from tests.support import synthetic_audio
+from tests.support.checkpoints import SIZES, Recipe, write_checkpoint
 
 ALLOWED = 150  # MB more for hours than for a minute
 

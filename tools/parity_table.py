@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import synthetic_audio
-from make_checkpoint import SIZES, VOCABULARIES, Recipe, checkpoint
-from reference.adapter import reference_model
-from reference.capture import capture_layers
-from reference.layers import Difference, Whole, differences, seeded_inputs
-
+from tests.support import synthetic_audio
+from tests.support.checkpoints import SIZES, VOCABULARIES, Recipe, checkpoint
+from tests.support.reference.adapter import reference_model
+from tests.support.reference.capture import capture_layers
+from tests.support.reference.layers import Difference, Whole, differences, seeded_inputs
 from whisper_npu.backends.opening import numpy_model
 
 

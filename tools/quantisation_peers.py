@@ -26,21 +26,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import synthetic_audio
-from formats.ctranslate2 import write_ctranslate2
-from formats.ggml import write_ggml
-from formats.seeded import load_seeded
-from make_checkpoint import KNOWN_DIMENSIONS, Recipe, write_checkpoint, write_weights
-from peers.ctranslate2_outputs import ctranslate2_outputs
-from peers.outputs import Inputs, Outputs
-from peers.whisper_cpp_outputs import build_library, whisper_cpp_outputs
-from quantisation_table import quantised
 
+from tests.support import synthetic_audio
+from tests.support.checkpoints import KNOWN_DIMENSIONS, Recipe, write_checkpoint, write_weights
+from tests.support.formats.ctranslate2 import write_ctranslate2
+from tests.support.formats.ggml import write_ggml
+from tests.support.formats.seeded import load_seeded
+from tools.peers.ctranslate2_outputs import ctranslate2_outputs
+from tools.peers.outputs import Inputs, Outputs
+from tools.peers.whisper_cpp_outputs import build_library, whisper_cpp_outputs
+from tools.quantisation_table import quantised
 from whisper_npu.audio import load_audio
+from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.backends.opening import numpy_model
-from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.model.weights import weight_specification
+from whisper_npu.model.weight_shapes import weight_specification
 from whisper_npu.ops.quant import Quantized
 from whisper_npu.runtime.model import Model
 

@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import synthetic_audio
-from make_checkpoint import KNOWN_DIMENSIONS, Recipe, checkpoint
 
+from tests.support import synthetic_audio
+from tests.support.checkpoints import KNOWN_DIMENSIONS, Recipe, checkpoint
 from whisper_npu.audio import load_audio
+from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.backends.opening import numpy_model
-from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
-from whisper_npu.model.weights import is_quantizable
+from whisper_npu.model.weight_shapes import is_quantizable
 from whisper_npu.ops.quant import Quantized, quantize_weight
 from whisper_npu.runtime.model import Model
 

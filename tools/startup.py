@@ -21,8 +21,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import soundfile
-import synthetic_audio
-from make_checkpoint import Recipe, write_checkpoint
+
+from tests.support import synthetic_audio
+from tests.support.checkpoints import Recipe, write_checkpoint
 
 UNWANTED = ("torch", "onnxruntime", "transformers", "whisper", "tensorflow")
 GREEDY = ("--language", "en", "--beam_size", "None", "--temperature_increment_on_fallback", "None")
@@ -43,7 +44,7 @@ print(*sorted(sys.modules), file=sys.stderr)
 
 def make_models(model: Path, openai_model: Path, tiktoken: Path) -> None:
     """The same checkpoint in Hugging Face's and in openai-whisper's format."""
-    from reference.adapter import save_openai
+    from tests.support.reference.adapter import save_openai
 
     write_checkpoint(Recipe("tiny", "multilingual", 1, tiktoken), model)
     save_openai(model, openai_model)

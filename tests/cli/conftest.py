@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.fake import FakeTranscriber
-from whisper_npu.commands import transcribe
+from whisper_npu.cli import transcribe
 
 
 @pytest.fixture

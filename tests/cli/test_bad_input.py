@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from tests.unit.audio_samples import encode
 from tests.unit.signals import noise, tone
 from whisper_npu.cli import main

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
+from whisper_npu.cli import convert as command
 from whisper_npu.cli import main
-from whisper_npu.commands import convert as command
 from whisper_npu.convert import DTYPES
 from whisper_npu.transcriber import Transcriber
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cpu_library import cpu_home as cpu_home
-from tests.cpu_library import require_compiler
+from tests.support.cpu_library import cpu_home as cpu_home
+from tests.support.cpu_library import require_compiler
 from whisper_npu.backends.cpu import verify
 from whisper_npu.backends.cpu.build import find_build, source_folder
-from whisper_npu.backends.cpu.case import Case
 from whisper_npu.backends.cpu.evidence import (
     find_evidence,
     library_hash,
@@ -19,6 +18,7 @@ from whisper_npu.backends.cpu.evidence import (
 )
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.library import Library, load_library
+from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel
 from whisper_npu.cli import main
 
@@ -40,7 +40,7 @@ def test_a_kernel_that_fails(
 ) -> None:
     (cpu_home / "cpu" / "evidence.json").unlink()
 
-    def run_case(library: Library, kernel: CpuKernel, case: Case) -> tuple[str | None, float]:
+    def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | None, float]:
         return ("5 of 6 values differ" if kernel.name == "cpu_gelu" else None), 0.0
 
     monkeypatch.setattr(verify, "run_case", run_case)

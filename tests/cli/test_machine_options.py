@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 import soundfile
-from make_checkpoint import Recipe
 
 from tests.cli.fake import FakeTranscriber
+from tests.support.checkpoints import Recipe
 from tests.unit.npu.gemm_kernels import SMALL, evidence_of, gemm_folder
 from tests.unit.signals import noise
 from whisper_npu.backends.npu.evidence import EvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.cli import main
-from whisper_npu.commands import transcribe
+from whisper_npu.cli import main, transcribe
 
 Capture = pytest.CaptureFixture[str]
 DEFAULTS = {

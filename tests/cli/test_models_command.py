@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from whisper_npu.builtin import built_in_directory
 from whisper_npu.cli import main
 from whisper_npu.hub.names import SHORT_NAMES

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_checkpoint import Recipe
 
-from tests.cpu_library import cpu_home as cpu_home
+from tests.support.checkpoints import Recipe
+from tests.support.cpu_library import cpu_home as cpu_home
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.unit.signals import noise
 from whisper_npu.backends.npu.evidence import EvidenceStore

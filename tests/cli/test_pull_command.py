@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from tests.unit.audio_samples import encode
 from tests.unit.hub.fake_hub import COMMIT, REPOSITORY, FakeHub, cut_after, read_folder, serving
 from tests.unit.signals import noise

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.cli.fake import FakeStream, FakeTranscriber
-from whisper_npu import writers
-from whisper_npu.cli import main
-from whisper_npu.commands import transcribe
+from whisper_npu.cli import main, transcribe
 from whisper_npu.errors import AudioError, ModelError
 from whisper_npu.results import Segment
+from whisper_npu.text import writers
 
 FILES = ("json", "srt", "tsv", "txt", "vtt")
 
@@ -207,7 +206,7 @@ class TestDisplay:
             "import sys\n"
             "from tests.cli.fake import FakeTranscriber\n"
             "from whisper_npu.cli import main\n"
-            "from whisper_npu.commands import transcribe\n"
+            "from whisper_npu.cli import transcribe\n"
             "transcribe.load = lambda model, machine: FakeTranscriber()\n"
             "sys.exit(main(sys.argv[1:]))\n"
         )
@@ -235,7 +234,7 @@ def test_threads_are_set_before_numpy_is_loaded(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
         "from whisper_npu.cli import main\n"
-        "from whisper_npu.commands import transcribe\n"
+        "from whisper_npu.cli import transcribe\n"
         "def load(model, machine):\n"
         "    print('numpy' in sys.modules, os.environ['OPENBLAS_NUM_THREADS'])\n"
         "    sys.exit(0)\n"

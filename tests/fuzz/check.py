@@ -10,7 +10,7 @@ from pathlib import Path
 from whisper_npu.convert.source import open_source
 from whisper_npu.errors import ModelError
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 
 def check(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """Fuzzing of the readers of xclbin files and instruction streams.
 
-    python tests/fuzz/fuzz_npu_files.py --runs 200000
+    python -m tests.fuzz.fuzz_npu_files --runs 200000
 
 Real and generated files are damaged along their structure and printed by ``kernels inspect``. Only
 a KernelError may come out, within the limits of memory and time. Input number i depends on the seed
@@ -25,15 +25,13 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from tests.unit.npu import xclbin_builder as builder
 from tests.unit.npu.streams import pack, seed_stream, short_stream, with_operations
 from whisper_npu.backends.npu.binaries.transaction import decode_transaction
 from whisper_npu.backends.npu.binaries.transfers import check_transfers, decode_transfers
 from whisper_npu.backends.npu.binaries.xclbin import MAGIC
 from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_stream
-from whisper_npu.commands.kernels_inspect import FORMATS, inspect
+from whisper_npu.cli.kernels_inspect import FORMATS, inspect
 from whisper_npu.errors import KernelError
 
 ROOT = Path(__file__).parents[2]

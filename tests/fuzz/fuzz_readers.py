@@ -1,7 +1,7 @@
 """Fuzz the readers of model formats: only a ModelError may come out of any file.
 
-    python tests/fuzz/fuzz_readers.py --runs 100000 --engine random
-    python tests/fuzz/fuzz_readers.py --runs 100000 --engine atheris
+    python -m tests.fuzz.fuzz_readers --runs 100000 --engine random
+    python -m tests.fuzz.fuzz_readers --runs 100000 --engine atheris
 
 Every input is one of tests/fuzz/seeds with one file mutated. It is opened, and all of its tensors
 are read. A crash (any other exception), a run of more than 10 seconds of processor time, or memory
@@ -28,10 +28,9 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+from tests.fuzz.mutations import SEEDS, Seed, load_seeds, mutate
 
-from tests.fuzz.mutations import SEEDS, Seed, load_seeds, mutate  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 SECONDS_PER_RUN = 10
 REPORT_EVERY = 10_000
@@ -184,7 +183,7 @@ def main() -> None:
     parser.add_argument("--write-seeds", action="store_true")
     args = parser.parse_args()
     if args.write_seeds:
-        from tests.micro import write_micro
+        from tests.support.micro import write_micro
 
         shutil.rmtree(SEEDS, ignore_errors=True)
         SEEDS.mkdir()

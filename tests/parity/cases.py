@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import synthetic_audio
-from make_checkpoint import Recipe
+
+from tests.support import synthetic_audio
+from tests.support.checkpoints import Recipe
 
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"  # 11 s of speech, 16 kHz, public domain
 SAMPLING_SEED = 7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from make_checkpoint import Recipe
+from tests.support.checkpoints import Recipe
 
 SHAPES = {
     "tiny": Recipe("tiny", "multilingual"),

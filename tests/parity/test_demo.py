@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from whisper_npu.audio import load_audio
+from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.builtin import built_in_directory
 from whisper_npu.convert import convert
-from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.transcriber import Transcriber
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -37,7 +37,7 @@ def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.reference
 @pytest.mark.parametrize("name", NAMES)
 def test_openai_whisper(transcriber: Transcriber, plain_folder: Path, name: str) -> None:
-    from reference.transcribe import transcribe
+    from tests.support.reference.transcribe import transcribe
 
     audio = load_audio(str(SAMPLES / name))
     ours = transcriber.transcribe(audio, **OPTIONS)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from formats.ggml import write_ggml
-from formats.seeded import SeededModel, load_seeded
-from formats.torch_pt import write_pt
-from make_checkpoint import Recipe
 from safetensors.numpy import load_file
 
+from tests.support.checkpoints import Recipe
+from tests.support.formats.ggml import write_ggml
+from tests.support.formats.seeded import SeededModel, load_seeded
+from tests.support.formats.torch_pt import write_pt
 from whisper_npu.convert.names import openai_name
 from whisper_npu.convert.source import Source, open_source
-from whisper_npu.convert.vocabulary import read_tokenizer
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.convert.tokenizer_files import read_tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.reference
 
@@ -136,7 +136,7 @@ def converted(nano: Path, tmp_path: Path) -> Callable[[str], Path]:
 def test_ctranslate2s_own_converter(
     nano: Path, converted: Callable[[str], Path], tmp_path: Path, dtype: str
 ) -> None:
-    from formats.ctranslate2 import write_ctranslate2
+    from tests.support.formats.ctranslate2 import write_ctranslate2
 
     write_ctranslate2(load_seeded(nano), tmp_path / "ours", dtype)
     theirs, ours = open_source(converted(dtype)), open_source(tmp_path / "ours")

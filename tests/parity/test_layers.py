@@ -1,7 +1,7 @@
 """Every tensor that the network computes, against openai-whisper's.
 
 Once against what was kept of the reference's tensors (tests/data/layers, made by
-tools/dump_reference.py) and once, where it is installed, against the reference itself.
+tests.support.reference.dump) and once, where it is installed, against the reference itself.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic_audio
-from make_checkpoint import checkpoint
-from reference import layers
 
 from tests.parity.shapes import SHAPES
 from tests.parity.tolerances import MEASURED, TOLERANCES
+from tests.support import synthetic_audio
+from tests.support.checkpoints import checkpoint
+from tests.support.reference import layers
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.runtime.model import Model
@@ -53,8 +53,8 @@ def test_against_the_kept_reference(shape: str) -> None:
 
 @pytest.mark.reference
 def test_against_the_reference(shape: str) -> None:
-    from reference.adapter import reference_model
-    from reference.capture import capture_layers
+    from tests.support.reference.adapter import reference_model
+    from tests.support.reference.capture import capture_layers
 
     made, inputs = seeded(shape)
     captured = capture_layers(reference_model(made.dims, made.weights), inputs)
@@ -66,8 +66,8 @@ def test_against_the_reference(shape: str) -> None:
 @pytest.mark.reference
 def test_a_batch_is_its_windows_one_by_one() -> None:
     """Two windows of three sequences each, whose caches are moved about as beams are."""
-    from reference.adapter import reference_model
-    from reference.capture import capture_decoder, capture_encoder
+    from tests.support.reference.adapter import reference_model
+    from tests.support.reference.capture import capture_decoder, capture_encoder
 
     made, inputs = seeded("odd")
     windows = [inputs.features, inputs.features[:, :, ::-1].copy()]

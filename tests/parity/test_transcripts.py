@@ -1,7 +1,7 @@
 """Whole transcriptions, token for token, against ``whisper.transcribe``.
 
-Once against its kept results (tests/data/transcripts.json, made by tools/dump_reference.py) and
-once, where it is installed, against openai-whisper itself.
+Once against its kept results (tests/data/transcripts.json, made by tests.support.reference.dump)
+and once, where it is installed, against openai-whisper itself.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_checkpoint import Recipe
-from reference.transcripts import unequal
 
 from tests.parity.cases import CASES, SAMPLING_SEED, recording
 from tests.parity.tolerances import RESULT
+from tests.support.checkpoints import Recipe
+from tests.support.reference.transcripts import unequal
 from whisper_npu import Transcriber
 
 KEPT = Path(__file__).parents[1] / "data" / "transcripts.json"
@@ -61,7 +61,7 @@ def test_against_the_kept_result(case: str, ours: dict[str, Any]) -> None:
 def test_against_the_reference(
     case: str, ours: dict[str, Any], seeded_directory: Directory
 ) -> None:
-    from reference.transcribe import transcribe
+    from tests.support.reference.transcribe import transcribe
 
     chosen = CASES[case]
     folder = seeded_directory(chosen.recipe)

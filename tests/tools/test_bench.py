@@ -12,18 +12,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from bench_runtimes import conductor as conducting
-from bench_runtimes.client import Worker, WorkerError, WorkerRefusal, variables
-from bench_runtimes.conductor import Conductor, calmest, differences
-from bench_runtimes.criteria import verdicts
-from bench_runtimes.machine import Load, Meter, choose_cpus, peak_memory_mb
-from bench_runtimes.models import silence_special_tokens
-from bench_runtimes.registry import OURS, PEERS, Spec, capped, select
-from bench_runtimes.report import tables
-from bench_runtimes.results import Results, Sample
-from bench_runtimes.runtime import Runtime
-from bench_runtimes.worker import MOST_CALLS, Material, run
-from make_checkpoint import Recipe
+
+from tests.support.checkpoints import Recipe
+from tools.bench import conductor as conducting
+from tools.bench.client import Worker, WorkerError, WorkerRefusal, variables
+from tools.bench.conductor import Conductor, calmest, differences
+from tools.bench.criteria import verdicts
+from tools.bench.machine import Load, Meter, choose_cpus, peak_memory_mb
+from tools.bench.models import silence_special_tokens
+from tools.bench.registry import OURS, PEERS, Spec, capped, select
+from tools.bench.report import tables
+from tools.bench.results import Results, Sample
+from tools.bench.runtime import Runtime
+from tools.bench.worker import MOST_CALLS, Material, run
 
 OTHER, OWN = "openai-whisper float32", "ours float32, NumPy"
 
@@ -256,7 +257,7 @@ def test_short_stages_are_run_more_than_once(material: Material) -> None:
 
 MODULE = """
 import sys, time
-from bench_runtimes.runtime import Unsupported
+from tools.bench.runtime import Unsupported
 sys.path[:0] = {path!r}
 from tests.tools.test_bench import Fake
 

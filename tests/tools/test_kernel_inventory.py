@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import kernel_inventory
 import pytest
+
+from tools import kernel_inventory
 
 
 def test_the_inventory_is_up_to_date() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import kernel_stack
 import pytest
-from kernel_stack import Frame, deepest, main, program_bytes, read_frames
+
+from tools import kernel_stack
+from tools.kernel_stack import Frame, deepest, main, program_bytes, read_frames
 
 COMPILER = next(filter(shutil.which, kernel_stack.COMPILERS), None)
 

@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import make_checkpoint
 import numpy as np
 import pytest
-import synthetic_audio
-from make_checkpoint import Recipe, write_checkpoint
 
 from tests.parity.tolerances import TOLERANCES
+from tests.support import checkpoints as make_checkpoint
+from tests.support import synthetic_audio
+from tests.support.checkpoints import Recipe, write_checkpoint
 from whisper_npu import Transcriber
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.model.checkpoint import load_checkpoint

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from make_checkpoint import Recipe
-from reference.layers import Difference
-from reference.transcripts import unequal
+
+from tests.support.checkpoints import Recipe
+from tests.support.reference.layers import Difference
+from tests.support.reference.transcripts import unequal
 
 TOOLS = Path(__file__).parents[2] / "tools"
 JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
@@ -57,7 +58,7 @@ def test_both_command_lines_write_the_same_five_files(
 
 @pytest.mark.reference
 def test_files_that_differ_are_named(tmp_path: Path) -> None:
-    from compare_cli import compare
+    from tools.compare_cli import compare
 
     ours, theirs = tmp_path / "a.srt", tmp_path / "b.srt"
     ours.write_text("1\n")
@@ -68,7 +69,7 @@ def test_files_that_differ_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.reference
 def test_the_layer_table_has_a_row_for_every_layer() -> None:
-    from parity_table import table
+    from tools.parity_table import table
 
     found = [
         Difference("encoder", "conv1", 1e-7),

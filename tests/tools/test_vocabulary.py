@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-import vocabulary
 from hypothesis import given
 from hypothesis import strategies as st
-from make_checkpoint import TEXT_TOKENS, Recipe
 from tokenizers import Tokenizer
+
+from tests.support import vocabulary
+from tests.support.checkpoints import TEXT_TOKENS, Recipe
 
 TEXTS = [
     "",

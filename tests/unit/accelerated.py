@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from fallback_sweep import Chooser, Directed, directed_machine
 
 from tests.unit.conftest import random_weights
 from tests.unit.npu.gemm_kernels import gemm_entry
-from whisper_npu.backends.npu.registry import Entry
+from tools.fallback_sweep import Chooser, Directed, directed_machine
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.model.builders import PHASES, build_phase
@@ -92,7 +92,7 @@ def same(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> bool:
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
-def everywhere(entry: Entry) -> Chooser:
+def everywhere(entry: KernelEntry) -> Chooser:
     return lambda graph, op: entry
 
 
@@ -100,11 +100,11 @@ def everywhere(entry: Entry) -> Chooser:
 class Alternating:
     """Every second op that is asked for, beginning with the first or the second."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[KernelEntry]
     first: int = 0
     asked: int = 0
 
-    def __call__(self, graph: Graph, op: Op) -> Entry | None:
+    def __call__(self, graph: Graph, op: Op) -> KernelEntry | None:
         self.asked += 1
         if (self.asked + self.first) % 2:
             return self.entries[self.asked // 2 % len(self.entries)]

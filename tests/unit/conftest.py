@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.model.weights import weight_specification
+from whisper_npu.model.weight_shapes import weight_specification
 
 SMALL = ModelDimensions(
     n_mels=80,

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vocabulary import small_vocabulary
 
+from tests.support.vocabulary import small_vocabulary
 from whisper_npu.audio import N_FRAMES
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.choice import top_logprobs
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 LANGUAGES = ["en", "de", "ja"]
 

@@ -6,7 +6,6 @@ import logging
 
 import numpy as np
 import pytest
-from fallback_sweep import WAYS, Fault, Way
 
 from tests.unit.accelerated import (
     FEATURES,
@@ -27,8 +26,9 @@ from tests.unit.accelerated import (
     run_windows,
     same,
 )
+from tools.fallback_sweep import WAYS, Fault, Way
 from whisper_npu.backends.npu.device import DeviceError, DeviceLost, LaunchFailed, NoContext
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.runtime.usage import Usage
@@ -40,7 +40,7 @@ def expected() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("entry", [LARGE, SMALL], ids=["64", "16"])
-def test_all_products_on_a_kernel(expected: list[np.ndarray], entry: Entry) -> None:
+def test_all_products_on_a_kernel(expected: list[np.ndarray], entry: KernelEntry) -> None:
     device = SoftwareDevice()
     model = accelerated(everywhere(entry), device)
     assert same(run_windows(model), expected)
@@ -53,7 +53,7 @@ def test_all_products_on_a_kernel(expected: list[np.ndarray], entry: Entry) -> N
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("entries", [(LARGE,), (SMALL,), (LARGE, SMALL)])
 def test_half_of_the_products_on_kernels(
-    expected: list[np.ndarray], entries: tuple[Entry, ...], first: int
+    expected: list[np.ndarray], entries: tuple[KernelEntry, ...], first: int
 ) -> None:
     choose = Alternating(entries, first)
     model = accelerated(choose)
@@ -129,7 +129,7 @@ def test_a_kernel_without_a_context_is_waited_for_once(
         tried.append(kernel)
         return NoContext("taken")
 
-    def choose(graph: Graph, op: Op) -> Entry:
+    def choose(graph: Graph, op: Op) -> KernelEntry:
         return SMALL if graph.name == "step" else LARGE
 
     model = accelerated(choose, SoftwareDevice(fault))
@@ -166,7 +166,7 @@ def test_after_the_device_is_lost_nothing_is_asked_of_it() -> None:
         asked.append((action, kernel))
         return DeviceLost("gone") if action == "launch" else None
 
-    def choose(graph: Graph, op: Op) -> Entry:
+    def choose(graph: Graph, op: Op) -> KernelEntry:
         # Programs and buffers are made later than by the one that found the device gone.
         return LARGE if graph.name == "encoder" else SMALL
 

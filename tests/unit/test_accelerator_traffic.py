@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from fallback_sweep import Fault, Way
 
 from tests.unit.accelerated import (
     DIMS,
@@ -17,10 +16,11 @@ from tests.unit.accelerated import (
     everywhere,
     run_windows,
 )
+from tools.fallback_sweep import Fault, Way
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError
 from whisper_npu.backends.npu.families.gemm import gemm_shape, product_shape
 from whisper_npu.backends.npu.packing import GemmTile
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import PHASES, build_phase
 
@@ -32,7 +32,7 @@ class Watched(SoftwareDevice):
         super().__init__()
         self.made: list[tuple[str, int, object]] = []
 
-    def open(self, entry: Entry):  # type: ignore[no-untyped-def]
+    def open(self, entry: KernelEntry):  # type: ignore[no-untyped-def]
         kernel = super().open(entry)
         make = kernel.buffer
 

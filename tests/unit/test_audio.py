@@ -19,8 +19,8 @@ import pytest
 
 from tests.unit.audio_samples import encode, encode_with_av
 from tests.unit.signals import noise, tone
-from whisper_npu import audio, audio_files
-from whisper_npu.audio import load_audio, stream_audio
+from whisper_npu import audio
+from whisper_npu.audio import AudioSource, files, load_audio, stream_audio
 
 RATE = 16000
 NOISE = noise(RATE)
@@ -72,8 +72,8 @@ def test_lossy_formats(file_format: str, subtype: str) -> None:
 def test_formats_of_ffmpeg(container: str, codec: str) -> None:
     pytest.importorskip("av")
     source = encode_with_av(tone(2.0, 48000), 48000, container, codec)
-    with pytest.raises(audio_files.soundfile.LibsndfileError):
-        audio_files.soundfile.info(io.BytesIO(source))
+    with pytest.raises(files.soundfile.LibsndfileError):
+        files.soundfile.info(io.BytesIO(source))
     result = load_audio(source)
     assert len(result) == pytest.approx(2 * RATE, abs=RATE * 0.1)
     spectrum = np.abs(np.fft.rfft(result[8000:16000] * np.hanning(8000)))
@@ -92,7 +92,7 @@ class TestSources:
         path.write_bytes(encode(int16(NOISE), RATE, "WAV"))
         return path
 
-    def check(self, source: audio.AudioSource) -> None:
+    def check(self, source: AudioSource) -> None:
         np.testing.assert_array_equal(load_audio(source), self.EXPECTED)
 
     def test_path(self, wav: Path) -> None:
@@ -216,10 +216,10 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
         frame(16000, [32767, 32767], False),
     ]
     container = types.SimpleNamespace(decode=lambda audio: iter(frames), duration=None)
-    reader = audio_files._Reader(io.BytesIO(b"x"))
+    reader = files._Reader(io.BytesIO(b"x"))
     blocks = [
         (rate, block[:, 0].tolist())
-        for rate, block in audio_files._av_blocks(reader, container, "x", 30.0)
+        for rate, block in files._av_blocks(reader, container, "x", 30.0)
     ]
     assert blocks == [(8000, [0.25, 0.125, 0.25, 0.375]), (16000, [32767 / 32768])]
 
@@ -231,13 +231,13 @@ def test_an_absurd_header_does_not_take_absurd_memory() -> None:
     wav += b"data" + struct.pack("<I", 2048 * 100) + bytes(2048 * 100)
     sizes = []
 
-    class Recording(audio_files._SequentialFile):
+    class Recording(files._SequentialFile):
         def read(self, frames: int, **options: object) -> np.ndarray:
             sizes.append(frames * self.channels)
             return super().read(frames, **options)
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(audio_files, "_SequentialFile", Recording)
+        patch.setattr(files, "_SequentialFile", Recording)
         assert len(load_audio(wav)) <= 1
     assert max(sizes) <= 2**20
 
@@ -256,7 +256,7 @@ def test_memory_of_a_long_file(tmp_path: Path) -> None:
     peaks = []
     for name, seconds in (("short", 10), ("long", 1200)):
         path = tmp_path / f"{name}.flac"
-        with audio_files.soundfile.SoundFile(path, "w", 44100, 2) as file:
+        with files.soundfile.SoundFile(path, "w", 44100, 2) as file:
             for _ in range(seconds // 10):
                 file.write(np.zeros((441000, 2), np.int16))
         done = subprocess.run(

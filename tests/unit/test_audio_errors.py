@@ -14,8 +14,7 @@ import pytest
 
 from tests.unit.audio_samples import encode, encode_with_av, with_data_length
 from tests.unit.signals import noise, tone
-from whisper_npu import audio, audio_files
-from whisper_npu.audio import load_audio, stream_audio
+from whisper_npu.audio import files, load_audio, stream, stream_audio
 from whisper_npu.errors import AudioError, OptionError
 
 RATE = 16000
@@ -178,7 +177,7 @@ class TestBadSources:
 
     def test_a_place_before_the_start(self) -> None:
         """As a damaged header may ask for; libsndfile is told where the file is instead."""
-        reader = audio_files._Reader(io.BytesIO(b"RIFF"))
+        reader = files._Reader(io.BytesIO(b"RIFF"))
         reader.seek(2)
         assert reader.seek(-1) == 2
 
@@ -278,5 +277,5 @@ class TestBadSources:
 
     def test_a_rate_that_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         blocks = iter([(8000, NOISE[:, None]), (16000, NOISE[:, None])])
-        monkeypatch.setattr(audio, "decode_file", lambda *_: blocks)
+        monkeypatch.setattr(stream, "decode_file", lambda *_: blocks)
         self.fails(b"RIFF", "bytes: the sampling rate changes from 8000 to 16000 Hz")

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from whisper_npu.errors import ModelError
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.dims import KNOWN_DIMENSIONS, dimensions_from_config
-from whisper_npu.model.weights import weight_specification
+from whisper_npu.model.weight_shapes import weight_specification
 
 from .conftest import SMALL, SMALL_CONFIG, random_weights
 

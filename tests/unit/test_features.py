@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from tests.unit.signals import noise
-from whisper_npu import features
+from whisper_npu.audio import features
+from whisper_npu.audio.features import LogMel, compute_log_mel
 from whisper_npu.errors import OutputError
-from whisper_npu.features import LogMel, compute_log_mel
 from whisper_npu.ops import mel
 
 # Where something changes: a frame, half a frame, the mirrored samples, a block with the part of a
@@ -174,7 +174,7 @@ def test_memory_of_an_hour() -> None:
         """
         import resource, sys
         import numpy as np
-        from whisper_npu.features import compute_log_mel
+        from whisper_npu.audio.features import compute_log_mel
         from whisper_npu.ops import mel
         filters = mel.mel_filters(80)
         def log_mel(samples):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from make_checkpoint import Recipe
 
 import whisper_npu.backends.npu.xrt as xrt
+from tests.support.checkpoints import Recipe
 from tests.unit.accelerated import DIMS
 from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.unit.signals import noise

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from whisper_npu.backends.opening import numpy_machine
 from whisper_npu.model.checkpoint import StoredWeights, load_checkpoint
 from whisper_npu.runtime import packed, weights

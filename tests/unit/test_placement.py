@@ -18,6 +18,7 @@ from whisper_npu.errors import KernelError
 from whisper_npu.model.builders import PHASES, PRECISIONS, Precision, build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.graph import Graph, Op, Tensor
+from whisper_npu.model.validation import validate
 from whisper_npu.runtime.backend import (
     Backend,
     Bound,
@@ -231,7 +232,7 @@ def two_products(read_again: bool) -> Graph:
         Op("y", "add", ("g", "h" if read_again else "g"), ("y",)),
     ]
     graph = Graph("two", tuple(tensors), tuple(ops))
-    graph.validate()
+    validate(graph)
     return graph
 
 

@@ -15,6 +15,7 @@ from whisper_npu.backends.opening import numpy_machine, numpy_model
 from whisper_npu.model.builders import PRECISIONS, Precision, build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.graph import Graph, Op, Role, Tensor
+from whisper_npu.model.validation import validate
 from whisper_npu.ops.activation import gelu
 from whisper_npu.runtime.backend import Bound, Offer, Refusal, Step, chain
 from whisper_npu.runtime.machine import Machine
@@ -100,7 +101,7 @@ def test_what_is_read_again_is_not_written_over() -> None:
     tensors = [Tensor(name, (3, 5), "float32", cast(Role, role)) for name, role in names.items()]
     ops = [("gelu", ("x",), "h"), ("gelu", ("h",), "g"), ("add", ("g", "h"), "y")]
     graph = Graph("twice", tuple(tensors), tuple(Op(y, kind, xs, (y,)) for kind, xs, y in ops))
-    graph.validate()
+    validate(graph)
     plan = Plan(graph, Weights({}, "float32"), {}, numpy_machine())
     x = np.random.RandomState(0).standard_normal((3, 5)).astype(np.float32)
     plan(x=x)
@@ -210,7 +211,7 @@ def test_what_a_region_reads_and_writes_is_needed_from_its_first_op_to_its_last(
         Op("y", "gelu", ("g",), ("y",)),
     )
     graph = Graph("g", tuple(tensors), ops)
-    graph.validate()
+    validate(graph)
     machine = Machine((Scribbling(), *numpy_backends()))
     regions = machine.choose(graph)
     assert [len(region.ops) for region in regions] == [1, 2, 1]

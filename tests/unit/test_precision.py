@@ -18,7 +18,7 @@ from whisper_npu.errors import KernelError, ModelError
 from whisper_npu.model.builders import PHASES, build_encoder, build_phase
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights, load_checkpoint
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.model.weights import is_quantizable, scale_name
+from whisper_npu.model.weight_shapes import is_quantizable, scale_name
 from whisper_npu.ops.linear import conv_matrix
 from whisper_npu.ops.quant import Quantized, quantize_rows, quantize_weight
 from whisper_npu.runtime.backend import Form

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whisper_npu.decoding.silence import (
-    Span,
+    WindowTimes,
     first_hallucination,
     is_anomalous,
     leading_silence,
@@ -13,7 +13,7 @@ from whisper_npu.decoding.silence import (
 )
 from whisper_npu.results import Segment, Word
 
-SPAN = Span(10.0, 40.0, 40.0)
+SPAN = WindowTimes(10.0, 40.0, 40.0)
 
 
 def segment(*words: Word, start: float = 0.0, end: float = 0.0) -> Segment:
@@ -72,7 +72,9 @@ def test_silence_before_an_anomaly() -> None:
     assert leading_silence([], SPAN, 2.0) is None
 
 
-def hallucination(*segments: Segment, last_speech: float = 9.5, span: Span = SPAN) -> int | None:
+def hallucination(
+    *segments: Segment, last_speech: float = 9.5, span: WindowTimes = SPAN
+) -> int | None:
     return first_hallucination(segments, span, 2.0, last_speech)
 
 
@@ -92,13 +94,13 @@ def test_an_anomaly_at_the_edges_of_a_window() -> None:
     assert hallucination(good(36), bad(38)) is None
     assert hallucination(good(30), bad(38)) == 1
     # The audio ends before 30 s are over.
-    short = Span(10.0, 24.0, 40.0)
+    short = WindowTimes(10.0, 24.0, 40.0)
     assert hallucination(good(11), bad(22.5), span=short) is None
     assert hallucination(good(11), bad(20), span=short) == 1
 
 
 def test_an_anomaly_at_the_start_of_the_file_follows_silence() -> None:
-    start = Span(0.0, 30.0, 30.0)
+    start = WindowTimes(0.0, 30.0, 30.0)
     found = [first_hallucination([bad(at), good(20)], start, 5.0, at - 0.5) for at in (4.9, 5.0)]
     assert found == [0, None]
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vocabulary import LANGUAGES, tiktoken_vocabulary
 
+from tests.support.vocabulary import LANGUAGES, tiktoken_vocabulary
 from tests.unit.decoding_fakes import read_tokenizer, small_tokenizer, special, tokenizer_json
 from whisper_npu.errors import ModelError, OptionError
-from whisper_npu.languages import to_language_code
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.languages import to_language_code
+from whisper_npu.text.tokenizer import Tokenizer
 
 N_TEXT = 756
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_checkpoint import Recipe
 
 import whisper_npu
+from tests.support.checkpoints import Recipe
 from whisper_npu import Transcriber, Transcription
 from whisper_npu.errors import AudioError, OptionError
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from tests.unit.npu.gemm_kernels import evidence_of, gemm_folder
 from tests.unit.signals import noise
 from whisper_npu import Transcriber, Transcription
@@ -17,7 +17,7 @@ from whisper_npu import transcriber as transcriber_module
 from whisper_npu.backends.npu import device as devices
 from whisper_npu.backends.npu.device import DeviceError, DeviceLost, LaunchFailed
 from whisper_npu.backends.npu.evidence import EvidenceStore
-from whisper_npu.backends.npu.registry import Entry, read_folder
+from whisper_npu.backends.npu.registry import KernelEntry, read_folder
 from whisper_npu.backends.npu.software import SoftwareBuffer, SoftwareDevice, SoftwareKernel
 from whisper_npu.model.builders import build_phase
 
@@ -125,7 +125,7 @@ class Counted(SoftwareDevice):
         self.buffers: list[weakref.ref[SoftwareBuffer]] = []
         self.closed = False
 
-    def open(self, entry: Entry) -> SoftwareKernel:
+    def open(self, entry: KernelEntry) -> SoftwareKernel:
         kernel = super().open(entry)
         make, name = kernel.buffer, entry.contract.name
         self.kernels.append(name)

@@ -19,8 +19,8 @@ import tokenizers
 from tests.unit.decoding_fakes import read_tokenizer, small_tokenizer, special, tokenizer_json
 from whisper_npu.builtin import built_in_directory
 from whisper_npu.errors import ModelError
-from whisper_npu.tokenizer import Tokenizer
-from whisper_npu.vocabulary import Vocabulary
+from whisper_npu.text.tokenizer import Tokenizer
+from whisper_npu.text.vocabulary import Vocabulary
 
 N_TEXT = 756
 
@@ -130,8 +130,8 @@ def test_the_library_is_only_imported_for_text() -> None:
     code = """
     import sys
     from whisper_npu.builtin import built_in_directory
-    from whisper_npu.tokenizer import Tokenizer
-    from whisper_npu.vocabulary import Vocabulary
+    from whisper_npu.text.tokenizer import Tokenizer
+    from whisper_npu.text.vocabulary import Vocabulary
 
     tokenizer = Tokenizer.from_dir(built_in_directory(), 2632, {"suppress_tokens": [1]})
     assert tokenizer.decode(tokenizer.blank) == " "

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from tests.unit.npu.gemm_kernels import evidence_of, gemm_folder
 from tests.unit.signals import noise
 from whisper_npu import Transcriber

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.transcripts import KEPT_OPTIONS, LINE_OPTIONS, TRANSCRIPTS
-from whisper_npu import writers
 from whisper_npu.errors import OutputError
-from whisper_npu.writers import RENDERERS, LineOptions, format_timestamp, write_result
+from whisper_npu.text import writers
+from whisper_npu.text.writers import RENDERERS, LineOptions, format_timestamp, write_result
 
 KEPT = json.loads((Path(__file__).parent.parent / "data" / "writers.json").read_text("utf-8"))
 FORMATS = tuple(RENDERERS)

@@ -21,7 +21,7 @@ from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking
 from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_sizes, gemm_int8_stream
 from whisper_npu.backends.npu.packing import pack_gemm_weights
 from whisper_npu.backends.npu.rates import PHOENIX_CORE
-from whisper_npu.backends.npu.registry import Entry, load_registry
+from whisper_npu.backends.npu.registry import KernelEntry, load_registry
 from whisper_npu.backends.npu.runner import Launch, Runner
 from whisper_npu.backends.npu.xrt import open_device
 from whisper_npu.model.graph import Graph, Op, Tensor
@@ -39,7 +39,7 @@ Data = tuple["np.ndarray[tuple[int, ...], np.dtype[np.int8]]", ...]
 class Bare:
     """A product on pyxrt and nothing else."""
 
-    def __init__(self, entry: Entry, x: Data, packed: Data) -> None:
+    def __init__(self, entry: KernelEntry, x: Data, packed: Data) -> None:
         contract = entry.contract
         assert contract.xclbin is not None
         xclbin = pyxrt.xclbin(str(entry.path(contract.xclbin)))
@@ -79,7 +79,7 @@ class Bare:
         return self.arrays[2].view(np.int32).reshape(SHAPE[0], SHAPE[2])
 
 
-def ours(entry: Entry, x: Data, w: Data) -> Launch:
+def ours(entry: KernelEntry, x: Data, w: Data) -> Launch:
     """The same product, as a plan launches it."""
     m, k, n = SHAPE
     shapes = {"x": (m, k), "x.scale": (m,), "w": (n, k), "w.scale": (n,), "y": (m, n)}

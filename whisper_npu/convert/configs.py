@@ -9,7 +9,7 @@ from typing import Any
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 # Published vocabularies: n_vocab -> the id of <|endoftext|>, the first special token.
 _END_OF_TEXT = {51864: 50256, 51865: 50257, 51866: 50257}

@@ -30,10 +30,10 @@ from whisper_npu.convert.smoothing import find_factors, smoothed
 from whisper_npu.convert.source import Source, open_source
 from whisper_npu.errors import ModelError, OptionError, OutputError
 from whisper_npu.model.safetensors_file import SafetensorsFile
-from whisper_npu.model.weights import Shape, is_quantizable, scale_name
+from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.quant import quantize_weight
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.version import __version__
 
 DTYPES = ("int8", "float16", "float32")

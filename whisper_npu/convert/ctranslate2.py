@@ -17,11 +17,16 @@ from whisper_npu.convert.tensors import (
     check_sharing,
     checked_weights,
 )
-from whisper_npu.convert.vocabulary import read_text, read_tokenizer, token_bytes, tokenizer_json
+from whisper_npu.convert.tokenizer_files import (
+    read_text,
+    read_tokenizer,
+    token_bytes,
+    tokenizer_json,
+)
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.weights import TIED_OUTPUT, check_layers, weight_specification
+from whisper_npu.model.weight_shapes import TIED_OUTPUT, check_layers, weight_specification
 
 _END_OF_TEXT = "<|endoftext|>"
 _LAYER = re.compile(r"(encoder|decoder)/layer_(\d+)/.*")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whisper_npu.model.weights import Shape
+from whisper_npu.model.weight_shapes import Shape
 from whisper_npu.ops.arrays import F32
 
 _COLUMNS = "{:<52} {:<16} {:<5} {:>12} {:>12} {:>12} {:>8}"

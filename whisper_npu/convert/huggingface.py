@@ -14,13 +14,13 @@ from whisper_npu.convert.tensors import (
     check_name,
     checked_weights,
 )
-from whisper_npu.convert.vocabulary import read_tokenizer
+from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import dimensions_from_config
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.safetensors_file import Entry, SafetensorsFile, weight_files
+from whisper_npu.model.safetensors_file import SafetensorsFile, TensorEntry, weight_files
 from whisper_npu.model.stored import INT8
-from whisper_npu.model.weights import scale_name
+from whisper_npu.model.weight_shapes import scale_name
 
 
 def read_huggingface(folder: Path, tokenizer: Path | None) -> Source:
@@ -48,7 +48,7 @@ def read_huggingface(folder: Path, tokenizer: Path | None) -> Source:
 
 def _tensors(paths: list[Path]) -> dict[str, StoredTensor]:
     """All tensors of the files; an INT8 weight and its scales are one."""
-    found: dict[str, tuple[SafetensorsFile, Entry]] = {}
+    found: dict[str, tuple[SafetensorsFile, TensorEntry]] = {}
     for path in paths:
         file = SafetensorsFile(path)
         for name, entry in file.entries.items():
@@ -69,7 +69,7 @@ def _floats(file: SafetensorsFile, name: str) -> Rows:
 
 
 def _quantized(
-    file: SafetensorsFile, name: str, found: Mapping[str, tuple[SafetensorsFile, Entry]]
+    file: SafetensorsFile, name: str, found: Mapping[str, tuple[SafetensorsFile, TensorEntry]]
 ) -> Rows:
     values = file.entries[name]
     scale_file, scale = found.get(scale_name(name), (None, None))

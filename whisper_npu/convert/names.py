@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.model.weights import weight_specification
+from whisper_npu.model.weight_shapes import weight_specification
 
 _WHOLE = {
     "model.encoder.embed_positions.weight": "encoder.positional_embedding",

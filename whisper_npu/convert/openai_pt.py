@@ -22,12 +22,12 @@ from whisper_npu.convert.tensors import (
     check_sharing,
     checked_weights,
 )
+from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.convert.torch_zip import Member, zip_members
-from whisper_npu.convert.vocabulary import read_tokenizer
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.stored import StoredType
-from whisper_npu.model.weights import Shape, check_layers
+from whisper_npu.model.weight_shapes import Shape, check_layers
 from whisper_npu.ops.arrays import F32
 
 _PICKLE = "data.pkl"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.model.weights import Shape
+from whisper_npu.model.weight_shapes import Shape
 
 # Bytes per value. In the file, larger types come first: so every tensor is aligned to its type.
 ITEM_SIZE: Mapping[str, int] = {"F32": 4, "F16": 2, "I8": 1}

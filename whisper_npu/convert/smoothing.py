@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.audio import load_audio
+from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.convert.tensors import Source, StoredTensor
-from whisper_npu.features import compute_log_mel
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.stored import StoredType
-from whisper_npu.model.weights import Shape
+from whisper_npu.model.weight_shapes import Shape
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.quant import Quantized, linear_int8, quantize_rows, quantize_weight
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.transcriber import Transcriber
 
 EXPONENTS = (0.25, 0.5, 0.75)

@@ -15,7 +15,7 @@ import numpy as np
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.stored import FLOAT32, StoredType, read_rows
-from whisper_npu.model.weights import (
+from whisper_npu.model.weight_shapes import (
     TIED_OUTPUT,
     TOKEN_EMBEDDING,
     Shape,

@@ -13,11 +13,11 @@ from whisper_npu.audio import FRAMES_PER_SECOND, TOKENS_PER_SECOND
 from whisper_npu.decoding.clips import Clip
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
 from whisper_npu.decoding.protocols import Session
-from whisper_npu.decoding.silence import Span, first_hallucination, leading_silence
+from whisper_npu.decoding.silence import WindowTimes, first_hallucination, leading_silence
 from whisper_npu.decoding.words import WordSettings, add_word_timestamps
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.results import Segment
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 _FRAMES_PER_TOKEN = FRAMES_PER_SECOND // TOKENS_PER_SECOND
 _SECONDS_PER_TOKEN = 1 / TOKENS_PER_SECOND
@@ -157,7 +157,7 @@ class Chain:
         """Move ``seek`` over silence. Returns the segments that stay, or None if the window is to
         be decoded again from there."""
         full_end = (window.seek + self._settings.dims.n_frames) / FRAMES_PER_SECOND
-        span = Span(window.start, window.start + window.duration, full_end)
+        span = WindowTimes(window.start, window.start + window.duration, full_end)
         end = _last_end(segments)
         if cut.open_end and end > window.start and full_end - end <= threshold:
             self.seek = window.seek + window.size

@@ -17,7 +17,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from whisper_npu.errors import OptionError
-from whisper_npu.languages import LANGUAGES, TASKS, to_language_code
+from whisper_npu.text.languages import LANGUAGES, TASKS, to_language_code
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"

@@ -46,7 +46,7 @@ class Session(Protocol):
         ...
 
 
-class Model(Protocol):
+class Whisper(Protocol):
     """The network."""
 
     @property

@@ -19,7 +19,7 @@ from whisper_npu.decoding.options import DecodingOptions
 from whisper_npu.errors import OptionError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 _MARGIN = 0.01
 

@@ -17,7 +17,7 @@ _NEAR = 2.0  # seconds from a window's end that count as next to silence
 
 
 @dataclass(frozen=True)
-class Span:
+class WindowTimes:
     """A window in seconds: its start, the end of its audio, and where 30 s would end."""
 
     start: float
@@ -49,7 +49,7 @@ def first_with_words(segments: Sequence[Segment]) -> Segment | None:
     return next((segment for segment in segments if segment.words), None)
 
 
-def leading_silence(segments: Sequence[Segment], span: Span, threshold: float) -> int | None:
+def leading_silence(segments: Sequence[Segment], span: WindowTimes, threshold: float) -> int | None:
     """Mel frames to skip, if the first words are an anomaly after a pause of over ``threshold``.
 
     The window is then decoded again from there; None if it stands.
@@ -61,7 +61,7 @@ def leading_silence(segments: Sequence[Segment], span: Span, threshold: float) -
 
 
 def first_hallucination(
-    segments: Sequence[Segment], span: Span, threshold: float, last_speech: float
+    segments: Sequence[Segment], span: WindowTimes, threshold: float, last_speech: float
 ) -> int | None:
     """Index of the first anomalous segment with silence or anomalies on both sides, or None.
 

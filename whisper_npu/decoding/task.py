@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from whisper_npu.decoding.options import DecodingOptions, DecodingResult
-from whisper_npu.decoding.protocols import Model, Session
+from whisper_npu.decoding.protocols import Session, Whisper
 from whisper_npu.decoding.rules import logit_rules
 from whisper_npu.decoding.search import (
     BeamSearch,
@@ -24,11 +24,11 @@ from whisper_npu.decoding.search import (
 from whisper_npu.errors import OptionError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 
 def decode(
-    model: Model,
+    model: Whisper,
     tokenizer: Tokenizer,
     states: F32 | Sequence[F32],
     options: DecodingOptions | None = None,
@@ -47,7 +47,7 @@ def decode(
 
 
 def detect_language(
-    model: Model, tokenizer: Tokenizer, states: F32 | Sequence[F32]
+    model: Whisper, tokenizer: Tokenizer, states: F32 | Sequence[F32]
 ) -> tuple[I64, list[dict[str, float]]]:  # [n_audio, n_audio_ctx, n_audio_state] -> [n_audio]
     """The likeliest language token of each window, and the probabilities of all languages by code.
 

@@ -20,7 +20,7 @@ from whisper_npu.decoding.task import softmax
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 Heads = Sequence[tuple[int, int]]
 

@@ -20,18 +20,18 @@ from whisper_npu.audio import N_FRAMES
 from whisper_npu.decoding.chain import Chain, ChainSettings, Window
 from whisper_npu.decoding.clips import find_clips
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
-from whisper_npu.decoding.protocols import Features, Model
+from whisper_npu.decoding.protocols import Features, Whisper
 from whisper_npu.decoding.task import decode_session, detect_session_language
 from whisper_npu.decoding.timing import Heads, alignment_heads
 from whisper_npu.decoding.words import WordSettings
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.ops.arrays import F32
 from whisper_npu.results import Segment
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 
 def transcribe_windows(
-    model: Model,
+    model: Whisper,
     tokenizer: Tokenizer,
     features: Features,
     options: TranscribeOptions,
@@ -80,7 +80,7 @@ class Transcript(Iterator[Segment]):
 
     def __init__(
         self,
-        model: Model,
+        model: Whisper,
         tokenizer: Tokenizer,
         features: Features,
         options: TranscribeOptions,

@@ -16,7 +16,7 @@ from whisper_npu.audio import FRAMES_PER_SECOND
 from whisper_npu.decoding.protocols import Session
 from whisper_npu.decoding.timing import Heads, WordTiming, find_alignment
 from whisper_npu.results import Segment, Word
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.text.tokenizer import Tokenizer
 
 _SENTENCE_ENDS = ".。!！?？"
 _LONGEST_MEDIAN = 0.7  # seconds

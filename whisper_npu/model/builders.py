@@ -18,7 +18,8 @@ from typing import Literal, get_args
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
 from whisper_npu.model.kinds import KINDS
-from whisper_npu.model.weights import (
+from whisper_npu.model.validation import validate
+from whisper_npu.model.weight_shapes import (
     TOKEN_EMBEDDING,
     matrix_shape,
     scale_name,
@@ -134,7 +135,7 @@ class _Builder:
 
     def build(self, name: str) -> Graph:
         graph = Graph(name, tuple(self._tensors.values()), tuple(self._ops))
-        graph.validate()
+        validate(graph)
         return graph
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.safetensors_file import Entry, SafetensorsFile, weight_files
-from whisper_npu.model.weights import (
+from whisper_npu.model.safetensors_file import SafetensorsFile, TensorEntry, weight_files
+from whisper_npu.model.weight_shapes import (
     TIED_OUTPUT,
     TOKEN_EMBEDDING,
     check_weights,
@@ -111,7 +111,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(folder, dims, config, generation, weights)
 
 
-def _scale_names(entries: Mapping[str, Entry], source: str) -> set[str]:
+def _scale_names(entries: Mapping[str, TensorEntry], source: str) -> set[str]:
     """The tensors that are scales of int8 weights. Raises ModelError if one is missing or unfit."""
     scales = set()
     for name, entry in entries.items():

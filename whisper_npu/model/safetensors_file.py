@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from whisper_npu.errors import ModelError
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, U8, StoredType
-from whisper_npu.model.weights import Shape
+from whisper_npu.model.weight_shapes import Shape
 
 FLOAT_TYPES: Mapping[str, StoredType] = {"F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16}
 
@@ -52,7 +52,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """A tensor in the header: ``start`` and ``stop`` are byte offsets within the data."""
 
     dtype: str
@@ -106,7 +106,9 @@ class SafetensorsFile:
         except (OSError, SafetensorError, ValueError) as error:
             raise ModelError(f"{path}: not a readable safetensors file: {error}") from error
         self.entries = {
-            name: Entry(entry["dtype"], tuple(entry["shape"]), *map(int, entry["data_offsets"]))
+            name: TensorEntry(
+                entry["dtype"], tuple(entry["shape"]), *map(int, entry["data_offsets"])
+            )
             for name, entry in header.items()
             if name != "__metadata__"
         }

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.errors import ModelError
-from whisper_npu.model.weights import Shape
+from whisper_npu.model.weight_shapes import Shape
 from whisper_npu.ops.arrays import F32
 
 U8 = NDArray[np.uint8]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoint_formats import write_formats
-from make_checkpoint import Recipe
 
-from tests.micro import write_micro
+from tests.support.checkpoints import Recipe
+from tests.support.formats.every_format import write_formats
+from tests.support.micro import write_micro
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from make_checkpoint import Recipe
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from tests.support.checkpoints import Recipe
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.convert import conversion as module
 from whisper_npu.convert import convert
@@ -21,7 +21,7 @@ from whisper_npu.convert.conversion import FILES
 from whisper_npu.convert.safetensors_writer import SafetensorsWriter, file_sha256
 from whisper_npu.errors import ModelError, OptionError, OutputError
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.model.weights import is_quantizable, scale_name
+from whisper_npu.model.weight_shapes import is_quantizable, scale_name
 from whisper_npu.ops.quant import quantize_weight
 from whisper_npu.runtime.model import Model
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from formats import ctranslate2 as writer
 
-from tests.micro import micro_model
+from tests.support.formats import ctranslate2 as writer
+from tests.support.micro import micro_model
 from whisper_npu.convert.source import open_source
 from whisper_npu.errors import ModelError
 

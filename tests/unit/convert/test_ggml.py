@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.micro import micro_model
+from tests.support.micro import micro_model
 from whisper_npu.convert.source import open_source
 from whisper_npu.errors import ModelError
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from formats import torch_pt
 
-from tests.micro import micro_model
+from tests.support.formats import torch_pt
+from tests.support.micro import micro_model
 from whisper_npu.convert.openai_pt import StridedRows
 from whisper_npu.convert.source import open_source
 from whisper_npu.convert.torch_zip import Member, zip_members
 from whisper_npu.errors import ModelError
 from whisper_npu.model.stored import FLOAT16, FLOAT32
-from whisper_npu.model.weights import TOKEN_EMBEDDING
+from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
 CONV = "encoder.conv1.weight"
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from formats.ctranslate2 import quantized
-from formats.ggml import q8_0
-from formats.torch_pt import write_pt
 from safetensors.numpy import load_file
 
-from tests.micro import micro_model
+from tests.support.formats.ctranslate2 import quantized
+from tests.support.formats.ggml import q8_0
+from tests.support.formats.torch_pt import write_pt
+from tests.support.micro import micro_model
 from whisper_npu.convert import tensors
 from whisper_npu.convert.source import Source, open_source
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import dimensions_from_config
-from whisper_npu.model.weights import weight_specification
-from whisper_npu.tokenizer import Tokenizer
+from whisper_npu.model.weight_shapes import weight_specification
+from whisper_npu.text.tokenizer import Tokenizer
 
 FLOAT32 = ["float32.pt", "ggml-f32.bin", "ctranslate2-float32", "sharded"]
 TEXT = "And so, they're 12 people: 今日は 🎵 naïve  \n\n <|en|> aaaa\u0301"

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-import vocabulary as tool
 
+from tests.support import vocabulary as tool
 from whisper_npu.convert import vocabulary
-from whisper_npu.convert.vocabulary import (
+from whisper_npu.convert.tokenizer_files import (
     LANGUAGE_CODES,
     merges,
     read_tokenizer,

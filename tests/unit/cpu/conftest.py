@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-from tests.cpu_library import cpu_home as cpu_home
+from tests.support.cpu_library import cpu_home as cpu_home

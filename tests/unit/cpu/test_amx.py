@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cpu_library import require_compiler
+from tests.support.cpu_library import require_compiler
 from whisper_npu.backends.cpu.api import read_api
 from whisper_npu.backends.cpu.build import find_compiler, source_folder
 from whisper_npu.backends.cpu.isas import read_isas

@@ -14,13 +14,13 @@ import pytest
 from whisper_npu.backends.cpu import backend as backend_module
 from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.case import Case, Random
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.attention import ATTENTION, ATTENTION_INT16
 from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
 from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
 from whisper_npu.backends.cpu.library import Library, load_library
-from whisper_npu.backends.cpu.records import Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import OpCase, Random
+from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
 from whisper_npu.backends.cpu.verify import run_case
 from whisper_npu.errors import KernelError
 from whisper_npu.model.builders import build_align, build_encoder, build_step
@@ -183,11 +183,13 @@ def _sum_values(ops: Ops, a: Mapping[str, Array]) -> Values:
     return {"count": a["x"].size, "period": a["y"].size}
 
 
-def _sum_cases(rng: Random) -> Iterator[Case]:
+def _sum_cases(rng: Random) -> Iterator[OpCase]:
     ops = (Op("a", "gelu", ("x",), ("a",)), Op("b", "add", ("a", "y"), ("b",)))
     x, y = rng.standard_normal((2, 2, 6), np.float32)
     inner = (Tensor("a", (2, 6), "float32", "activation"),)
-    yield Case("one", ops, (x, y), (np.empty_like(x),), lambda: np.full((2, 6), 1e-5), inner=inner)
+    yield OpCase(
+        "one", ops, (x, y), (np.empty_like(x),), lambda: np.full((2, 6), 1e-5), inner=inner
+    )
 
 
 # A region of two ops on a function that takes the structure of a sum: what a developer writes.
@@ -195,8 +197,8 @@ FUSED = CpuKernel(
     name="cpu_add",
     kinds=("gelu", "add"),
     structure="Add",
-    reads=(Argument("x"), Argument("y")),
-    writes=(Argument("out"),),
+    reads=(TensorField("x"), TensorField("y")),
+    writes=(TensorField("out"),),
     values=_sum_values,
     cases=_sum_cases,
     layout="x, y and out [count]",
@@ -350,7 +352,7 @@ def test_a_record_that_does_not_fit_the_library_is_no_backend(
 
 def test_a_form_of_a_record_is_offered(library: Library) -> None:
     by_columns = Form("float32", "F")
-    record = GELU._replace(reads=(Argument("x", by_columns),))
+    record = GELU._replace(reads=(TensorField("x", by_columns),))
     backend, arrays = CpuBackend(library, [record], Usage()), _arrays()
     offer = backend.offer(_graph(), 0)
     assert isinstance(offer, Offer)

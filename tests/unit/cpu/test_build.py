@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cpu_library import require_compiler
+from tests.support.cpu_library import require_compiler
 from whisper_npu.backends.cpu import build
 from whisper_npu.backends.cpu.build import build_folder, build_library, find_build, find_compiler
 from whisper_npu.errors import KernelError

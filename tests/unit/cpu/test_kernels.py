@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from whisper_npu import Transcriber
 from whisper_npu.backends.cpu import backend as backend_module
 from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, open_cpu_backend

@@ -13,13 +13,13 @@ import pytest
 
 from whisper_npu.backends.cpu.api import Api, read_api
 from whisper_npu.backends.cpu.build import find_build, source_folder
-from whisper_npu.backends.cpu.case import Case, outer_names
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.attention_over_cache import CACHED_ATTENTION
 from whisper_npu.backends.cpu.kernels.copies import STORE_CACHE
 from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
 from whisper_npu.backends.cpu.library import Library, Scratch, load_library
-from whisper_npu.backends.cpu.records import Argument, CpuKernel, Place
+from whisper_npu.backends.cpu.op_case import OpCase, outer_names
+from whisper_npu.backends.cpu.records import CpuKernel, Place, TensorField
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Op
 from whisper_npu.model.kinds import KINDS
@@ -86,7 +86,7 @@ def test_what_is_bound_is_what_api_h_asks_for(library: Library, kernel: CpuKerne
         (GELU._replace(structure="Tan"), "cpu_gelu takes Gelu in api.h; its record has Tan"),
         (GELU._replace(name="cpu_run"), "cpu_run takes None in api.h; its record has Gelu"),
         (
-            GELU._replace(reads=(Argument("xs"),)),
+            GELU._replace(reads=(TensorField("xs"),)),
             "cpu_gelu has an argument xs, which is no field of Gelu in api.h",
         ),
     ],
@@ -158,10 +158,10 @@ def test_keys_and_values_lie_apart_alike(library: Library) -> None:
 
 
 def test_a_tensor_by_columns() -> None:
-    by_columns = Argument("x", Form("float32", "F"))
+    by_columns = TensorField("x", Form("float32", "F"))
     x = np.zeros((2, 3), np.float32)
     assert [by_columns.takes(array) for array in (x, x.T)] == [False, True]
-    assert [Argument("x").takes(array) for array in (x, x.T)] == [True, False]
+    assert [TensorField("x").takes(array) for array in (x, x.T)] == [True, False]
     kernel = GELU._replace(reads=(by_columns,))
     op = Op("out", "gelu", ("in",), ("out",))
     assert kernel.forms((op,)) == {"in": (Form("float32", "F"),)}
@@ -181,7 +181,7 @@ def test_tensors_of_a_region_and_arguments() -> None:
     assert _pairs(both, gelu, add) == [("x", "a"), ("y", "y"), ("out", "c")]
     product = Op("h", "linear_int8", ("q", "s", "w", "t", "bias"), ("h",))
     residual = Op("out", "add", ("h", "y"), ("out",))
-    reads = (*_linear().reads, Argument("y"))
+    reads = (*_linear().reads, TensorField("y"))
     fused = _linear()._replace(kinds=("linear_int8", "add"), reads=reads)
     names = ["q", "s", "w", "t", "bias", "y", "out"]
     assert [name for _, name in _pairs(fused, product, residual)] == names
@@ -191,7 +191,7 @@ def test_tensors_of_a_region_and_arguments() -> None:
 
 
 def test_a_case_binds_what_is_written_where_it_lies() -> None:
-    def cases() -> Iterator[Case]:
+    def cases() -> Iterator[OpCase]:
         return STORE_CACHE.cases(np.random.default_rng(0))
 
     case = next(cases())

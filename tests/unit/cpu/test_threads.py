@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.library import load_library
 from whisper_npu.runtime.workers import find_blas

@@ -13,7 +13,6 @@ import pytest
 
 from whisper_npu.backends.cpu import evidence as evidence_module
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.case import Case
 from whisper_npu.backends.cpu.evidence import (
     FILE_NAME,
     CpuEvidence,
@@ -27,6 +26,7 @@ from whisper_npu.backends.cpu.kernels.attention import ATTENTION
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_ROWS
 from whisper_npu.backends.cpu.library import Kernel, Library, Scratch, load_library
+from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
 from whisper_npu.backends.cpu.verify import run_case
 from whisper_npu.backends.numpy.specification import specify
@@ -98,7 +98,7 @@ def _change(byte: Callable[[Any], int]) -> Callable[[Any], int]:
     return damage
 
 
-def _case(kernel: CpuKernel) -> Case:
+def _case(kernel: CpuKernel) -> OpCase:
     return next(kernel.cases(np.random.default_rng(1)))
 
 
@@ -151,11 +151,11 @@ def test_sums_that_int32_might_not_hold_are_refused(library: Library) -> None:
     k = 65537
     x, w = np.zeros((1, k), np.int8), np.zeros((1, k), np.int8)
     one = np.ones(1, np.float32)
-    case = Case("", ops, (x, one, w, one), (np.empty((1, 1), np.float32),))
+    case = OpCase("", ops, (x, one, w, one), (np.empty((1, 1), np.float32),))
     assert run_case(library, LINEAR_INT8, case)[0] == "did not take its arguments"
 
 
-def _without_bias(case: Case) -> tuple[Op, ...]:
+def _without_bias(case: OpCase) -> tuple[Op, ...]:
     (op,) = case.ops
     return (replace(op, inputs=op.inputs[:4]),)
 
@@ -176,7 +176,7 @@ def test_the_largest_sums(library: Library, isa: str) -> None:
             w[rng.integers(0, 70, 30)] = -128
             ones = np.ones(70, np.float32)
             out, ops = np.empty((m, 70), np.float32), _without_bias(_case(LINEAR_INT8))
-            case = Case("", ops, (x, one.repeat(m), w, ones), (out,))
+            case = OpCase("", ops, (x, one.repeat(m), w, ones), (out,))
             assert run_case(library, LINEAR_INT8, case)[0] is None
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from make_checkpoint import Recipe
 
+from tests.support.checkpoints import Recipe
 from tests.unit.hub.fake_hub import FakeHub, read_folder, serving
 from whisper_npu.hub import client
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from make_checkpoint import Recipe, write_checkpoint
 
+from tests.support.checkpoints import Recipe, write_checkpoint
 from tests.unit.hub.fake_hub import (
     COMMIT,
     REPOSITORY,

@@ -9,7 +9,7 @@ from tests.unit.npu.entries import entry, write_registry
 from whisper_npu.backends.npu.contract import contract_from_json
 from whisper_npu.backends.npu.device import DeviceIdentity
 from whisper_npu.backends.npu.evidence import Evidence, contract_hash, evidence_key, file_hashes
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 
 LARGE, SMALL = "gemm_int8_64x64x64", "gemm_int8_16x64x64"
 
@@ -41,9 +41,9 @@ def gemm_json(rows: int = 64, **changes: Any) -> dict[str, Any]:
     return entry(**{**fields, **changes})
 
 
-def gemm_entry(rows: int = 64, folder: Path = Path("nowhere"), **changes: Any) -> Entry:
+def gemm_entry(rows: int = 64, folder: Path = Path("nowhere"), **changes: Any) -> KernelEntry:
     """As ``gemm_json``, read; its files are not there unless the folder has them."""
-    return Entry(contract_from_json(gemm_json(rows, **changes), "test"), folder)
+    return KernelEntry(contract_from_json(gemm_json(rows, **changes), "test"), folder)
 
 
 def gemm_folder(folder: Path) -> Path:
@@ -51,7 +51,7 @@ def gemm_folder(folder: Path) -> Path:
     return write_registry(folder, gemm_json(64), gemm_json(16))
 
 
-def evidence_of(identity: DeviceIdentity, entry: Entry, **changes: Any) -> Evidence:
+def evidence_of(identity: DeviceIdentity, entry: KernelEntry, **changes: Any) -> Evidence:
     """Evidence as a verification that the kernel passed leaves it."""
     fields: dict[str, Any] = {
         "key": evidence_key(identity, entry),

@@ -24,30 +24,30 @@ from whisper_npu.backends.npu.evidence import (
     file_hashes,
 )
 from whisper_npu.backends.npu.families import gemm
-from whisper_npu.backends.npu.registry import Entry, built_in_folder, read_folder
+from whisper_npu.backends.npu.registry import KernelEntry, built_in_folder, read_folder
 from whisper_npu.errors import KernelError, OutputError
 
 IDENTITY = DeviceIdentity("npu1", "1022:1502 rev 00", "1.5.5.391", "amdxdna 0.1", "2.20.0")
 
 
 @pytest.fixture
-def entry(tmp_path: Path) -> Entry:
+def entry(tmp_path: Path) -> KernelEntry:
     """A kernel of one shape with its files."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/mine.xclbin").write_bytes(b"xclbin")
     (tmp_path / "mine/insts.bin").write_bytes(b"instructions")
-    return Entry(contract(), tmp_path)
+    return KernelEntry(contract(), tmp_path)
 
 
 @pytest.fixture
-def store(tmp_path: Path, entry: Entry) -> EvidenceStore:
+def store(tmp_path: Path, entry: KernelEntry) -> EvidenceStore:
     """With evidence for ``entry``."""
     made = EvidenceStore(tmp_path / "home" / "evidence.json")
     made.record(evidence_of(IDENTITY, entry))
     return made
 
 
-def test_an_exact_match_is_found(store: EvidenceStore, entry: Entry) -> None:
+def test_an_exact_match_is_found(store: EvidenceStore, entry: KernelEntry) -> None:
     found = store.find(IDENTITY, entry)
     assert found == evidence_of(IDENTITY, entry)
     assert found is not None
@@ -56,7 +56,7 @@ def test_an_exact_match_is_found(store: EvidenceStore, entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(DeviceIdentity)])
-def test_another_device_is_unverified(store: EvidenceStore, entry: Entry, field: str) -> None:
+def test_another_device_is_unverified(store: EvidenceStore, entry: KernelEntry, field: str) -> None:
     other = replace(IDENTITY, **{field: getattr(IDENTITY, field) + "1"})
     assert store.find(other, entry) is None
 
@@ -92,13 +92,15 @@ def test_every_field_of_the_contract_is_changed() -> None:
 
 
 @pytest.mark.parametrize("field", CHANGED)
-def test_another_contract_is_unverified(store: EvidenceStore, entry: Entry, field: str) -> None:
+def test_another_contract_is_unverified(
+    store: EvidenceStore, entry: KernelEntry, field: str
+) -> None:
     other = replace(entry.contract, **{field: CHANGED[field]})
     assert store.find(IDENTITY, replace(entry, contract=other)) is None
 
 
 @pytest.mark.parametrize("file", ["mine/mine.xclbin", "mine/insts.bin"])
-def test_other_bytes_are_unverified(store: EvidenceStore, entry: Entry, file: str) -> None:
+def test_other_bytes_are_unverified(store: EvidenceStore, entry: KernelEntry, file: str) -> None:
     path = entry.folder / file
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"?")
@@ -110,7 +112,7 @@ def test_other_bytes_are_unverified(store: EvidenceStore, entry: Entry, file: st
 
 
 def test_another_folder_with_the_same_bytes_is_verified(
-    store: EvidenceStore, entry: Entry, tmp_path: Path
+    store: EvidenceStore, entry: KernelEntry, tmp_path: Path
 ) -> None:
     os.rename(entry.folder / "mine", tmp_path / "home" / "mine")
     assert store.find(IDENTITY, replace(entry, folder=tmp_path / "home")) is not None
@@ -169,7 +171,7 @@ OWN = {
 }
 
 
-def _found(entry: Entry) -> tuple[str, str, str]:
+def _found(entry: KernelEntry) -> tuple[str, str, str]:
     hashes = file_hashes(entry)
     assert hashes["xclbin"] == "absent"
     return contract_hash(entry), hashes["instructions"], evidence_key(IDENTITY, entry)
@@ -183,7 +185,7 @@ def test_evidence_of_earlier_versions_is_found(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_evidence_of_earlier_versions_is_found_for_other_kernels(name: str) -> None:
-    entries = [gemm_entry(64), gemm_entry(16), Entry(contract(), Path("nowhere"))]
+    entries = [gemm_entry(64), gemm_entry(16), KernelEntry(contract(), Path("nowhere"))]
     assert _found({e.contract.name: e for e in entries}[name]) == OWN[name]
 
 
@@ -195,7 +197,7 @@ def test_the_file_of_a_gemm_that_has_one_is_part_of_the_key(tmp_path: Path) -> N
     assert file_hashes(entry) != before
 
 
-def test_records_are_added_and_replaced(store: EvidenceStore, entry: Entry) -> None:
+def test_records_are_added_and_replaced(store: EvidenceStore, entry: KernelEntry) -> None:
     other = replace(IDENTITY, firmware="9")
     store.record(evidence_of(other, entry))
     store.record(evidence_of(IDENTITY, entry, failure="wrong", worst_error=3.0))
@@ -208,11 +210,11 @@ def test_records_are_added_and_replaced(store: EvidenceStore, entry: Entry) -> N
     assert again.passed
 
 
-def test_without_a_file_there_is_no_evidence(tmp_path: Path, entry: Entry) -> None:
+def test_without_a_file_there_is_no_evidence(tmp_path: Path, entry: KernelEntry) -> None:
     assert EvidenceStore(tmp_path / "none.json").find(IDENTITY, entry) is None
 
 
-def test_the_default_file_is_in_the_home(cache_home: Path, entry: Entry) -> None:
+def test_the_default_file_is_in_the_home(cache_home: Path, entry: KernelEntry) -> None:
     EvidenceStore().record(evidence_of(IDENTITY, entry))
     assert json.loads((cache_home / "evidence.json").read_text())["evidence"][0]["kernel"] == "mine"
 
@@ -221,7 +223,7 @@ def test_the_default_file_is_in_the_home(cache_home: Path, entry: Entry) -> None
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file(
     store: EvidenceStore,
-    entry: Entry,
+    entry: KernelEntry,
     monkeypatch: pytest.MonkeyPatch,
     call: str,
     error: BaseException,
@@ -265,7 +267,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_named(tmp_path: Path, entry: Entry, text: str) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path, entry: KernelEntry, text: str) -> None:
     store = EvidenceStore(tmp_path / "evidence.json")
     store.path.write_text(text)
     for use in (
@@ -282,14 +284,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, entry: Entry, text: str) -> Non
 
 
 def test_a_file_that_is_too_large_is_not_read(
-    store: EvidenceStore, entry: Entry, monkeypatch: pytest.MonkeyPatch
+    store: EvidenceStore, entry: KernelEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MAX_BYTES", store.path.stat().st_size - 1)
     with pytest.raises(KernelError, match="too large for evidence; remove it"):
         store.find(IDENTITY, entry)
 
 
-def test_a_report_has_what_was_given(store: EvidenceStore, entry: Entry, tmp_path: Path) -> None:
+def test_a_report_has_what_was_given(
+    store: EvidenceStore, entry: KernelEntry, tmp_path: Path
+) -> None:
     before = store.path.read_bytes()
     evidence = evidence_of(IDENTITY, entry, rate=None, failure="wrong")
     store.export(tmp_path / "deep" / "report.json", [evidence])

@@ -5,7 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from whisper_npu.backends.npu.binaries.shim import MM2S, S2MM, Channel, Tile, bd_word_at, queue_at
+from whisper_npu.backends.npu.binaries.shim import (
+    MM2S,
+    S2MM,
+    ArrayTile,
+    Channel,
+    bd_word_at,
+    queue_at,
+)
 from whisper_npu.backends.npu.binaries.transaction import (
     BlockWrite,
     MaskWrite,
@@ -113,12 +120,12 @@ def test_nothing_in_use_is_written(m: int, k: int, n: int, tile: tuple[int, int,
             jobs.pop(0)
             queued -= Counter((output, Channel(0, MM2S, 0), Channel(0, MM2S, 1)))
         elif isinstance(operation, BlockWrite):
-            place = bd_word_at(Tile.of(operation.address).register)
+            place = bd_word_at(ArrayTile.of(operation.address).register)
             assert place is not None
             assert not any(place[0] in job for job in jobs)
         elif isinstance(operation, Write32):
-            channel = queue_at(Tile.of(operation.address))
-            if channel and Tile.of(operation.address).row == 0:
+            channel = queue_at(ArrayTile.of(operation.address))
+            if channel and ArrayTile.of(operation.address).row == 0:
                 queued[channel] += 1
                 assert queued[channel] <= 4
                 if channel == output:

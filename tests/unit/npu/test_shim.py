@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from whisper_npu.backends.npu.binaries.shim import (
     MM2S,
     S2MM,
+    ArrayTile,
     BufferDescriptor,
     Channel,
-    Tile,
     address_of,
     bd_address,
     bd_word_at,
@@ -21,7 +21,7 @@ from whisper_npu.backends.npu.binaries.shim import (
 
 def test_addresses() -> None:
     assert address_of(3, 2, 0x1D204) == 0x0621D204
-    assert Tile.of(0x0621D204) == Tile(3, 2, 0x1D204)
+    assert ArrayTile.of(0x0621D204) == ArrayTile(3, 2, 0x1D204)
     assert bd_address(1, 3) == 0x0201D060
     assert bd_word_at(0x1D1FC) == (15, 7)
     assert bd_word_at(0x1D200) is None
@@ -36,13 +36,13 @@ def test_queues(direction: int, number: int, queue: int) -> None:
     channel = Channel(2, direction, number)
     assert channel.queue == address_of(2, 0, queue)
     assert channel.control == channel.queue - 4
-    assert queue_at(Tile(2, 0, queue)) == channel
-    assert queue_at(Tile(2, 0, queue - 4)) is None
+    assert queue_at(ArrayTile(2, 0, queue)) == channel
+    assert queue_at(ArrayTile(2, 0, queue - 4)) is None
 
 
 def test_no_queues_beyond_them() -> None:
-    assert queue_at(Tile(0, 0, 0x1D224)) is None
-    assert queue_at(Tile(0, 0, 0x1D1FC)) is None
+    assert queue_at(ArrayTile(0, 0, 0x1D224)) is None
+    assert queue_at(ArrayTile(0, 0, 0x1D1FC)) is None
 
 
 def test_pushes() -> None:

@@ -22,11 +22,11 @@ from whisper_npu.backends.npu.device import (
     NoDevice,
 )
 from whisper_npu.backends.npu.models import run_model
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel, Traffic
 from whisper_npu.errors import KernelError
 
-MATMUL = Entry(contract(), Path("nowhere"))
+MATMUL = KernelEntry(contract(), Path("nowhere"))
 
 
 def matmul(device: SoftwareDevice) -> tuple[SoftwareKernel, list]:

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.npu import xclbin_builder
 from tests.unit.npu.entries import entry, write_registry
 from whisper_npu.backends.npu import models
-from whisper_npu.backends.npu.registry import Entry, built_in_folder, read_folder
+from whisper_npu.backends.npu.registry import KernelEntry, built_in_folder, read_folder
 from whisper_npu.backends.npu.verdicts import Verdict, judge
 
 DATA = Path(__file__).parents[2] / "data/npu"
@@ -194,7 +194,7 @@ def test_a_contract_that_cannot_be_measured_is_refused_with_the_reason(
 # Files
 
 
-def _with_xclbin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Entry, Path]:
+def _with_xclbin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[KernelEntry, Path]:
     _with_model(monkeypatch, _sums)
     folder = write_registry(tmp_path, _int32_entry())
     (folder / "mine").mkdir()

@@ -15,7 +15,6 @@ from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import gemm_entry
 from whisper_npu.backends.npu import verify as module
 from whisper_npu.backends.npu.adversarial import INTEGERS
-from whisper_npu.backends.npu.case import REPEATS
 from whisper_npu.backends.npu.device import (
     BufferRefused,
     DeviceError,
@@ -25,20 +24,21 @@ from whisper_npu.backends.npu.device import (
     NoContext,
 )
 from whisper_npu.backends.npu.evidence import evidence_key
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.launch_case import REPEATS
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
 from whisper_npu.backends.npu.verify import CANARY, verify
 from whisper_npu.errors import KernelError
 
 LARGE, SMALL = gemm_entry(64), gemm_entry(16)
-MATMUL = Entry(contract(), Path("nowhere"))
+MATMUL = KernelEntry(contract(), Path("nowhere"))
 # With 256 outputs each, to have compared as many as have to be.
 LAUNCHES = 400
 KERNELS = {"64": LARGE, "16": SMALL, "matmul": MATMUL}
 
 
 @pytest.mark.parametrize("entry", [SMALL, MATMUL], ids=["gemm", "matmul"])
-def test_a_kernel_that_is_right(entry: Entry) -> None:
+def test_a_kernel_that_is_right(entry: KernelEntry) -> None:
     device = SoftwareDevice()
     found = verify(device, entry)
     assert found.passed
@@ -55,7 +55,7 @@ def test_a_kernel_that_is_right(entry: Entry) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("entry", KERNELS.values(), ids=KERNELS)
-def test_a_kernel_that_is_wrong_in_1_of_10_000_outputs(entry: Entry, seed: int) -> None:
+def test_a_kernel_that_is_wrong_in_1_of_10_000_outputs(entry: KernelEntry, seed: int) -> None:
     dtype = entry.contract.outputs[0].dtype
 
     def corrupt(count: int, outputs: Sequence[np.ndarray]) -> None:
@@ -71,9 +71,9 @@ def test_a_kernel_that_is_wrong_in_1_of_10_000_outputs(entry: Entry, seed: int) 
 
 
 @pytest.mark.parametrize("entry", KERNELS.values(), ids=KERNELS)
-def test_outputs_that_are_never_written(entry: Entry) -> None:
+def test_outputs_that_are_never_written(entry: KernelEntry) -> None:
     class Idle(SoftwareDevice):
-        def open(self, entry: Entry) -> SoftwareKernel:
+        def open(self, entry: KernelEntry) -> SoftwareKernel:
             kernel = super().open(entry)
             kernel.launch = lambda program, buffers: None  # type: ignore[method-assign]
             return kernel
@@ -124,7 +124,7 @@ class Disturbed(SoftwareDevice):
         super().__init__()
         self.victim, self.last, self.launched = victim, victim, [""]
 
-    def open(self, entry: Entry) -> SoftwareKernel:
+    def open(self, entry: KernelEntry) -> SoftwareKernel:
         kernel = super().open(entry)
         launch, name = kernel.launch, entry.contract.name
 
@@ -208,7 +208,7 @@ def test_a_device_that_fails_while_timing() -> None:
 
 def test_a_kernel_whose_files_are_missing_is_not_evidence() -> None:
     class Bare(SoftwareDevice):
-        def open(self, entry: Entry) -> SoftwareKernel:
+        def open(self, entry: KernelEntry) -> SoftwareKernel:
             raise KernelError("mine.xclbin is missing")
 
     with pytest.raises(KernelError, match="is missing"):
@@ -216,7 +216,7 @@ def test_a_kernel_whose_files_are_missing_is_not_evidence() -> None:
 
     # Another kernel's files do not matter.
     class Half(SoftwareDevice):
-        def open(self, entry: Entry) -> SoftwareKernel:
+        def open(self, entry: KernelEntry) -> SoftwareKernel:
             if entry is LARGE:
                 raise KernelError("missing")
             return super().open(entry)
@@ -225,7 +225,7 @@ def test_a_kernel_whose_files_are_missing_is_not_evidence() -> None:
 
 
 def test_a_kernel_without_a_model_cannot_be_tried() -> None:
-    entry = Entry(contract(model=None), Path("nowhere"))
+    entry = KernelEntry(contract(model=None), Path("nowhere"))
     with pytest.raises(KernelError):
         verify(SoftwareDevice(), entry)
 
@@ -235,7 +235,7 @@ class Closing(SoftwareDevice):
         super().__init__(**hooks)
         self.open_kernels: list[str] = []
 
-    def open(self, entry: Entry) -> SoftwareKernel:
+    def open(self, entry: KernelEntry) -> SoftwareKernel:
         kernel = super().open(entry)
         self.open_kernels.append(entry.contract.name)
         kernel.close = lambda: self.open_kernels.remove(entry.contract.name)  # type: ignore[method-assign]

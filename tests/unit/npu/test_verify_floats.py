@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from whisper_npu.backends.npu.case import Case
+from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.models import BOUNDS, layer_norm
 from whisper_npu.backends.npu.models.bfloat16 import ULP, rounded, widen
 from whisper_npu.backends.npu.registry import built_in_folder, read_folder
@@ -98,7 +98,7 @@ def test_a_kernel_that_is_wrong_in_1_of_10_000_outputs(seed: int) -> None:
 
 def test_an_error_is_measured_by_what_is_added_up() -> None:
     expected = rounded(np.array([1, -1, 0], np.float32))
-    case = Case("rows", (), (), (expected,), np.array([4.0, 2.0, 0.0]), ULP)
+    case = LaunchCase("rows", (), (), (expected,), np.array([4.0, 2.0, 0.0]), ULP)
     assert case.error(expected, expected) == 0
     assert case.error(rounded(np.array([1.5, -1, 0], np.float32)), expected) == 0.125
     # Where nothing is added up, nothing may come out.

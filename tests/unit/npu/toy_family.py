@@ -11,11 +11,11 @@ import numpy as np
 
 from tests.unit.npu.entries import contract
 from whisper_npu.backends.npu.adversarial import FLOATS
-from whisper_npu.backends.npu.case import Case
 from whisper_npu.backends.npu.device import U8
-from whisper_npu.backends.npu.families.family import Family, Memory, Task, Timed, Work
+from whisper_npu.backends.npu.families.family import Family, SoftwareMemory, Task, Timed, Work
+from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.rates import KernelRates
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.model.graph import Graph
 from whisper_npu.ops.activation import gelu
 from whisper_npu.runtime.backend import Bound, Step
@@ -29,16 +29,19 @@ class GeluRows(Family):
 
     kinds = ("gelu",)
 
-    def cases(self, rng: np.random.Generator) -> Iterator[Case]:
+    def cases(self, rng: np.random.Generator) -> Iterator[LaunchCase]:
         for _ in range(2):
             x = FLOATS["random"](rng, TILE)
-            yield Case("random", (), (x,), (gelu(x),))
+            yield LaunchCase("random", (), (x,), (gelu(x),))
 
     def timed(self) -> tuple[Timed, ...]:
         return (Timed((), (NBYTES, NBYTES)),)
 
     def simulate(
-        self, shape: tuple[int, ...], inputs: Sequence[Memory], outputs: Sequence[Memory]
+        self,
+        shape: tuple[int, ...],
+        inputs: Sequence[SoftwareMemory],
+        outputs: Sequence[SoftwareMemory],
     ) -> None:
         x, y = (memory.device.view(np.float32).reshape(TILE) for memory in (*inputs, *outputs))
         # Where launches are timed, nothing was written.
@@ -65,7 +68,7 @@ class GeluRows(Family):
         return partial(gelu, *bound.inputs, *bound.outputs)
 
 
-def toy_entry() -> Entry:
+def toy_entry() -> KernelEntry:
     """A kernel of this family. Its files are not there."""
     buffers = [("bo0", "input"), ("bo1", "output")]
     arguments = [
@@ -79,4 +82,4 @@ def toy_entry() -> Entry:
         ),
     ]  # fmt: skip
     made = contract(name="toy_gelu", family="gelu_rows", op="gelu", model=None, arguments=arguments)
-    return Entry(made, Path("nowhere"))
+    return KernelEntry(made, Path("nowhere"))

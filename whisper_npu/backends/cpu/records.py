@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from whisper_npu.backends.cpu.api import Api
-from whisper_npu.backends.cpu.case import Case, Random, outer_names
 from whisper_npu.backends.cpu.library import Library, Scratch
+from whisper_npu.backends.cpu.op_case import OpCase, Random, outer_names
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.runtime.backend import Array, Bound, Form, chain
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     scratch: Scratch
 
 
-class Argument(NamedTuple):
+class TensorField(NamedTuple):
     """A tensor that a kernel reads or writes, and the field of the structure that points to it.
 
     ``form`` is the one that it takes; its dtype is that of the graph. Members of the first axis may
@@ -79,10 +79,10 @@ class CpuKernel(NamedTuple):
     name: str
     kinds: tuple[str, ...]
     structure: str
-    reads: tuple[Argument, ...]
-    writes: tuple[Argument, ...]
+    reads: tuple[TensorField, ...]
+    writes: tuple[TensorField, ...]
     values: Callable[[Ops, Mapping[str, Array]], Values]
-    cases: Callable[[Random], Iterator[Case]]
+    cases: Callable[[Random], Iterator[OpCase]]
     layout: str
     arithmetic: str
     sources: tuple[str, ...]
@@ -107,7 +107,7 @@ class CpuKernel(NamedTuple):
         op = graph.ops[index]
         return (op,) if op.kind == self.kinds[0] else None
 
-    def arguments(self, ops: Ops) -> Iterator[tuple[Argument, str]]:
+    def arguments(self, ops: Ops) -> Iterator[tuple[TensorField, str]]:
         """Each argument with the name of its tensor, without the optional ones that are missing."""
         for arguments, names in zip((self.reads, self.writes), outer_names(ops), strict=True):
             if len(names) < len(arguments):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import Case
 from whisper_npu.backends.cpu.evidence import CpuEvidence, library_hash
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.library import Library, Scratch, load_library
+from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
 from whisper_npu.backends.numpy.specification import specify
 from whisper_npu.runtime.backend import Array
@@ -96,7 +96,7 @@ def _verify(library: Library, kernel: CpuKernel, sha256: str) -> CpuEvidence:
     )  # fmt: skip
 
 
-def run_case(library: Library, kernel: CpuKernel, case: Case) -> tuple[str | None, float]:
+def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | None, float]:
     """What went wrong, if anything, and the largest error as a share of what is allowed."""
     inputs = [Guarded(array) for array in case.inputs]
     # A cache is written where it lies: an input that is an output too.

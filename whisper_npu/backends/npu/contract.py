@@ -72,7 +72,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Device:
+class TargetDevice:
     """The device that the binary was made for: PCI vendor and device, and the columns it takes."""
 
     name: str
@@ -117,7 +117,7 @@ class KernelContract:
     known_issues: tuple[str, ...]
     model: str | None
     exactness: str
-    device: Device
+    device: TargetDevice
     stack: Stack | None
     listed: tuple[str, ...]
     unnamed_files: int
@@ -164,7 +164,7 @@ def contract_from_json(entry: Mapping[str, Any], where: str) -> KernelContract:
         known_issues=tuple(entry["known_issues"]),
         model=entry["model"],
         exactness=entry["exactness"],
-        device=Device(**entry["device"]),
+        device=TargetDevice(**entry["device"]),
         stack=Stack(**entry["stack"]) if entry["stack"] else None,
         listed=tuple(entry["listed"]),
         unnamed_files=entry["unnamed_files"],

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.backends.npu.contract import KernelContract
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
 
 U8 = NDArray[np.uint8]
@@ -135,7 +135,7 @@ class Device(Protocol):
     @property
     def identity(self) -> DeviceIdentity: ...
 
-    def open(self, entry: Entry) -> Kernel:
+    def open(self, entry: KernelEntry) -> Kernel:
         """The kernel in a context. Raises NoContext, DeviceLost, and KernelError if its files are
         not there or not those of the registry."""
         ...

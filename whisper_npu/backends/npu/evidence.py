@@ -17,7 +17,7 @@ from typing import Any
 
 from whisper_npu.backends.npu.device import DeviceIdentity
 from whisper_npu.backends.npu.families import family_of
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError, OutputError
 from whisper_npu.home import home_folder
 
@@ -57,13 +57,13 @@ class Evidence:
         return self.failure is None
 
 
-def contract_hash(entry: Entry) -> str:
+def contract_hash(entry: KernelEntry) -> str:
     """SHA-256 of all that the contract says."""
     text = json.dumps(asdict(entry.contract), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_hashes(entry: Entry) -> dict[str, str]:
+def file_hashes(entry: KernelEntry) -> dict[str, str]:
     """SHA-256 of xclbin and instructions as they are now; "absent" for a file that is not there.
 
     Where instructions are generated, it is that of the family's sample of them.
@@ -79,7 +79,7 @@ def file_hashes(entry: Entry) -> dict[str, str]:
     return hashes
 
 
-def evidence_key(identity: DeviceIdentity, entry: Entry) -> str:
+def evidence_key(identity: DeviceIdentity, entry: KernelEntry) -> str:
     """What evidence is found by."""
     parts = {
         "device": asdict(identity),
@@ -111,7 +111,7 @@ class EvidenceStore:
             ) from error
         return {record.key: record for record in records}
 
-    def find(self, identity: DeviceIdentity, entry: Entry) -> Evidence | None:
+    def find(self, identity: DeviceIdentity, entry: KernelEntry) -> Evidence | None:
         """The evidence for exactly this device and these files, if there is any."""
         return self.all().get(evidence_key(identity, entry))
 

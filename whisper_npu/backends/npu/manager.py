@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from whisper_npu.backends.npu.device import Device, Kernel
 from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore
 from whisper_npu.backends.npu.families import family_of
-from whisper_npu.backends.npu.registry import Entry, FileStatus, Registry, load_registry
+from whisper_npu.backends.npu.registry import FileStatus, KernelEntry, Registry, load_registry
 from whisper_npu.backends.npu.verify import verify
 from whisper_npu.errors import KernelError
 
@@ -22,7 +22,7 @@ FAILED = "failed verification"
 class KernelStatus:
     """A kernel, its files, and what this machine's evidence says of it."""
 
-    entry: Entry
+    entry: KernelEntry
     files: dict[str, FileStatus]
     state: str
     evidence: Evidence | None
@@ -83,7 +83,7 @@ class KernelManager:
             found[name] = evidence
         return found
 
-    def _others(self, entry: Entry) -> Sequence[Entry]:
+    def _others(self, entry: KernelEntry) -> Sequence[KernelEntry]:
         """Kernels to launch in between: those that could run beside this one."""
         return [
             other

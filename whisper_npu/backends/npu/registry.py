@@ -36,7 +36,7 @@ FileStatus = Literal["present", "absent", "wrong hash"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class KernelEntry:
     """A contract and the folder that its files are relative to."""
 
     contract: KernelContract
@@ -61,11 +61,11 @@ class Entry:
 class Registry:
     """Kernels by name, in the order of the folders. ``notices`` are lines for the user."""
 
-    def __init__(self, entries: Mapping[str, Entry], notices: Sequence[str] = ()) -> None:
+    def __init__(self, entries: Mapping[str, KernelEntry], notices: Sequence[str] = ()) -> None:
         self._entries = dict(entries)
         self.notices = tuple(notices)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[KernelEntry]:
         return iter(self._entries.values())
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Registry:
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
-    def __getitem__(self, name: str) -> Entry:
+    def __getitem__(self, name: str) -> KernelEntry:
         """Raises KernelError if there is no kernel of that name."""
         try:
             return self._entries[name]
@@ -91,7 +91,7 @@ def load_registry(*folders: str | os.PathLike[str]) -> Registry:
     """
     variable = os.environ.get(ENVIRONMENT, "")
     own = [*(part for part in variable.split(os.pathsep) if part), *folders]
-    entries: dict[str, Entry] = {}
+    entries: dict[str, KernelEntry] = {}
     notices: list[str] = []
     for folder in [built_in_folder(), *map(Path, own)]:
         for entry in read_folder(folder):
@@ -110,7 +110,7 @@ def built_in_folder() -> Path:
     raise KernelError(f"kernels/{FILE_NAME} was not installed; install whisper-npu again")
 
 
-def read_folder(folder: Path) -> list[Entry]:
+def read_folder(folder: Path) -> list[KernelEntry]:
     """The kernels of one folder. Raises KernelError."""
     file = folder / FILE_NAME
     data = _read_json(file)
@@ -118,7 +118,7 @@ def read_folder(folder: Path) -> list[Entry]:
         _validator()(data)
     except fastjsonschema.JsonSchemaValueException as error:
         raise KernelError(f"{file}: {error.message}") from error
-    entries: dict[str, Entry] = {}
+    entries: dict[str, KernelEntry] = {}
     for position, kernel in enumerate(data["kernels"]):
         where = f"{file}: kernels[{position}]"
         contract = contract_from_json(kernel, where)
@@ -126,7 +126,7 @@ def read_folder(folder: Path) -> list[Entry]:
             raise KernelError(f"{where}: a second kernel of the name {contract.name}")
         for what, named in contract.files.items():
             _check_inside(named.path, folder, f"{where}.{what}.path")
-        entries[contract.name] = Entry(contract, folder)
+        entries[contract.name] = KernelEntry(contract, folder)
     return list(entries.values())
 
 

@@ -16,7 +16,7 @@ from whisper_npu.backends.npu.device import (
     Program,
 )
 from whisper_npu.backends.npu.families.family import Family, Work
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.trust import Trust
 from whisper_npu.runtime.backend import Bound
 
@@ -147,7 +147,7 @@ class Runners:
         runner = self._opened.get(kernel)
         return runner if runner is not None and weight is not None and runner.has(weight) else None
 
-    def open(self, entry: Entry, family: Family) -> Runner:
+    def open(self, entry: KernelEntry, family: Family) -> Runner:
         """A kernel in a context. Raises KernelError; what is not to be used is not tried."""
         name = entry.contract.name
         self._trust.check(name)
@@ -158,7 +158,7 @@ class Runners:
                 self._opened[name] = Runner(self.device.open(entry), family)
         return self._opened[name]
 
-    def take(self, entry: Entry, family: Family, weight: str, nbytes: int) -> U8:
+    def take(self, entry: KernelEntry, family: Family, weight: str, nbytes: int) -> U8:
         """Memory for a weight in a buffer of a kernel. Raises KernelError."""
         runner = self.open(entry, family)
         # Now, for others of its weights may be asked for before the op is said to have failed.

@@ -22,7 +22,7 @@ from whisper_npu.backends.npu.device import (
     Program,
 )
 from whisper_npu.backends.npu.families import family_of
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.version import __version__
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class SoftwareDevice:
             "software", "0000:0000", __version__, "none", f"NumPy {np.__version__}"
         )
 
-    def open(self, entry: Entry) -> SoftwareKernel:
+    def open(self, entry: KernelEntry) -> SoftwareKernel:
         self.act("open", entry.contract.name)
         return SoftwareKernel(self, entry.contract)
 

@@ -13,7 +13,7 @@ from whisper_npu.backends.npu.binaries.xclbin import Xclbin, read_xclbin
 from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.models import MODELS
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.verdict_measures import Measure
 from whisper_npu.errors import KernelError
 
@@ -41,7 +41,7 @@ class Verdict:
         return "; ".join(self.reasons) or "within all limits"
 
 
-def judge(entry: Entry) -> Verdict:
+def judge(entry: KernelEntry) -> Verdict:
     """The verdict on one kernel. The same contract and files always give the same one."""
     contract = entry.contract
     reasons = [*_misfits(contract), *_file_misfits(entry)]
@@ -83,7 +83,7 @@ def _misfits(contract: KernelContract) -> Iterator[str]:
         yield f"needs {buffers} buffers where its metadata declares {DECLARED_BUFFERS}"
 
 
-def _file_misfits(entry: Entry) -> Iterator[str]:
+def _file_misfits(entry: KernelEntry) -> Iterator[str]:
     """What the files say, as far as they are there."""
     for what, status in entry.file_status().items():
         if status == "wrong hash":

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.backends.npu.case import REPEATS, Case
 from whisper_npu.backends.npu.device import Buffer, Device, DeviceError, Kernel, KernelLied
 from whisper_npu.backends.npu.evidence import Evidence, contract_hash, evidence_key, file_hashes
 from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.families.family import Timed
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.launch_case import REPEATS, LaunchCase
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
 from whisper_npu.version import __version__
 
@@ -30,7 +30,9 @@ _TIMED = 15
 Array = NDArray[Any]
 
 
-def verify(device: Device, entry: Entry, others: Sequence[Entry] = (), seed: int = 0) -> Evidence:
+def verify(
+    device: Device, entry: KernelEntry, others: Sequence[KernelEntry] = (), seed: int = 0
+) -> Evidence:
     """Run all cases on the device; between them, launches of ``others``.
 
     Outputs must be equal to the model's, floats within a bound. A kernel that fails, or a device,
@@ -77,7 +79,7 @@ def verify(device: Device, entry: Entry, others: Sequence[Entry] = (), seed: int
     )
 
 
-def _run(kernel: Kernel, case: Case) -> float:
+def _run(kernel: Kernel, case: LaunchCase) -> float:
     """The largest error of a launch. Raises KernelLied if an output was not written."""
     program = kernel.program(case.shape)
     contract = kernel.contract
@@ -111,7 +113,7 @@ def _filled(kernel: Kernel, argument: int, array: Array) -> Buffer:
 
 
 def _distractions(
-    device: Device, others: Sequence[Entry], rng: np.random.Generator, opened: ExitStack
+    device: Device, others: Sequence[KernelEntry], rng: np.random.Generator, opened: ExitStack
 ) -> Iterator[Callable[[], object]]:
     """Launches of other kernels, which must not disturb the one that is verified."""
     for entry in others:
@@ -124,7 +126,7 @@ def _distractions(
         yield partial(_distract, kernel, next(family_of(entry.contract).cases(rng)))
 
 
-def _distract(kernel: Kernel, case: Case) -> None:
+def _distract(kernel: Kernel, case: LaunchCase) -> None:
     # Whether this kernel does well is not the question.
     with suppress(DeviceError):
         _run(kernel, case)

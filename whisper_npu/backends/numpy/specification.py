@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.model.weights import TOKEN_EMBEDDING
+from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 from whisper_npu.ops import activation, attention, choice, linear, mel, quant
 from whisper_npu.ops.arrays import F32, I8
 from whisper_npu.runtime.backend import (

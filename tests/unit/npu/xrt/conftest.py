@@ -12,7 +12,7 @@ import pytest
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt
 from tests.unit.npu.xrt.gemm_registry import entry, write_registry
 from whisper_npu.backends.npu.device import DeviceIdentity
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt import lifetime
 from whisper_npu.backends.npu.xrt.detect import Npu
 from whisper_npu.backends.npu.xrt.device import XrtDevice
@@ -20,7 +20,7 @@ from whisper_npu.backends.npu.xrt.device import XrtDevice
 XCLBIN = Path(__file__).parents[3] / "data" / "npu" / "one_column.xclbin"
 
 OpenDevice = Callable[..., XrtDevice]
-Entries = Callable[..., list[Entry]]
+Entries = Callable[..., list[KernelEntry]]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def open_device(pyxrt: FakePyxrt) -> OpenDevice:
 def entries(tmp_path: Path) -> Entries:
     """Entries gemm_0, gemm_1, ... with members replaced."""
 
-    def made(n: int = 1, **changes: Any) -> list[Entry]:
+    def made(n: int = 1, **changes: Any) -> list[KernelEntry]:
         copy = Path(shutil.copy(XCLBIN, tmp_path / "gemm.xclbin"))
         return list(
             write_registry(tmp_path, *(entry(f"gemm_{i}", copy, **changes) for i in range(n)))

@@ -13,7 +13,7 @@ from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt, State
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.manager import VERIFIED, KernelStatus
 from whisper_npu.backends.npu.rates import PHOENIX_CORE
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt.device import XrtDevice
 from whisper_npu.ops.arrays import I8
 from whisper_npu.ops.quant import linear_int8
@@ -33,12 +33,14 @@ def device(open_device: OpenDevice) -> XrtDevice:
 
 
 @pytest.fixture
-def entry(entries: Entries) -> Entry:
+def entry(entries: Entries) -> KernelEntry:
     (made,) = entries()
     return made
 
 
-def bind(device: XrtDevice, entry: Entry, check_rate: float) -> tuple[NpuBackend, Bound, Step]:
+def bind(
+    device: XrtDevice, entry: KernelEntry, check_rate: float
+) -> tuple[NpuBackend, Bound, Step]:
     """A product whose weight was filled in three parts."""
     kernel = KernelStatus(entry, {}, VERIFIED, None)
     npu = NpuBackend(device, [kernel], {kernel.name: PHOENIX_CORE}, Usage(), check_rate)
@@ -62,7 +64,7 @@ def is_right(bound: Bound, w: I8 = W) -> bool:
     return right
 
 
-def test_what_a_kernel_gave_is_scaled(device: XrtDevice, entry: Entry) -> None:
+def test_what_a_kernel_gave_is_scaled(device: XrtDevice, entry: KernelEntry) -> None:
     """The stand-in fills sums with the number of the launch."""
     npu, bound, step = bind(device, entry, 0.0)
     _, x_scale, _, w_scale, bias = bound.inputs
@@ -74,7 +76,7 @@ def test_what_a_kernel_gave_is_scaled(device: XrtDevice, entry: Entry) -> None:
     assert function_of(step) == entry.contract.name
 
 
-def test_a_lie_is_found_by_the_weight_in_the_buffer(device: XrtDevice, entry: Entry) -> None:
+def test_a_lie_is_found_by_the_weight_in_the_buffer(device: XrtDevice, entry: KernelEntry) -> None:
     npu, bound, step = bind(device, entry, 1.0)
     for _ in range(2):
         step()
@@ -85,7 +87,7 @@ def test_a_lie_is_found_by_the_weight_in_the_buffer(device: XrtDevice, entry: En
 
 @pytest.mark.parametrize("state", [State.ERT_CMD_STATE_ERROR, None])
 def test_after_a_failed_launch_the_weight_is_read_where_it_lies(
-    open_device: OpenDevice, entry: Entry, pyxrt: FakePyxrt, state: State | None
+    open_device: OpenDevice, entry: KernelEntry, pyxrt: FakePyxrt, state: State | None
 ) -> None:
     device = open_device(launch_timeout_s=0.05)
     npu, bound, step = bind(device, entry, 0.0)
@@ -99,7 +101,7 @@ def test_after_a_failed_launch_the_weight_is_read_where_it_lies(
 
 
 def test_memory_is_there_for_as_long_as_a_step_is(
-    device: XrtDevice, entry: Entry, pyxrt: FakePyxrt
+    device: XrtDevice, entry: KernelEntry, pyxrt: FakePyxrt
 ) -> None:
     """The stand-in overwrites what is freed."""
     npu, bound, step = bind(device, entry, 0.0)

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from whisper_npu.backends.npu.device import DeviceIdentity, NoDevice
-from whisper_npu.backends.npu.xrt.checks import Check, Diagnosis, Machine, _may_lock_all, diagnose
+from whisper_npu.backends.npu.xrt.checks import Check, Diagnosis, Host, _may_lock_all, diagnose
 from whisper_npu.backends.npu.xrt.detect import driver_version, find_npus, identify, too_old
 from whisper_npu.backends.npu.xrt.errors import no_device
-from whisper_npu.cli import main
-from whisper_npu.commands import doctor
+from whisper_npu.cli import doctor, main
 
 IDENTITY = DeviceIdentity("RyzenAI-npu1", "1022:1502 rev 00", "1.5", "amdxdna 2.25", "2.25.00")
 ADDRESS = "0000:c5:00.1"
@@ -62,7 +61,7 @@ def use_xrt(root: Path, version: str) -> None:
     put(root, "proc/self/maps", maps)
 
 
-def machine(root: Path, **changes: Any) -> Machine:
+def machine(root: Path, **changes: Any) -> Host:
     parts: dict[str, Any] = {
         "root": root,
         "python": (3, 12),
@@ -71,7 +70,7 @@ def machine(root: Path, **changes: Any) -> Machine:
         "import_pyxrt": lambda: SimpleNamespace(__file__="/" + PYXRT),
         "identity": lambda: IDENTITY,
     }
-    return Machine(**parts | changes)
+    return Host(**parts | changes)
 
 
 def fails(cause: Exception, message: str = "in short") -> Callable[[], Any]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import EPSILON, Case, Random
 from whisper_npu.backends.cpu.kernels.attention_bound import (
     WITHIN,
     attention_bound,
     scaled_queries,
 )
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.records import Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random
+from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.attention import split_heads
@@ -36,7 +36,7 @@ def _scratch(library: Library, args: Any, threads: int) -> int:
 
 def _cases(
     bound: Callable[[F32, F32, F32], Array], rms_share: float | None, rng: Random
-) -> Iterator[Case]:
+) -> Iterator[OpCase]:
     """``bound`` is of queries, and of keys and values that are split by heads."""
     for t, n_head, d_head in (
         (1, 1, 4),
@@ -50,7 +50,7 @@ def _cases(
         shape = (2, t, n_head * d_head)
         for name, q in scaled_queries(rng, *shape):
             k, v = (rng.standard_normal(shape, np.float32) for _ in range(2))
-            yield Case(
+            yield OpCase(
                 f"{name} {shape}", (op,), (q, k, v), (np.empty_like(q),),
                 partial(bound, q, split_heads(k, n_head), split_heads(v, n_head)), rms_share,
             )  # fmt: skip
@@ -60,8 +60,8 @@ ATTENTION = CpuKernel(
     name="cpu_attention",
     kinds=("attention",),
     structure="Attention",
-    reads=(Argument("q"), Argument("k"), Argument("v")),
-    writes=(Argument("out"),),
+    reads=(TensorField("q"), TensorField("k"), TensorField("v")),
+    writes=(TensorField("out"),),
     values=_values,
     scratch=_scratch,
     cases=partial(_cases, attention_bound, None),

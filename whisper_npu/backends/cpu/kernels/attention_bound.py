@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import EPSILON, Random
+from whisper_npu.backends.cpu.op_case import EPSILON, Random
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.attention import split_heads
 from whisper_npu.runtime.backend import Array

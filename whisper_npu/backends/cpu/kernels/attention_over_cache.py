@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import Case, Random, integers
 from whisper_npu.backends.cpu.kernels.attention_bound import (
     WITHIN,
     attention_bound,
     scaled_queries,
 )
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.records import BYTES, INTEGERS, Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import OpCase, Random, integers
+from whisper_npu.backends.cpu.records import BYTES, INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.backend import Array
@@ -47,7 +47,7 @@ def _scratch(library: Library, args: Any, threads: int) -> int:
     return library.scratch_bytes("cpu_over_cache_scratch", args)
 
 
-def _cached_cases(rng: Random) -> Iterator[Case]:
+def _cached_cases(rng: Random) -> Iterator[OpCase]:
     """Over caches with NaN behind what has been written; also of sequences that lie apart."""
     op = Op("out", "cached_attention", ("q", "k", "v", "position"), ("out",))
     for n_head, d_head, n, position in (
@@ -63,7 +63,7 @@ def _cached_cases(rng: Random) -> Iterator[Case]:
                 cache[:, :, :, position + n :] = np.nan
             first = [k[:, 0], v[:, 0]]
             for caches in ([np.ascontiguousarray(cache) for cache in first], first):
-                yield Case(
+                yield OpCase(
                     f"{name} {q.shape} at {position}", (op,),
                     (q, *caches, np.array(position)), (np.empty_like(q),),
                     partial(_cached_bound, q, caches[0], caches[1], position),
@@ -81,10 +81,10 @@ CACHED_ATTENTION = CpuKernel(
     structure=_STRUCTURE,
     # The first sequences of some that lie further apart are caches too.
     reads=(
-        Argument("q"), Argument("k", apart=True), Argument("v", apart=True),
-        Argument("position", INTEGERS),
+        TensorField("q"), TensorField("k", apart=True), TensorField("v", apart=True),
+        TensorField("position", INTEGERS),
     ),
-    writes=(Argument("out"),),
+    writes=(TensorField("out"),),
     values=_values,
     scratch=_scratch,
     cases=_cached_cases,
@@ -107,13 +107,13 @@ def _refuses_scores(graph: Graph, ops: Ops) -> str | None:
 _WINDOWS = ((1, 4, 1, 3, 1), (2, 64, 1, 300, 3), (3, 33, 5, 100, 2))
 
 
-def _cross_cases(rng: Random) -> Iterator[Case]:
+def _cross_cases(rng: Random) -> Iterator[OpCase]:
     """Of several sequences to the keys and values of their window."""
     op = Op("out", "cross_attention", ("q", "k", "v"), ("out",), (("heads", ()),))
     for n_head, d_head, n, t, group in _WINDOWS:
         for name, q in scaled_queries(rng, 2 * group, n, n_head * d_head):
             k, v = (rng.standard_normal((2, n_head, t, d_head), np.float32) for _ in range(2))
-            yield Case(
+            yield OpCase(
                 f"{name} {q.shape} over {t}", (op,), (q, k, v), (np.empty_like(q),),
                 partial(attention_bound, q, k, v),
             )  # fmt: skip
@@ -123,8 +123,8 @@ CROSS_ATTENTION = CpuKernel(
     name="cpu_cross_attention",
     kinds=("cross_attention",),
     structure=_STRUCTURE,
-    reads=(Argument("q"), Argument("k", apart=True), Argument("v", apart=True)),
-    writes=(Argument("out"),),
+    reads=(TensorField("q"), TensorField("k", apart=True), TensorField("v", apart=True)),
+    writes=(TensorField("out"),),
     values=_values,
     scratch=_scratch,
     refuses=_refuses_scores,
@@ -137,7 +137,7 @@ CROSS_ATTENTION = CpuKernel(
 )
 
 
-def _int8_cases(rng: Random) -> Iterator[Case]:
+def _int8_cases(rng: Random) -> Iterator[OpCase]:
     """The same over integers with scales."""
     names = ("q", "k", "v", "k_scale", "v_scale")
     op = Op("out", "cross_attention_int8", names, ("out",), (("heads", ()),))
@@ -149,7 +149,7 @@ def _int8_cases(rng: Random) -> Iterator[Case]:
                 # No two alike, so that one in the place of another is seen.
                 k_scale, v_scale = rng.uniform(0.002, 0.02, (2, *shape[:3])).astype(np.float32)
                 wide = (k * k_scale[..., None], v * v_scale[..., None])
-                yield Case(
+                yield OpCase(
                     f"{name}, {of} keys, {q.shape} over {t}", (op,),
                     (q, k, v, k_scale, v_scale), (np.empty_like(q),),
                     partial(attention_bound, q, *wide),
@@ -161,10 +161,10 @@ CROSS_ATTENTION_INT8 = CpuKernel(
     kinds=("cross_attention_int8",),
     structure=_STRUCTURE,
     reads=(
-        Argument("q"), Argument("k", BYTES), Argument("v", BYTES), Argument("k_scale"),
-        Argument("v_scale"),
+        TensorField("q"), TensorField("k", BYTES), TensorField("v", BYTES), TensorField("k_scale"),
+        TensorField("v_scale"),
     ),
-    writes=(Argument("out"),),
+    writes=(TensorField("out"),),
     values=_values,
     scratch=_scratch,
     refuses=_refuses_scores,

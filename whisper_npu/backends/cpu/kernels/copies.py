@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import HEADS, Case, Random, floats
-from whisper_npu.backends.cpu.records import INTEGERS, Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, floats
+from whisper_npu.backends.cpu.records import INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
 
@@ -23,22 +23,22 @@ def _cache_values(ops: Ops, a: Mapping[str, Array]) -> Values:
     return {"b": b, "n": n, "t": t, "n_head": n_head, "d_head": d_head, "stride": stride}
 
 
-def _cache_cases(rng: Random) -> Iterator[Case]:
+def _cache_cases(rng: Random) -> Iterator[OpCase]:
     op = Op("cache", "store_cache", ("x", "cache", "position"), ("cache",))
     for n_head, d_head, n, position in ((1, 1, 1, 0), (2, 33, 3, 5), (6, 64, 1, 15), (3, 4, 16, 0)):
         x = rng.standard_normal((2, n, n_head * d_head), np.float32)
         cache = rng.standard_normal((2, 3, n_head, 16, d_head), np.float32)
         for each in (cache[0], cache[:, 1]):
             own = each[:2].copy() if each.flags.c_contiguous else each
-            yield Case(f"{x.shape} at {position}", (op,), (x, own, np.array(position)), (own,))
+            yield OpCase(f"{x.shape} at {position}", (op,), (x, own, np.array(position)), (own,))
 
 
 STORE_CACHE = CpuKernel(
     name="cpu_store_cache",
     kinds=("store_cache",),
     structure="StoreCache",
-    reads=(Argument("x"), Argument("cache", apart=True), Argument("position", INTEGERS)),
-    writes=(Argument("cache", apart=True),),
+    reads=(TensorField("x"), TensorField("cache", apart=True), TensorField("position", INTEGERS)),
+    writes=(TensorField("cache", apart=True),),
     values=_cache_values,
     cases=_cache_cases,
     layout="x [b, n, heads * d_head], cache [b, heads, ctx, d_head], apart by any number of floats "
@@ -54,20 +54,20 @@ def _head_values(ops: Ops, a: Mapping[str, Array]) -> Values:  # [b, t, h * dh] 
     return {"b": b, "t": t, "n_head": n_head, "d_head": d_head}
 
 
-def _head_cases(rng: Random) -> Iterator[Case]:
+def _head_cases(rng: Random) -> Iterator[OpCase]:
     for b, t, n_head, d_head in HEADS:
         op = Op("out", "split_heads", ("x",), ("out",), (("n_head", n_head),))
         for name, x in floats(rng, (b, t, n_head * d_head)):
             out = np.empty((b, n_head, t, d_head), np.float32)
-            yield Case(f"{name} {x.shape}, {n_head} heads", (op,), (x,), (out,))
+            yield OpCase(f"{name} {x.shape}, {n_head} heads", (op,), (x,), (out,))
 
 
 SPLIT_HEADS = CpuKernel(
     name="cpu_split_heads",
     kinds=("split_heads",),
     structure="SplitHeads",
-    reads=(Argument("x"),),
-    writes=(Argument("out"),),
+    reads=(TensorField("x"),),
+    writes=(TensorField("out"),),
     values=_head_values,
     cases=_head_cases,
     layout="x [b, t, heads * d_head], out [b, heads, t, d_head]",
@@ -85,20 +85,20 @@ def _column_values(ops: Ops, a: Mapping[str, Array]) -> Values:
     return {"b": b, "t": t, "c": c, "step": step}
 
 
-def _column_cases(rng: Random) -> Iterator[Case]:
+def _column_cases(rng: Random) -> Iterator[OpCase]:
     for t, c, stride in ((2, 1, 1), (2, 1, 2), (30, 7, 1), (30, 80, 2), (64, 33, 2), (50, 384, 1)):
         op = Op("out", "im2col", ("x",), ("out",), (("stride", stride),))
         x = rng.standard_normal((2, t, c), np.float32)
         out = np.empty((2, t // stride, 3 * c), np.float32)
-        yield Case(f"{x.shape} {stride}", (op,), (x,), (out,))
+        yield OpCase(f"{x.shape} {stride}", (op,), (x,), (out,))
 
 
 IM2COL = CpuKernel(
     name="cpu_im2col",
     kinds=("im2col",),
     structure="Im2Col",
-    reads=(Argument("x"),),
-    writes=(Argument("out"),),
+    reads=(TensorField("x"),),
+    writes=(TensorField("out"),),
     values=_column_values,
     cases=_column_cases,
     layout="x [b, t, c], out [b, t / stride, 3 c]",

@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import EPSILON, Case, Random, floats
-from whisper_npu.backends.cpu.records import Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats
+from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.backend import Array
@@ -20,11 +20,13 @@ def _gelu_values(ops: Ops, a: Mapping[str, Array]) -> Values:  # [...] -> [...]
     return {"count": a["x"].size}
 
 
-def _gelu_cases(rng: Random) -> Iterator[Case]:
+def _gelu_cases(rng: Random) -> Iterator[OpCase]:
     op = Op("out", "gelu", ("x",), ("out",))
     for shape in ((1,), (3, 5), (16,), (2, 63), (7, 1536), (40, 257)):
         for name, x in floats(rng, shape):
-            yield Case(f"{name} {shape}", (op,), (x,), (np.empty_like(x),), partial(_gelu_bound, x))
+            yield OpCase(
+                f"{name} {shape}", (op,), (x,), (np.empty_like(x),), partial(_gelu_bound, x)
+            )
 
 
 def _gelu_bound(x: F32) -> Array:
@@ -37,8 +39,8 @@ GELU = CpuKernel(
     name="cpu_gelu",
     kinds=("gelu",),
     structure="Gelu",
-    reads=(Argument("x"),),
-    writes=(Argument("out"),),
+    reads=(TensorField("x"),),
+    writes=(TensorField("out"),),
     values=_gelu_values,
     in_place=True,
     cases=_gelu_cases,
@@ -56,20 +58,20 @@ def _add_values(ops: Ops, a: Mapping[str, Array]) -> Values:
     return {"count": a["x"].size, "period": a["y"].size}
 
 
-def _add_cases(rng: Random) -> Iterator[Case]:
+def _add_cases(rng: Random) -> Iterator[OpCase]:
     op = Op("out", "add", ("x", "y"), ("out",))
     for shape, rest in (((1, 3), 1), ((2, 5, 33), 1), ((3, 64, 48), 0), ((20, 700), 0)):
         for name, x in floats(rng, shape):
             y = rng.standard_normal(shape[1:] if rest else shape, np.float32)
-            yield Case(f"{name} {shape}", (op,), (x, y), (np.empty_like(x),))
+            yield OpCase(f"{name} {shape}", (op,), (x, y), (np.empty_like(x),))
 
 
 ADD = CpuKernel(
     name="cpu_add",
     kinds=("add",),
     structure="Add",
-    reads=(Argument("x"), Argument("y")),
-    writes=(Argument("out"),),
+    reads=(TensorField("x"), TensorField("y")),
+    writes=(TensorField("out"),),
     values=_add_values,
     in_place=True,
     cases=_add_cases,

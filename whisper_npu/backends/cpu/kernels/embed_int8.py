@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import Case, Random, integers
-from whisper_npu.backends.cpu.records import BYTES, INTEGERS, Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import OpCase, Random, integers
+from whisper_npu.backends.cpu.records import BYTES, INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
 
@@ -18,13 +18,13 @@ def _values(ops: Ops, a: Mapping[str, Array]) -> Values:
     return {"rows": tokens.size, "n": tokens.shape[1], "d": d, "ctx": ctx}
 
 
-def _cases(rng: Random) -> Iterator[Case]:
+def _cases(rng: Random) -> Iterator[OpCase]:
     op = Op("out", "embed_int8", ("tokens", "table", "scale", "positions", "position"), ("out",))
     for b, n, d, position in ((1, 1, 1, 0), (3, 4, 33, 5), (2, 1, 384, 447), (1, 40, 512, 0)):
         for name, table in integers(rng, (70, d)):
             tokens = rng.integers(0, 70, (b, n))
             tokens[0, 0] = 69
-            yield Case(
+            yield OpCase(
                 f"{name} {b}x{n} {d} at {position}", (op,),
                 (tokens, table, rng.random(70, np.float32),
                  rng.standard_normal((448, d), np.float32), np.array(position)),
@@ -37,10 +37,10 @@ EMBED_INT8 = CpuKernel(
     kinds=("embed_int8",),
     structure="EmbedInt8",
     reads=(
-        Argument("tokens", INTEGERS), Argument("table", BYTES), Argument("scale"),
-        Argument("positions"), Argument("position", INTEGERS),
+        TensorField("tokens", INTEGERS), TensorField("table", BYTES), TensorField("scale"),
+        TensorField("positions"), TensorField("position", INTEGERS),
     ),
-    writes=(Argument("out"),),
+    writes=(TensorField("out"),),
     values=_values,
     cases=_cases,
     layout="tokens [b, n] int64, table [v, d], positions [ctx, d], out [b, n, d], all row-major",

@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import EPSILON, Case, Random, floats
-from whisper_npu.backends.cpu.records import Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats
+from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.backend import Array
@@ -19,14 +19,14 @@ def _values(ops: Ops, a: Mapping[str, Array]) -> Values:  # [..., d], [d], [d] -
     return {"m": a["x"].size // d, "d": d}
 
 
-def _cases(rng: Random) -> Iterator[Case]:
+def _cases(rng: Random) -> Iterator[OpCase]:
     op = Op("out", "layer_norm", ("x", "gain", "bias"), ("out",))
     for shape in ((1, 1), (2, 3, 5), (1, 384), (3, 63), (2, 65), (7, 512), (50, 1280)):
         for name, x in floats(rng, shape):
             for shift in (0, 3):
                 gain, bias = rng.standard_normal((2, shape[-1]), np.float32)
                 moved = x + np.float32(shift)
-                yield Case(
+                yield OpCase(
                     f"{name} + {shift} {shape}", (op,), (moved, gain, bias), (np.empty_like(x),),
                     partial(_bound, moved, gain, bias),
                 )  # fmt: skip
@@ -47,8 +47,8 @@ LAYER_NORM = CpuKernel(
     name="cpu_layer_norm",
     kinds=("layer_norm",),
     structure="LayerNorm",
-    reads=(Argument("x"), Argument("gain"), Argument("bias")),
-    writes=(Argument("out"),),
+    reads=(TensorField("x"), TensorField("gain"), TensorField("bias")),
+    writes=(TensorField("out"),),
     values=_values,
     cases=_cases,
     layout="x and out [m, d], gain and bias [d]",

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import Case, Random, integers
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.records import BYTES, Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import OpCase, Random, integers
+from whisper_npu.backends.cpu.records import BYTES, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
 
@@ -32,7 +32,7 @@ def _scratch(library: Library, args: Any, threads: int) -> int:
     return library.scratch_bytes("cpu_linear_int8_scratch", args.k)
 
 
-def _cases(rng: Random) -> Iterator[Case]:
+def _cases(rng: Random) -> Iterator[OpCase]:
     op = Op("out", "linear_int8", ("x", "x_scale", "w", "w_scale", "bias"), ("out",))
     plain = Op("out", "linear_int8", ("x", "x_scale", "w", "w_scale"), ("out",))
     for m, k, n in _PRODUCTS:
@@ -40,7 +40,7 @@ def _cases(rng: Random) -> Iterator[Case]:
         for i, ((name, x), (_, w)) in enumerate(pairs):
             scales = [rng.random(size, np.float32) for size in (m, n)]
             bias = [rng.standard_normal(n, np.float32)] if i % 2 == 0 else []
-            yield Case(
+            yield OpCase(
                 f"{name} {m}x{k}x{n}", (op if bias else plain,),
                 (x, scales[0], w, scales[1], *bias), (np.empty((m, n), np.float32),),
             )  # fmt: skip
@@ -51,10 +51,10 @@ LINEAR_INT8 = CpuKernel(
     kinds=("linear_int8",),
     structure="LinearInt8",
     reads=(
-        Argument("x", BYTES), Argument("x_scale"), Argument("w", BYTES), Argument("w_scale"),
-        Argument("bias", optional=True),
+        TensorField("x", BYTES), TensorField("x_scale"), TensorField("w", BYTES),
+        TensorField("w_scale"), TensorField("bias", optional=True),
     ),
-    writes=(Argument("out"),),
+    writes=(TensorField("out"),),
     values=_values,
     scratch=_scratch,
     cases=_cases,

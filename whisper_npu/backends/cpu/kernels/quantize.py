@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import HEADS, Case, Random, rows_to_round
-from whisper_npu.backends.cpu.records import BYTES, Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, rows_to_round
+from whisper_npu.backends.cpu.records import BYTES, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
 
@@ -18,11 +18,11 @@ def _row_values(ops: Ops, a: Mapping[str, Array]) -> Values:  # [..., k] -> [...
     return {"m": a["scale"].size, "k": a["x"].shape[-1]}
 
 
-def _row_cases(rng: Random) -> Iterator[Case]:
+def _row_cases(rng: Random) -> Iterator[OpCase]:
     op = Op("values", "quantize_rows", ("x",), ("values", "scale"))
     for shape in ((1, 384), (3, 1), (5, 15), (4, 16), (7, 240), (2, 9, 65), (40, 1280), (500, 33)):
         for name, x in rows_to_round(rng, shape):
-            yield Case(f"{name} {shape}", (op,), (x,), _outputs(shape))
+            yield OpCase(f"{name} {shape}", (op,), (x,), _outputs(shape))
 
 
 def _outputs(shape: tuple[int, ...]) -> tuple[Array, ...]:
@@ -33,8 +33,8 @@ QUANTIZE_ROWS = CpuKernel(
     name="cpu_quantize_rows",
     kinds=("quantize_rows",),
     structure="QuantizeRows",
-    reads=(Argument("x"),),
-    writes=(Argument("values", BYTES), Argument("scale")),
+    reads=(TensorField("x"),),
+    writes=(TensorField("values", BYTES), TensorField("scale")),
     values=_row_values,
     cases=_row_cases,
     layout="x and values [m, k], scale [m], all row-major",
@@ -51,20 +51,20 @@ def _head_values(ops: Ops, a: Mapping[str, Array]) -> Values:
     return {"b": b, "t": t, "n_head": n_head, "d_head": d_head}
 
 
-def _head_cases(rng: Random) -> Iterator[Case]:
+def _head_cases(rng: Random) -> Iterator[OpCase]:
     for b, t, n_head, d_head in HEADS:
         op = Op("values", "quantize_heads", ("x",), ("values", "scale"), (("n_head", n_head),))
         for name, x in rows_to_round(rng, (b, t, n_head * d_head)):
             outputs = _outputs((b, n_head, t, d_head))
-            yield Case(f"{name} {x.shape}, {n_head} heads", (op,), (x,), outputs)
+            yield OpCase(f"{name} {x.shape}, {n_head} heads", (op,), (x,), outputs)
 
 
 QUANTIZE_HEADS = CpuKernel(
     name="cpu_quantize_heads",
     kinds=("quantize_heads",),
     structure="QuantizeHeads",
-    reads=(Argument("x"),),
-    writes=(Argument("values", BYTES), Argument("scale")),
+    reads=(TensorField("x"),),
+    writes=(TensorField("values", BYTES), TensorField("scale")),
     values=_head_values,
     cases=_head_cases,
     layout="x [b, t, heads * d_head], values [b, heads, t, d_head], scale [b, heads, t]",

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from whisper_npu.backends.cpu.case import EPSILON, Case, Random, floats
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.records import INTEGERS, Argument, CpuKernel, Ops, Values
+from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats
+from whisper_npu.backends.cpu.records import INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.backend import Array
@@ -26,13 +26,13 @@ def _scratch(library: Library, args: Any, threads: int) -> int:
     return -(-library.scratch_bytes("cpu_top_logprobs_scratch", args) // threads)
 
 
-def _cases(rng: Random) -> Iterator[Case]:
+def _cases(rng: Random) -> Iterator[OpCase]:
     for m, n, k in (
         (1, 1, 1), (3, 7, 7), (2, 513, 6), (5, 3000, 1), (40, 700, 6), (2, 51866, 1), (3, 51865, 6),
     ):  # fmt: skip
         op = Op("tokens", "top_logprobs", ("x",), ("tokens", "logprobs"), (("k", k),))
         for name, x in _logits(rng, (m, n)):
-            yield Case(
+            yield OpCase(
                 f"{name} {m}x{n}, {k}", (op,), (x,),
                 (np.empty((m, k), np.int64), np.empty((m, k), np.float32)),
                 partial(_bound, x, k),
@@ -70,8 +70,8 @@ TOP_LOGPROBS = CpuKernel(
     name="cpu_top_logprobs",
     kinds=("top_logprobs",),
     structure="TopLogprobs",
-    reads=(Argument("x"),),
-    writes=(Argument("tokens", INTEGERS), Argument("logprobs")),
+    reads=(TensorField("x"),),
+    writes=(TensorField("tokens", INTEGERS), TensorField("logprobs")),
     values=_values,
     scratch=_scratch,
     cases=_cases,

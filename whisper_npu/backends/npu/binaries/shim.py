@@ -31,7 +31,7 @@ _USE_NEXT_BD = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class ArrayTile:
     """Place of a register: tile and offset in the tile."""
 
     column: int
@@ -39,7 +39,7 @@ class Tile:
     register: int
 
     @classmethod
-    def of(cls, address: int) -> Tile:
+    def of(cls, address: int) -> ArrayTile:
         """The place with an address of the stream."""
         return cls(address >> 25, address >> 20 & 0x1F, address & 0xFFFFF)
 
@@ -80,7 +80,7 @@ class Channel:
         return self.control + 4
 
 
-def queue_at(tile: Tile) -> Channel | None:
+def queue_at(tile: ArrayTile) -> Channel | None:
     """The channel whose queue a register of a shim tile is."""
     index, rest = divmod(tile.register - _CONTROL_BASE, 8)
     if rest != 4 or not 0 <= index < 4:

@@ -10,9 +10,9 @@ from whisper_npu.backends.npu.binaries.shim import (
     BD_WORDS,
     DIRECTIONS,
     S2MM,
+    ArrayTile,
     BufferDescriptor,
     Channel,
-    Tile,
     bd_address,
     bd_word_at,
     parse_push,
@@ -164,7 +164,7 @@ class _Shim:
         return TransactionError(f"{self._name}: operation at byte {offset}: {reason}")
 
     def _write(self, offset: int, address: int, value: int) -> None:
-        tile = Tile.of(address)
+        tile = ArrayTile.of(address)
         if tile.row != 0:
             return
         channel = queue_at(tile)
@@ -179,7 +179,7 @@ class _Shim:
                 self._patches.pop((tile.column, bd), None)
 
     def _patch(self, patch: AddressPatch) -> None:
-        tile = Tile.of(patch.address)
+        tile = ArrayTile.of(patch.address)
         place = bd_word_at(tile.register)
         if tile.row != 0 or place is None or place[1] != 1:
             raise self._fail(

@@ -14,13 +14,13 @@ from typing import TypeVar
 from uuid import UUID
 
 from whisper_npu.backends.npu.binaries.span import Span, read_file
-from whisper_npu.backends.npu.binaries.xclbin_metadata import Kernel, parse_metadata
+from whisper_npu.backends.npu.binaries.xclbin_metadata import DeclaredKernel, parse_metadata
 from whisper_npu.backends.npu.binaries.xclbin_partition import Partition, parse_partition
 from whisper_npu.backends.npu.binaries.xclbin_tables import (
     MAX_ENTRIES,
     Connection,
     Ip,
-    Memory,
+    MemoryBank,
     XclbinError,
     named,
     parse_connectivity,
@@ -100,12 +100,12 @@ class Xclbin:
     interface_uuid: UUID
     platform: str
     sections: tuple[Section, ...]
-    memories: tuple[Memory, ...]
-    group_memories: tuple[Memory, ...]
+    memories: tuple[MemoryBank, ...]
+    group_memories: tuple[MemoryBank, ...]
     ips: tuple[Ip, ...]
     connections: tuple[Connection, ...]
     group_connections: tuple[Connection, ...]
-    kernels: tuple[Kernel, ...]
+    kernels: tuple[DeclaredKernel, ...]
     partition: Partition | None
 
 

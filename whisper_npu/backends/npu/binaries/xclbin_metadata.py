@@ -17,7 +17,7 @@ _QUALIFIERS = {0: "scalar", 1: "global", 2: "constant", 3: "local", 4: "stream"}
 
 
 @dataclass(frozen=True)
-class Argument:
+class DeclaredArgument:
     """An argument of a kernel: ``size`` bytes at ``offset`` of the command's registers.
 
     ``memory`` is the index into ``Xclbin.memories``; a scalar has none.
@@ -33,17 +33,19 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class DeclaredKernel:
     """A kernel, under the name by which ``pyxrt.kernel(context, name)`` finds it."""
 
     name: str
     type: str
     dpu_kernel_id: int | None
     instances: tuple[str, ...]
-    arguments: tuple[Argument, ...]
+    arguments: tuple[DeclaredArgument, ...]
 
 
-def parse_metadata(section: Span, memories: Mapping[tuple[str, int], int]) -> tuple[Kernel, ...]:
+def parse_metadata(
+    section: Span, memories: Mapping[tuple[str, int], int]
+) -> tuple[DeclaredKernel, ...]:
     """The kernels of section EMBEDDED_METADATA; ``memories`` by (kernel, argument index).
 
     Raises XclbinError.
@@ -60,14 +62,14 @@ class _KernelParser:
     def __init__(self, section: Span, memories: Mapping[tuple[str, int], int]) -> None:
         self._section = section
         self._memories = memories
-        self._kernels: list[Kernel] = []
+        self._kernels: list[DeclaredKernel] = []
         self._n_entries = 0
         # Names of the elements that are open, from the root on.
         self._open: list[str] = []
         # Of the kernel that is open:
         self._kernel_id: int | None = None
         self._instances: list[str] = []
-        self._arguments: list[Argument] = []
+        self._arguments: list[DeclaredArgument] = []
         self._name = self._type = ""
         # Whatever the document says of its encoding: XRT writes UTF-8 only.
         self._expat = expat.ParserCreate("UTF-8")
@@ -75,7 +77,7 @@ class _KernelParser:
         self._expat.EndElementHandler = self._end
         self._expat.StartDoctypeDeclHandler = self._doctype
 
-    def parse(self, xml: bytes) -> list[Kernel]:
+    def parse(self, xml: bytes) -> list[DeclaredKernel]:
         try:
             self._expat.Parse(xml, True)
         except expat.ExpatError as error:
@@ -106,7 +108,7 @@ class _KernelParser:
         if tag == "kernel":
             self._count()
             self._kernels.append(
-                Kernel(
+                DeclaredKernel(
                     self._name,
                     self._type,
                     self._kernel_id,
@@ -120,7 +122,7 @@ class _KernelParser:
             self._count()
             index = self._integer(attributes, "id")
             self._arguments.append(
-                Argument(
+                DeclaredArgument(
                     name=attributes.get("name", ""),
                     index=index,
                     offset=self._integer(attributes, "offset"),

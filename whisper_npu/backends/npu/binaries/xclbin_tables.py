@@ -18,7 +18,7 @@ class XclbinError(KernelError):
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryBank:
     """A memory bank: ``size`` bytes at ``base_address``."""
 
     type: str
@@ -95,13 +95,13 @@ def named(names: Mapping[int, str], number: int) -> str:
     return names.get(number, str(number))
 
 
-def parse_memories(section: Span) -> tuple[Memory, ...]:
+def parse_memories(section: Span) -> tuple[MemoryBank, ...]:
     """MEM_TOPOLOGY and GROUP_TOPOLOGY. Raises XclbinError."""
     memories = []
     for at in _entries(section, 8, _MEMORY.size + _TAG_SIZE, "memories"):
         kind, used, kib, base = section.unpack(_MEMORY, at, "a memory")
         tag = section.text(at + _MEMORY.size, _TAG_SIZE, "a memory's tag")
-        memories.append(Memory(named(_MEMORY_TYPES, kind), used != 0, kib << 10, base, tag))
+        memories.append(MemoryBank(named(_MEMORY_TYPES, kind), used != 0, kib << 10, base, tag))
     return tuple(memories)
 
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from whisper_npu.backends.npu.case import Case
 from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.device import U8
+from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.verdict_measures import Judgement
 from whisper_npu.errors import KernelError
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Take = Callable[[str, int], U8]
 
 
-class Memory(Protocol):
+class SoftwareMemory(Protocol):
     """A buffer of the software device."""
 
     @property
@@ -128,7 +128,7 @@ class Family(ABC):
     # Verification
 
     @abstractmethod
-    def cases(self, rng: np.random.Generator) -> Iterator[Case]:
+    def cases(self, rng: np.random.Generator) -> Iterator[LaunchCase]:
         """What the kernel is verified by. Raises KernelError if it cannot be."""
 
     @abstractmethod
@@ -137,7 +137,10 @@ class Family(ABC):
 
     @abstractmethod
     def simulate(
-        self, shape: tuple[int, ...], inputs: Sequence[Memory], outputs: Sequence[Memory]
+        self,
+        shape: tuple[int, ...],
+        inputs: Sequence[SoftwareMemory],
+        outputs: Sequence[SoftwareMemory],
     ) -> None:
         """A launch on the software device, from the inputs to the outputs. Raises KernelError."""
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.backends.npu.adversarial import FLOATS, INTEGERS
-from whisper_npu.backends.npu.case import REPEATS, Case
 from whisper_npu.backends.npu.contract import Argument
-from whisper_npu.backends.npu.families.family import Family, Memory, Timed
+from whisper_npu.backends.npu.families.family import Family, SoftwareMemory, Timed
+from whisper_npu.backends.npu.launch_case import REPEATS, LaunchCase
 from whisper_npu.backends.npu.models import BOUNDS, numpy_dtype, run_model
 from whisper_npu.backends.npu.models.bfloat16 import rounded
 from whisper_npu.errors import KernelError
@@ -27,7 +27,7 @@ Array = NDArray[Any]
 class FixedShape(Family):
     """A kernel whose buffers have the sizes of the contract, the family of all that have no own."""
 
-    def cases(self, rng: np.random.Generator) -> Iterator[Case]:
+    def cases(self, rng: np.random.Generator) -> Iterator[LaunchCase]:
         """See ``Family``."""
         contract = self.contract
         buffers = [_described(argument) for argument in contract.inputs]
@@ -38,10 +38,10 @@ class FixedShape(Family):
                 inputs = tuple(_made(name, rng, *buffer) for buffer in buffers)
                 expected = run_model(contract, *inputs)
                 if bound is None:
-                    yield Case(name, (), inputs, expected)
+                    yield LaunchCase(name, (), inputs, expected)
                 else:
                     magnitude, share = bound
-                    yield Case(name, (), inputs, expected, magnitude(*inputs), share)
+                    yield LaunchCase(name, (), inputs, expected, magnitude(*inputs), share)
 
     def timed(self) -> tuple[Timed, ...]:
         """See ``Family``."""
@@ -49,7 +49,10 @@ class FixedShape(Family):
         return (Timed((), tuple(argument.bytes or 0 for argument in arguments)),)
 
     def simulate(
-        self, shape: tuple[int, ...], inputs: Sequence[Memory], outputs: Sequence[Memory]
+        self,
+        shape: tuple[int, ...],
+        inputs: Sequence[SoftwareMemory],
+        outputs: Sequence[SoftwareMemory],
     ) -> None:
         """See ``Family``."""
         contract = self.contract
@@ -73,7 +76,7 @@ def _described(argument: Argument) -> tuple[str, tuple[int, ...]]:
     return argument.dtype, (argument.bytes // numpy_dtype(argument.dtype).itemsize,)
 
 
-def _view(memory: Memory, argument: Argument) -> Array:
+def _view(memory: SoftwareMemory, argument: Argument) -> Array:
     if argument.dtype is None:
         raise KernelError(f"{argument.name}: the contract does not say what the buffer holds")
     return memory.device.view(numpy_dtype(argument.dtype))

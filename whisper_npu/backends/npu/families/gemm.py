@@ -11,13 +11,12 @@ import numpy as np
 
 from whisper_npu.backends.npu import verdict_measures as measures
 from whisper_npu.backends.npu.adversarial import INTEGERS
-from whisper_npu.backends.npu.case import Case
 from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.device import U8
 from whisper_npu.backends.npu.families.family import (
     Family,
     LookUp,
-    Memory,
+    SoftwareMemory,
     Take,
     Task,
     Timed,
@@ -31,6 +30,7 @@ from whisper_npu.backends.npu.families.gemm_stream import (
     gemm_int8_sizes,
     gemm_int8_stream,
 )
+from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.packing import (
     GemmTile,
     pack_gemm_weights,
@@ -180,7 +180,7 @@ class GemmInt8(Family):
         m, k, n = (_SAMPLE_TILES * size for size in self.tile)
         return gemm_int8_stream(m, k, n, self.tile)
 
-    def cases(self, rng: np.random.Generator) -> Iterator[Case]:
+    def cases(self, rng: np.random.Generator) -> Iterator[LaunchCase]:
         """See ``Family``."""
         for tiles in _VERIFIED_TILES:
             m, k, n = (count * size for count, size in zip(tiles, self.tile, strict=True))
@@ -188,7 +188,7 @@ class GemmInt8(Family):
                 x, w = make(rng, "int8", (m, k)), make(rng, "int8", (n, k))
                 sums = x.astype(np.int64) @ w.astype(np.int64).T
                 inputs = (x, pack_gemm_weights(w, self.tile))
-                yield Case(name, (m, k, n), inputs, (sums.astype(np.int32),))
+                yield LaunchCase(name, (m, k, n), inputs, (sums.astype(np.int32),))
 
     def timed(self) -> tuple[Timed, ...]:
         """See ``Family``."""
@@ -200,7 +200,10 @@ class GemmInt8(Family):
         )
 
     def simulate(
-        self, shape: tuple[int, ...], inputs: Sequence[Memory], outputs: Sequence[Memory]
+        self,
+        shape: tuple[int, ...],
+        inputs: Sequence[SoftwareMemory],
+        outputs: Sequence[SoftwareMemory],
     ) -> None:
         """See ``Family``: what the tile kernel, carried out tile by tile, amounts to."""
         m, k, n = shape

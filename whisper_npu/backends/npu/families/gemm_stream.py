@@ -37,7 +37,7 @@ _A = Channel(0, MM2S, 0)
 _B = Channel(0, MM2S, 1)
 _C = Channel(0, S2MM, 0)
 
-Tile = tuple[int, int, int]
+TileSizes = tuple[int, int, int]
 
 
 def gemm_int8_sizes(m: int, k: int, n: int) -> dict[int, int]:
@@ -45,13 +45,13 @@ def gemm_int8_sizes(m: int, k: int, n: int) -> dict[int, int]:
     return {ARGUMENT_A: m * k, ARGUMENT_B: k * n, ARGUMENT_C: 4 * m * n}
 
 
-def gemm_int8_moved(m: int, k: int, n: int, tile: Tile) -> dict[int, int]:
+def gemm_int8_moved(m: int, k: int, n: int, tile: TileSizes) -> dict[int, int]:
     """Bytes that one launch moves: A once per column of tiles, B once per row of tiles, C once."""
     tm, _, tn = tile
     return {ARGUMENT_A: m * k * (n // tn), ARGUMENT_B: k * n * (m // tm), ARGUMENT_C: 4 * m * n}
 
 
-def gemm_int8_stream(m: int, k: int, n: int, tile: Tile) -> bytes:
+def gemm_int8_stream(m: int, k: int, n: int, tile: TileSizes) -> bytes:
     """The stream for one launch, ``tile`` being (tm, tk, tn).
 
     Raises ValueError if m, k, n are not multiples of the tile, or if a register field cannot hold
@@ -88,7 +88,7 @@ def _tiles(rows: int, words: int, pitch: int, count: int) -> BufferDescriptor:
     return BufferDescriptor(rows * words * count, (words, rows), (1, pitch, words))
 
 
-def _check(m: int, k: int, n: int, tile: Tile) -> None:
+def _check(m: int, k: int, n: int, tile: TileSizes) -> None:
     names = zip(("m", "k", "n"), (m, k, n), tile, strict=True)
     for name, size, step in names:
         if step < 1 or size < 1 or size % step:

@@ -27,9 +27,9 @@ from whisper_npu.backends.npu.models import (
 from whisper_npu.errors import KernelError
 
 Array = NDArray[Any]
-Model = Callable[..., Any]
+KernelModel = Callable[..., Any]
 
-MODELS: Mapping[str, Model] = {
+MODELS: Mapping[str, KernelModel] = {
     f"{function.__module__.rpartition('.')[2]}.{function.__name__}": function
     for function in (
         attention.multicore_64x64,
@@ -59,7 +59,7 @@ MODELS: Mapping[str, Model] = {
 # Of models whose outputs are floats: what each output is added up from without regard to signs, and
 # the share of it by which a kernel may differ. One unit in the last place of the output leaves the
 # rounding open, and the order of a sum in a wider type.
-BOUNDS: Mapping[str, tuple[Model, float]] = {
+BOUNDS: Mapping[str, tuple[KernelModel, float]] = {
     "layer_norm.bfloat16_512": (layer_norm.bfloat16_512_magnitude, bfloat16.ULP),
 }
 

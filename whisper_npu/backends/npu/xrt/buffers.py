@@ -18,7 +18,7 @@ _POOL_BYTES = 64 << 20
 _BANK_BITS = 0xFFFF
 
 
-class Memory:
+class BoMemory:
     """Owns a bo. Arrays made from it refer to it, so that the bo outlives every view.
 
     ``bo.map()`` alone does not do that: its memory is gone with the bo.
@@ -51,14 +51,14 @@ class Pool:
         # The garbage collector may call give_back within any other method.
         self._lock = RLock()
 
-    def take(self, what: str, kind: str, group: int, nbytes: int) -> Memory:
+    def take(self, what: str, kind: str, group: int, nbytes: int) -> BoMemory:
         """Memory of ``nbytes`` in a memory group. Its content is undefined.
 
         Raises BufferRefused and DeviceLost that name ``what`` it was for.
         """
         key = (kind, group & _BANK_BITS, nbytes)
         try:
-            return Memory(self, key, self._reused(key) or self._made(kind, group, nbytes))
+            return BoMemory(self, key, self._reused(key) or self._made(kind, group, nbytes))
         except PYXRT_ERRORS as error:
             raise buffer_refused(what, nbytes, error) from error
 
@@ -105,7 +105,7 @@ class XrtBuffer:
     ``what`` names it in messages. Its memory is freed with the last view of ``array``.
     """
 
-    def __init__(self, pyxrt: Any, memory: Memory, what: str, nbytes: int) -> None:
+    def __init__(self, pyxrt: Any, memory: BoMemory, what: str, nbytes: int) -> None:
         directions = pyxrt.xclBOSyncDirection
         self._to_device = directions.XCL_BO_SYNC_BO_TO_DEVICE
         self._from_device = directions.XCL_BO_SYNC_BO_FROM_DEVICE

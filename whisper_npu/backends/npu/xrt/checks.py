@@ -64,7 +64,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Host:
     """Where the checks look; tests bring their own."""
 
     root: Path = ROOT
@@ -88,9 +88,9 @@ class Diagnosis:
         return self.identity is not None
 
 
-def diagnose(machine: Machine | None = None) -> Diagnosis:
+def diagnose(machine: Host | None = None) -> Diagnosis:
     """Look at everything, and open the NPU as the last of it."""
-    machine = machine or Machine()
+    machine = machine or Host()
     npus = find_npus(machine.root)
     npu = npus[0] if npus else None
     checks = [
@@ -129,7 +129,7 @@ def _processor(npu: Npu | None) -> Check:
     return Check("device", True, f"{name}, {npu.pci_id} rev {npu.revision}, at {npu.address}")
 
 
-def _driver(npu: Npu | None, machine: Machine) -> Check:
+def _driver(npu: Npu | None, machine: Host) -> Check:
     version = driver_version(machine.root)
     if version is None:
         return Check(
@@ -150,7 +150,7 @@ def _driver(npu: Npu | None, machine: Machine) -> Check:
     return Check("driver", True, f"amdxdna {version}")
 
 
-def _node(npu: Npu | None, machine: Machine) -> Iterator[Check]:
+def _node(npu: Npu | None, machine: Host) -> Iterator[Check]:
     name = "device file"
     if npu is None or npu.driver is None:
         yield Check(name, None, "needs device and driver")
@@ -174,7 +174,7 @@ def _node(npu: Npu | None, machine: Machine) -> Iterator[Check]:
         yield Check(name, True, npu.node)
 
 
-def _locked_memory(machine: Machine) -> Check:
+def _locked_memory(machine: Host) -> Check:
     name = "locked memory"
     limit = machine.locked_bytes()
     if limit is None:
@@ -185,7 +185,7 @@ def _locked_memory(machine: Machine) -> Check:
     return Check(name, True, f"{found}, which has to hold 64 MiB and all weights and activations")
 
 
-def _software(machine: Machine) -> Iterator[Check]:
+def _software(machine: Host) -> Iterator[Check]:
     try:
         module = machine.import_pyxrt()
     except KernelError as error:
@@ -197,7 +197,7 @@ def _software(machine: Machine) -> Iterator[Check]:
     yield _xrt(machine.root)
 
 
-def _missing_pyxrt(machine: Machine, error: KernelError) -> Check:
+def _missing_pyxrt(machine: Host, error: KernelError) -> Check:
     this = _dotted(machine.python)
     builds = list(_pyxrt_builds(machine.root))
     here = [path for path, python in builds if python in (None, machine.python)]

@@ -10,7 +10,7 @@ from threading import RLock
 from typing import Any
 
 from whisper_npu.backends.npu.device import DeviceIdentity, DeviceLost, NoDevice
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt.buffers import Pool
 from whisper_npu.backends.npu.xrt.contexts import Contexts
 from whisper_npu.backends.npu.xrt.detect import (
@@ -100,7 +100,7 @@ class XrtDevice:
         """``pci_id`` has the revision behind it: "1022:1502 rev 00"."""
         return self._identity
 
-    def open(self, entry: Entry) -> XrtKernel:
+    def open(self, entry: KernelEntry) -> XrtKernel:
         """See ``whisper_npu.backends.npu.device.Device``."""
         self.check_open()
         return XrtKernel(self, entry)

@@ -24,7 +24,7 @@ from whisper_npu.backends.npu.device import (
     Program,
 )
 from whisper_npu.backends.npu.families import family_of
-from whisper_npu.backends.npu.registry import Entry
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt.buffers import XrtBuffer
 from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, code, context_refused, is_busy
 from whisper_npu.backends.npu.xrt.launch import Launcher, NotOver
@@ -64,7 +64,7 @@ class XrtKernel:
     The context may have to make room for another kernel's; the next launch makes it again.
     """
 
-    def __init__(self, device: XrtDevice, entry: Entry) -> None:
+    def __init__(self, device: XrtDevice, entry: KernelEntry) -> None:
         self._device = device
         self._entry = entry
         self._closed = False
@@ -224,7 +224,7 @@ class XrtKernel:
         return arguments
 
 
-def _present(entry: Entry, what: str) -> str:
+def _present(entry: KernelEntry, what: str) -> str:
     """The path of a file of the contract. Raises KernelError if it is not as it should be."""
     file = entry.contract.files.get(what)
     name = entry.contract.name
@@ -241,7 +241,7 @@ def _present(entry: Entry, what: str) -> str:
     return str(entry.path(file))
 
 
-def _load_xclbin(device: XrtDevice, entry: Entry) -> Any:
+def _load_xclbin(device: XrtDevice, entry: KernelEntry) -> Any:
     """The kernel's xclbin, registered with the device."""
     contract = entry.contract
     if contract.device.pci_id != device.npu.pci_id:

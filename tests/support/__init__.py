@@ -1,0 +1,1 @@
+"""What tests are made of: seeded checkpoints, formats, reference runs, audio."""

@@ -1,0 +1,81 @@
+"""Write what openai-whisper computes and transcribes to tests/data.
+
+    python -m tests.support.reference.dump layers
+    python -m tests.support.reference.dump transcripts
+
+The files let the tests compare with the reference where it is not installed. Run it again when a
+seeded checkpoint, an input or a case of the tests changes; needs openai-whisper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.parity.cases import CASES, SAMPLING_SEED, recording
+from tests.parity.shapes import SHAPES
+from tests.support import synthetic_audio
+from tests.support.checkpoints import checkpoint, write_checkpoint
+from tests.support.reference import layers
+from tests.support.reference.adapter import reference_model
+from tests.support.reference.capture import capture_layers
+from tests.support.reference.transcribe import transcribe
+from tests.support.reference.transcripts import APPROXIMATE
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+def dump_layers() -> None:
+    """A sample of every tensor of the prompt and the last step, and of the logits of all steps."""
+    (DATA / "layers").mkdir(exist_ok=True)
+    for shape, recipe in SHAPES.items():
+        seeded = checkpoint(recipe)
+        inputs = layers.seeded_inputs(seeded.dims, synthetic_audio.recorded_speech(30, seed=1))
+        captured = capture_layers(reference_model(seeded.dims, seeded.weights), inputs)
+        kept = {
+            (phase, name): array
+            for (phase, name), array in captured.items()
+            if not phase.startswith("step") or name == "logits" or phase == f"step {layers.N_STEPS}"
+        }
+        path = DATA / "layers" / f"{shape}.npz"
+        layers.save(path, kept)
+        print(f"{path}: {len(kept)} tensors, {path.stat().st_size / 1000:.0f} kB")
+
+
+def dump_transcripts() -> None:
+    """The results of all cases; what is compared with a tolerance to seven places."""
+    results = {}
+    for name, case in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            write_checkpoint(case.recipe, Path(folder))
+            samples = recording(case.audio)
+            result, margins = transcribe(Path(folder), samples, case.options, SAMPLING_SEED)
+        results[name] = _rounded(result)
+        n_tokens = sum(len(segment["tokens"]) for segment in result["segments"])
+        print(f"{name}: {len(result['segments'])} segments, {n_tokens} tokens, {margins}")
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in results.items())
+    (DATA / "transcripts.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+def _rounded(value: Any, field: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.7f}") if field in APPROXIMATE else value
+
+
+DUMPS = {"layers": dump_layers, "transcripts": dump_transcripts}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the reference's results to tests/data.")
+    parser.add_argument("what", choices=DUMPS)
+    DUMPS[parser.parse_args().what]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Results as Markdown tables: medians with spread, and the ratios of ours to the peers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tools.bench.conductor import BATCH, FIRST_TEXT, PEAK, READY
+from tools.bench.results import Results, Summary
+
+
+class Column(NamedTuple):
+    """A stage of the table. Values are multiplied by ``scale``, over ``per_token`` by tokens."""
+
+    stage: str
+    title: str
+    scale: float
+    per_token: bool = False
+
+
+COLUMNS = (
+    Column("mel", "mel, ms", 1e3),
+    Column("encoder", "encoder, ms", 1e3),
+    Column("decode", "decode, ms per token", 1e3, per_token=True),
+    Column("beam", "beam 5, ms", 1e3),
+    Column("window", "window, ms", 1e3),
+    Column("batch", f"{BATCH} windows, ms", 1e3),
+    Column("file", "10 minutes, s", 1),
+    Column(READY, "import and load, s", 1),
+    Column(FIRST_TEXT, "start to first text, s", 1),
+    Column(PEAK, "peak memory, MiB", 1),
+)
+
+
+def tables(
+    results: Results, ours: Sequence[str], peers: Sequence[str], n_tokens: int
+) -> Iterator[str]:
+    """Lines of text: the medians, then for each of ours a table of its ratios to the peers."""
+    names = (*peers, *ours)
+    columns = [c for c in COLUMNS if any(results.summary(name, c.stage) for name in names)]
+    titles = [column.title for column in columns]
+    yield from _table(
+        "runtime",
+        titles,
+        [
+            (name, [_cell(results.summary(name, c.stage), c, n_tokens) for c in columns])
+            for name in names
+        ],
+    )
+    for own in ours if peers else ():
+        yield ""
+        yield from _table(
+            f"{own}, over",
+            [title.partition(",")[0] for title in titles],
+            [
+                (peer, [_ratio(results.ratio(own, peer, c.stage)) for c in columns])
+                for peer in peers
+            ],
+        )
+
+
+def _table(first: str, titles: Sequence[str], rows: list[tuple[str, list[str]]]) -> Iterator[str]:
+    cells = [[first, *titles], *([name, *row] for name, row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    yield f"| {lines[0]} |"
+    yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    for line in lines[1:]:
+        yield f"| {line} |"
+
+
+def _cell(summary: Summary | None, column: Column, n_tokens: int) -> str:
+    if summary is None:
+        return "-"
+    scale = column.scale / n_tokens if column.per_token else column.scale
+    mark = " !" if summary.n_disturbed and summary.n == summary.n_disturbed else ""
+    spread = f" ±{_number(summary.spread * scale)}" if summary.n > 1 else ""
+    return f"{_number(summary.median * scale)}{spread}{mark}"
+
+
+def _number(value: float) -> str:
+    """Three digits that count, and all before the point."""
+    digits = max(0, 2 - len(str(int(value))) + 1) if value >= 1 else 2
+    return f"{value:,.{digits}f}"
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"

@@ -1,0 +1,104 @@
+"""The command line; exit codes are those of ``whisper_npu.errors``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+
+from whisper_npu.errors import WhisperNpuError
+
+INTERRUPTED = 130
+# As a shell says of other programs: 128 and the number of SIGPIPE.
+NO_READER = 141
+
+# Each is a module of whisper_npu.cli with ``add_arguments(parser)`` and, unless all it has are
+# commands of its own, ``run(args)``: name -> what the help says in a list, and by itself.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "transcribe": (
+        "transcribe audio files",
+        "Transcribe audio files. Options are openai-whisper's, with underscores or dashes.",
+    ),
+    "pull": (
+        "download a model",
+        "Download a Whisper model from the Hugging Face hub, convert it and keep it in the cache "
+        "(WHISPER_NPU_HOME). HF_ENDPOINT, HF_TOKEN and proxies are honoured.",
+    ),
+    "models": ("list or remove pulled models", "List the models that are there."),
+    "convert": (
+        "convert a model",
+        "Convert a Whisper checkpoint to a model folder, quantised to INT8 unless told otherwise.",
+    ),
+    "graph": ("print the op graph", "Print the op graph of a model."),
+    "plan": (
+        "print where every op would run, and why",
+        "Print where every op of a model would run, why, and the predicted cost.",
+    ),
+    "kernels": ("NPU kernels and their files", "NPU kernels and their files."),
+    "doctor": (
+        "look for an NPU, and for what it lacks",
+        "Look for an NPU and for all that it needs, and say how to put right what is missing. "
+        "Exit code 0: it is usable, 5: it is not.",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            # Here, where it can be caught that nobody reads any more (as with | head).
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = list(_with_underscores(sys.argv[1:] if argv is None else argv))
+    args = _parser(arguments[:1]).parse_args(arguments)
+    try:
+        return int(args.command(args))
+    except WhisperNpuError as error:
+        print(f"whisper-npu: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("whisper-npu: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; only the chosen command is imported, and knows its options.
+
+    ``transcribe`` has to start quickly, and before anything imports NumPy, which reads the number
+    of threads only then.
+    """
+    parser = argparse.ArgumentParser(prog="whisper-npu", description="Speech in, text out.")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (short, long) in COMMANDS.items():
+        command = subparsers.add_parser(name, help=short, description=long)
+        if name in chosen:
+            module = import_module(f"whisper_npu.cli.{name}")
+            if hasattr(module, "run"):
+                command.set_defaults(command=module.run)
+            module.add_arguments(command)
+    return parser
+
+
+def _with_underscores(arguments: Iterable[str]) -> Iterable[str]:
+    """Spell option names with underscores, as they are declared, up to a ``--``."""
+    options = True
+    for argument in arguments:
+        options = options and argument != "--"
+        yield (
+            re.sub(r"(?<=^--)[^=]*", lambda name: name[0].replace("-", "_"), argument)
+            if options
+            else argument
+        )

@@ -1,0 +1,37 @@
+"""``whisper-npu graph``: print the op graph of a model."""
+
+from __future__ import annotations
+
+import argparse
+
+from whisper_npu.cli.dimensions import dimensions_of
+from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
+from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.model.report import FORMATS, render
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a model folder (only its config.json is read), or the name of a published size: "
+        + ", ".join(KNOWN_DIMENSIONS),
+    )
+    parser.add_argument("--phase", choices=PHASES, help="one phase only (default: all)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="default: %(default)s"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the graphs on stdout."""
+    dims = dimensions_of(args.model)
+    phases = [args.phase] if args.phase else list(PHASES)
+    print(
+        render(
+            [build_phase(phase, dims, precision=args.precision) for phase in phases], args.format
+        )
+    )
+    return 0

@@ -1,0 +1,113 @@
+"""``whisper-npu models``: what was pulled, and its removal."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from typing import Any
+
+from whisper_npu.builtin import BUILT_IN, built_in_directory
+from whisper_npu.errors import ModelError, WhisperNpuError
+from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size, record
+from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
+
+_DTYPES = {"I8": "int8", "F16": "float16", "F32": "float32"}
+_COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command and of its own commands."""
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="default: %(default)s"
+    )
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND")
+    remover = actions.add_parser(
+        "remove",
+        help="remove pulled models",
+        description="Remove pulled models and what is left of their downloads.",
+    )
+    remover.add_argument("names", nargs="+", metavar="NAME", help="as in the list")
+    remover.set_defaults(command=remove)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print all models on stdout, the built-in one last."""
+    models = [*(_described(model) for model in Store().all()), _built_in()]
+    if args.format == "json":
+        print(json.dumps(models, indent=2))
+        return 0
+    rows = [_COLUMNS, *(_row(model) for model in models)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+def remove(args: argparse.Namespace) -> int:
+    """Remove every model named; return the highest exit code of those that failed, or 0."""
+    store = Store()
+    return max(_remove(store, name) for name in args.names)
+
+
+def _remove(store: Store, name: str) -> int:
+    try:
+        if name == BUILT_IN:
+            raise ModelError(f"{name}: is built in and cannot be removed")
+        store.remove(name)
+        # Imported here: it needs NumPy, which this module, imported for every command, must not
+        # load.
+        from whisper_npu.runtime.packed import sweep
+
+        sweep()
+    except WhisperNpuError as error:
+        print(f"whisper-npu: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _described(model: StoredModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "path": str(model.path),
+        "size": model.size,
+        **record(model),
+    }
+
+
+def _built_in() -> dict[str, Any]:
+    # Imported here: it needs NumPy, which this module, imported for every command, must not load.
+    from whisper_npu.model.safetensors_file import SafetensorsFile
+
+    folder = built_in_directory()
+    files = {
+        file.name: {
+            "size": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+        for file in sorted(folder.iterdir())
+    }
+    return {
+        "name": BUILT_IN,
+        "path": str(folder),
+        "size": sum(file["size"] for file in files.values()),
+        "repository": None,
+        "revision": None,
+        "commit": None,
+        "dtype": _DTYPES[SafetensorsFile(folder / WEIGHTS).entries[TOKEN_EMBEDDING].dtype],
+        "pulled": None,
+        "files": files,
+    }
+
+
+def _row(model: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        model["name"],
+        model["repository"] or "(built in)",
+        (model["commit"] or "-")[:7],
+        model["dtype"],
+        readable_size(model["size"]),
+        model["files"][WEIGHTS]["sha256"][:12],
+    )

@@ -1,0 +1,175 @@
+"""``whisper-npu plan``: where every op of a model would run, why, and what that would cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from whisper_npu.cli.dimensions import dimensions_of
+from whisper_npu.cli.transcribe_options import flag
+from whisper_npu.errors import OptionError
+from whisper_npu.model.builders import PHASES, PRECISIONS, Precision
+
+if TYPE_CHECKING:
+    from whisper_npu.model.graph import Graph
+    from whisper_npu.runtime.placement import Forms, PlacedOp
+
+DEVICES = ("cpu", "npu", "phoenix", "software")
+_COLUMNS = "{:<10} {:<24} {:<16} {:<20} {:>3} {:>11} {:>11} {:>12} {:>9}  {:<45} {}"
+# Phases that run once for each window, and those that run for each token.
+_WINDOW = ("mel", "encoder", "cross_kv", "prefill")
+_TOKEN = ("step", "choice")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "--model", required=True, help="a model folder, or the name of a published size"
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="cpu, the npu of this machine, or phoenix: one as described by published figures, "
+        "all of whose kernels are taken to be verified (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--policy",
+        choices=("auto", "npu"),
+        default="auto",
+        help="a kernel where it is faster, or wherever there is one (default: %(default)s)",
+    )
+    parser.add_argument("--kernels", action="append", default=[], metavar="DIR")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of products with weights (default: int8 on the NPU, float32 on the CPU)",
+    )
+    parser.add_argument(
+        "--cpu_kernels",
+        type=flag,
+        metavar="{True,False}",
+        help="for what the NPU leaves, the kernels compiled for this CPU (default: where they are)",
+    )
+    parser.add_argument("--phase", choices=PHASES, help="one phase only (default: all)")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan on stdout."""
+    from whisper_npu.backends.npu.rates import physical_limits
+    from whisper_npu.backends.opening import describe_machine
+    from whisper_npu.runtime.model import phase_graphs
+    from whisper_npu.runtime.placement import placed_ops
+
+    dims = dimensions_of(args.model)
+    precision = _precision(args)
+    machine, rates = describe_machine(
+        args.device, precision, args.policy, args.kernels, args.cpu_kernels
+    )
+    graphs = phase_graphs(dims, precision)
+    forms = machine.settle(graphs)
+    placed = [
+        op
+        for graph in graphs
+        if args.phase in (None, graph.name)
+        for op in placed_ops(machine.place(graph, forms).regions)
+    ]
+    report = {
+        "model": args.model,
+        "device": args.device,
+        "policy": args.policy,
+        "precision": precision,
+        "rates": rates,
+        "ops": [op._asdict() for op in placed],
+        "totals": {
+            "window": _totals(op for op in placed if op.phase in _WINDOW),
+            "token": _totals(op for op in placed if op.phase in _TOKEN),
+        },
+        # Of a weight that two kernels read there is one copy for each.
+        "resident_bytes": sum(
+            {(op.backend, op.weight): op.resident_bytes for op in placed}.values()
+        ),
+        "weights": _weights(graphs, forms),
+        "limits": physical_limits(dims),
+    }
+    if args.format == "json":
+        print(json.dumps(report, indent=2))
+    else:
+        print("\n".join(_text(placed, report)))
+    return 0
+
+
+def _weights(graphs: Iterable[Graph], forms: Forms) -> dict[str, Any]:
+    """Bytes of all weights by form, and the weights that are held in more than one."""
+    from whisper_npu.runtime.placement import form_bytes
+
+    shapes = {tensor.name: tensor.shape for graph in graphs for tensor in graph.role("weight")}
+    counts: Counter[str] = Counter()
+    for name, held in forms.weights.items():
+        for form in held:
+            counts[str(form)] += form_bytes(shapes[name], form)
+    several = {n: [str(form) for form in held] for n, held in forms.weights.items() if held[1:]}
+    return {"bytes": dict(counts), "in_several_forms": several}
+
+
+def _precision(args: argparse.Namespace) -> Precision:
+    asked: Precision | None = args.precision
+    if args.device == "cpu":
+        return asked or "float32"
+    if asked == "float32":
+        raise OptionError("--precision float32 does not go with an NPU, whose products are int8")
+    return "int8"
+
+
+def _totals(ops: Iterable[PlacedOp]) -> dict[str, float]:
+    listed = list(ops)
+    totals: dict[str, float] = {
+        name: sum(getattr(op, name) for op in listed)
+        for name in ("launches", "bytes_in", "bytes_out", "seconds")
+    }
+    return {"ops": len(listed), **totals}
+
+
+def _text(placed: Iterable[PlacedOp], report: Mapping[str, Any]) -> Iterator[str]:
+    yield _COLUMNS.format(
+        "phase",
+        "op",
+        "kind",
+        "placement",
+        "n",
+        "bytes in",
+        "bytes out",
+        "resident",
+        "ms",
+        "function",
+        "reason",
+    )
+    for op in placed:
+        yield _COLUMNS.format(
+            op.phase, op.op, op.kind, op.backend, op.launches, f"{op.bytes_in:,}",
+            f"{op.bytes_out:,}", f"{op.resident_bytes:,}", f"{op.seconds * 1e3:.3f}",
+            op.function, op.reason,
+        )  # fmt: skip
+    for what, totals in report["totals"].items():
+        yield (
+            f"per {what}: {totals['ops']} ops, {totals['launches']} launches, "
+            f"{totals['bytes_in']:,} bytes in, {totals['bytes_out']:,} bytes out, "
+            f"predicted {totals['seconds'] * 1e3:.1f} ms"
+        )
+    weights = report["weights"]
+    held = [f"{count:,} bytes as {form}" for form, count in weights["bytes"].items()]
+    several = [f"{n} as {' and '.join(f)}" for n, f in weights["in_several_forms"].items()]
+    yield "; ".join(
+        [
+            f"resident weights: {report['resident_bytes']:,} bytes",
+            f"held: {', '.join(held)}",
+            *([f"more than once: {', '.join(several)}"] if several else []),
+        ]
+    )
+    yield from report["rates"]
+    for name, seconds in report["limits"].items():
+        yield f"limit, {name}: {seconds * 1e3:.1f} ms"
