@@ -19,6 +19,8 @@ from whisper_npu.backends.npu.evidence import EvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.cli import main, transcribe
+from whisper_npu.cli.machine import THREAD_VARIABLES
+from whisper_npu.runtime.machine_options import MachineOptions
 
 Capture = pytest.CaptureFixture[str]
 DEFAULTS = {
@@ -35,7 +37,7 @@ DEFAULTS = {
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT, raising=False)
-    for name in transcribe._THREAD_VARIABLES:
+    for name in THREAD_VARIABLES:
         monkeypatch.setenv(name, "1")
 
 
@@ -45,8 +47,8 @@ def passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str,
     monkeypatch.chdir(tmp_path)
     machines: list[Mapping[str, Any]] = []
 
-    def load(model: str, machine: Mapping[str, Any]) -> FakeTranscriber:
-        machines.append(machine)
+    def load(model: str, machine: MachineOptions) -> FakeTranscriber:
+        machines.append(vars(machine))
         return FakeTranscriber()
 
     monkeypatch.setattr(transcribe, "load", load)

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 
+from whisper_npu.cli.options import HelpFormatter
 from whisper_npu.errors import WhisperNpuError
 
 INTERRUPTED = 130
 # As a shell says of other programs: 128 and the number of SIGPIPE.
 NO_READER = 141
 
-# Each is a module of whisper_npu.cli with ``add_arguments(parser)`` and, unless all it has are
+# Each is a module of this package with ``add_arguments(parser)`` and, unless all it has are
 # commands of its own, ``run(args)``: name -> what the help says in a list, and by itself.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "transcribe": (
@@ -83,7 +84,9 @@ def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="whisper-npu", description="Speech in, text out.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (short, long) in COMMANDS.items():
-        command = subparsers.add_parser(name, help=short, description=long)
+        command = subparsers.add_parser(
+            name, help=short, description=long, formatter_class=HelpFormatter
+        )
         if name in chosen:
             module = import_module(f"whisper_npu.cli.{name}")
             if hasattr(module, "run"):

@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from whisper_npu.builtin import BUILT_IN, built_in_directory
+from whisper_npu.cli.options import HelpFormatter, add_format
 from whisper_npu.errors import ModelError, WhisperNpuError
 from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size, record
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
@@ -19,14 +20,13 @@ _COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command and of its own commands."""
-    parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="default: %(default)s"
-    )
+    add_format(parser)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND")
     remover = actions.add_parser(
         "remove",
         help="remove pulled models",
         description="Remove pulled models and what is left of their downloads.",
+        formatter_class=HelpFormatter,
     )
     remover.add_argument("names", nargs="+", metavar="NAME", help="as in the list")
     remover.set_defaults(command=remove)

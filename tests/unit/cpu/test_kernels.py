@@ -28,6 +28,7 @@ from whisper_npu.errors import KernelError, OptionError
 from whisper_npu.model.builders import Precision, build_step
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.ops.arrays import F32
+from whisper_npu.runtime.machine_options import MachineOptions
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.threads import default_threads
 from whisper_npu.runtime.usage import Usage
@@ -52,7 +53,7 @@ def _outputs(model: Model, seed: int = 0) -> list[F32]:
 
 
 def _model(checkpoint: Checkpoint, cpu_kernels: bool | None) -> Model:
-    machine = open_machine(None, checkpoint.dims, "int8", cpu_kernels=cpu_kernels)
+    machine = open_machine(None, checkpoint.dims, "int8", MachineOptions(cpu_kernels=cpu_kernels))
     return Model(checkpoint, "int8", machine)
 
 
@@ -157,7 +158,7 @@ def test_what_lies_between_steps_on_numpy_is_one_call(
 
 
 def test_only_int8_models_round_more_than_float32(cpu_home: Path, checkpoint: Checkpoint) -> None:
-    machine = open_machine(None, checkpoint.dims, "float32", cpu_kernels=True)
+    machine = open_machine(None, checkpoint.dims, "float32", MachineOptions(cpu_kernels=True))
     model = Model(checkpoint, "float32", machine)
     _outputs(model)
     placement = machine.usage.since(Usage())
@@ -229,8 +230,8 @@ def test_rounding_more_than_float32_does_not_show_in_int8(
     further, those of several are not.
     """
     models = [
-        Model(checkpoint, p, open_machine(None, checkpoint.dims, p, cpu_kernels=kernels))
-        for p, kernels in PRECISIONS
+        Model(checkpoint, p, open_machine(None, checkpoint.dims, p, options))
+        for p, options in ((p, MachineOptions(cpu_kernels=kernels)) for p, kernels in PRECISIONS)
     ]
     squares: list[tuple[float, float]] = []
     for seed in range(6):
