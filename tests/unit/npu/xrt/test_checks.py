@@ -164,6 +164,9 @@ def test_locked_memory(root: Path) -> None:
     found = check(diagnosis, "locked memory")
     assert found.ok
     assert "limited to 64 MiB" in found.found
+    diagnosis = diagnose(machine(root, locked_bytes=fails(ImportError("no module resource"))))
+    assert diagnosis.usable
+    assert check(diagnosis, "locked memory").ok is None
 
 
 def test_pyxrt_outside_of_the_virtual_environment(root: Path) -> None:
