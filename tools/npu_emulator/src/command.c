@@ -368,10 +368,10 @@ void queue_stop(struct queue *queue, bool forked)
 {
 	queue->stopping = true;
 	pthread_cond_broadcast(&queue->work);
-	if (!forked) {
-		pthread_mutex_unlock(&driver_lock);
-		pthread_join(queue->worker, NULL);
-		pthread_mutex_lock(&driver_lock);
-	}
+	if (forked)
+		return; /* destroying the condition would wait for the parent's thread to leave it */
+	pthread_mutex_unlock(&driver_lock);
+	pthread_join(queue->worker, NULL);
+	pthread_mutex_lock(&driver_lock);
 	pthread_cond_destroy(&queue->work);
 }
