@@ -44,7 +44,11 @@ def replacing(dest: Path) -> Iterator[Path]:
         if dest.exists():
             old = partial.with_suffix(".old")
             dest.rename(old)
-            partial.rename(dest)
+            try:
+                partial.rename(dest)
+            except BaseException:
+                old.rename(dest)
+                raise
             shutil.rmtree(old)
         else:
             partial.rename(dest)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,9 @@ def test_locked_memory(root: Path) -> None:
     found = check(diagnosis, "locked memory")
     assert found.ok
     assert "limited to 64 MiB" in found.found
+    diagnosis = diagnose(machine(root, locked_bytes=lambda: import_module("no_such_module")))
+    assert diagnosis.usable
+    assert check(diagnosis, "locked memory").ok is None
 
 
 def test_pyxrt_outside_of_the_virtual_environment(root: Path) -> None:
