@@ -17,7 +17,7 @@ from whisper_npu import Transcriber
 from whisper_npu.backends import opening
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.device import DeviceError, NoContext, NoDevice
-from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.opening import (
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def verified(folder: Path) -> Path:
-    store = EvidenceStore()
+    store = NpuEvidenceStore()
     for entry in read_folder(folder):
         store.record(evidence_of(SoftwareDevice().identity, entry))
     return folder
@@ -221,7 +221,7 @@ def test_what_is_missing_is_grouped_by_reason(folder: Path) -> None:
 
 def test_failed_evidence_is_no_permission(folder: Path) -> None:
     for entry in read_folder(folder):
-        EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry, failure="wrong"))
+        NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry, failure="wrong"))
     with pytest.raises(KernelError, match="failed verification"):
         open_machine(SoftwareDevice(), DIMS, "int8", kernels=[folder])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from typing import Any
 
 from whisper_npu.builtin import BUILT_IN, built_in_directory
 from whisper_npu.errors import ModelError, WhisperNpuError
+from whisper_npu.files.whole import file_sha256
 from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size, record
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
@@ -83,10 +83,7 @@ def _built_in() -> dict[str, Any]:
 
     folder = built_in_directory()
     files = {
-        file.name: {
-            "size": file.stat().st_size,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        }
+        file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)}
         for file in sorted(folder.iterdir())
     }
     return {

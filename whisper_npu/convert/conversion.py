@@ -18,17 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.convert.destination import check_destination, replacing
+from whisper_npu.convert.destination import check_destination
 from whisper_npu.convert.errors_table import ErrorMeter, TensorError
-from whisper_npu.convert.safetensors_writer import (
-    CHUNK,
-    OutputTensor,
-    SafetensorsWriter,
-    file_sha256,
-)
+from whisper_npu.convert.safetensors_writer import CHUNK, OutputTensor, SafetensorsWriter
 from whisper_npu.convert.smoothing import find_factors, smoothed
 from whisper_npu.convert.source import Source, open_source
 from whisper_npu.errors import ModelError, OptionError, OutputError
+from whisper_npu.files.whole import file_sha256, replacing_folder, writing
 from whisper_npu.model.safetensors_file import SafetensorsFile
 from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import F32
@@ -103,17 +99,14 @@ def convert(
         "source_sha256": json.dumps(hashes),
     }
     factors: Mapping[str, F32] = {}
-    try:
-        with replacing(dest) as folder:
-            _write_companions(opened, folder, dtype)
-            if smooth:
-                factors = _smoothing_factors(opened, folder, smooth)
-                metadata["smoothed"] = json.dumps(sorted(factors))
-            weights = smoothed(opened, factors)
-            errors = _write_weights(weights, folder / WEIGHTS, dtype, metadata, progress)
-            digest, size = file_sha256(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
-    except OSError as error:
-        raise OutputError(f"{dest}: cannot be written: {error.strerror or error}") from error
+    with writing(dest), replacing_folder(dest) as folder:
+        _write_companions(opened, folder, dtype)
+        if smooth:
+            factors = _smoothing_factors(opened, folder, smooth)
+            metadata["smoothed"] = json.dumps(sorted(factors))
+        weights = smoothed(opened, factors)
+        errors = _write_weights(weights, folder / WEIGHTS, dtype, metadata, progress)
+        digest, size = file_sha256(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
     return ConversionReport(
         source, opened.kind, hashes, dest, dtype, digest, size, tuple(factors), tuple(errors)
     )

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, U8, StoredType
+from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, U8, StoredType, fill
 from whisper_npu.model.weight_shapes import Shape
 
 FLOAT_TYPES: Mapping[str, StoredType] = {"F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16}
@@ -127,13 +127,7 @@ class SafetensorsFile:
         raw = self._rooms.take(size) if stays else np.empty(size, np.uint8)
         try:
             with self.path.open("rb", buffering=0) as file:
-                file.seek(self.data_start + entry.start + first * row)
-                done = 0
-                while done < raw.size:  # one call reads 2 GB at most
-                    count = file.readinto(raw[done:].data)
-                    if not count:
-                        raise ModelError(f"{self.path}: ends within tensor {name}")
-                    done += count
+                fill(file, self.data_start + entry.start + first * row, raw, f"tensor {name}")
         except OSError as error:
             raise ModelError(f"{self.path}: cannot be read: {error.strerror}") from error
         array = raw.view(np.int8) if entry.dtype == "I8" else self.float_type(name).decode(raw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,17 @@ BFLOAT16 = StoredType("bfloat16", 1, 2, _from_bfloat16)
 INT8 = StoredType("int8", 1, 1, _from_int8)
 
 
+def fill(file: BufferedReader | FileIO, start: int, raw: U8, what: str = "a tensor") -> None:
+    """Read all of ``raw``, a part of ``what``, from byte ``start`` on. Raises ModelError."""
+    file.seek(start)
+    done = 0
+    while done < raw.size:  # one call reads 2 GB at most
+        count = file.readinto(raw[done:].data)
+        if not count:
+            raise ModelError(f"{file.name}: ends within {what}")
+        done += count
+
+
 def read_rows(
     file: BufferedReader, start: int, shape: Shape, stored: StoredType, block_bytes: int
 ) -> Iterator[F32]:
@@ -74,7 +85,5 @@ def read_rows(
         rows = min(count, shape[0] - first)
         # Into an array of our own: a mapped file would count as resident memory.
         raw = np.empty(stored.size(rows * row), np.uint8)
-        file.seek(start + stored.size(first * row))
-        if file.readinto(raw.data) != raw.size:
-            raise ModelError(f"{file.name}: ends within a tensor")
+        fill(file, start + stored.size(first * row), raw)
         yield stored.decode(raw).reshape(rows, *shape[1:])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisper_npu.backends.npu.binaries.span import read_file
 from whisper_npu.backends.npu.binaries.transaction import decode_transaction
 from whisper_npu.backends.npu.binaries.transfers import decode_transfers
 from whisper_npu.backends.npu.binaries.xclbin import MAX_FILE_SIZE, parse_xclbin
@@ -29,6 +28,7 @@ from whisper_npu.backends.npu.xrt.buffers import XrtBuffer
 from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, code, context_refused, is_busy
 from whisper_npu.backends.npu.xrt.launch import Launcher, NotOver
 from whisper_npu.errors import KernelError
+from whisper_npu.files.whole import read_file
 
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.xrt.device import XrtDevice
