@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 
@@ -57,6 +57,14 @@ FLOAT32 = StoredType("float32", 1, 4, _from_float32)
 FLOAT16 = StoredType("float16", 1, 2, _from_float16)
 BFLOAT16 = StoredType("bfloat16", 1, 2, _from_bfloat16)
 INT8 = StoredType("int8", 1, 1, _from_int8)
+
+# By their names in safetensors files.
+SAFETENSORS: Mapping[str, StoredType] = {
+    "F32": FLOAT32,
+    "F16": FLOAT16,
+    "BF16": BFLOAT16,
+    "I8": INT8,
+}
 
 
 def fill(file: BufferedReader | FileIO, start: int, raw: U8, what: str = "a tensor") -> None:
