@@ -80,9 +80,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        if path.exists():
-            path.rename(old)
         try:
+            if path.exists():
+                path.rename(old)
             temporary.rename(path)
         except BaseException:
             if old.exists():

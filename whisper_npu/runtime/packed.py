@@ -231,7 +231,7 @@ def sweep() -> None:
 def _is_stale(path: Path) -> bool:
     """Raises OSError where it cannot be known."""
     if path.name.startswith("."):
-        # Being written, unless whoever began it is long gone.
+        # Being written (``replacing`` names it so), unless whoever began it is long gone.
         return time.time() - path.stat().st_mtime > _LONGEST_WRITE
     try:
         with path.open("rb") as file:

@@ -296,6 +296,13 @@ def test_a_damaged_file_is_named(tmp_path: Path, entry: KernelEntry, text: str) 
     assert store.path.read_text() == text
 
 
+def test_whole_numbers_and_what_a_later_version_adds_are_understood(tmp_path: Path) -> None:
+    store = NpuEvidenceStore(tmp_path / "evidence.json")
+    store.path.write_text(record(worst_error=3, rate=200, more="text"))
+    (found,) = store.all().values()
+    assert (found.worst_error, found.rate) == (3, 200)
+
+
 def test_a_file_that_is_too_large_is_not_read(
     store: NpuEvidenceStore, entry: KernelEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
