@@ -190,6 +190,13 @@ def _replace(
             raise error
 
 
+def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
+    path = tmp_path / f"{'é' * 125}.txt"
+    with replacing(path) as new:
+        new.write_text("new")
+    assert path.read_text() == "new"
+
+
 def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     (tmp_path / "name").mkdir()
     with pytest.raises(OSError, match="directory"), replacing(tmp_path / "name") as new:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +37,8 @@ def file_sha256(path: Path) -> str:
 
 def temporary_name(path: Path) -> Path:
     """A name beside ``path`` that no file has: hidden, and of the same suffix."""
-    return path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    # Not all of a long name: no name may be longer than 255 bytes.
+    return path.with_name(f".{path.stem[:40]}.{os.urandom(8).hex()}{path.suffix}")
 
 
 @contextmanager
