@@ -5,23 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from whisper_npu.errors import ModelError
+from whisper_npu.files.places import shipped_file
 from whisper_npu.hub.names import SHORT_NAMES, is_repository
 
 BUILT_IN = "demo"
 
-_PACKAGE = Path(__file__).parent
-# ``weights`` is installed as whisper_npu/weights (pyproject.toml); in a checkout it is beside it.
-_PLACES = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
-
 
 def built_in_directory() -> Path:
     """The folder of the built-in model. Raises ModelError if it was not installed."""
-    for place in _PLACES:
-        if (place / BUILT_IN / "config.json").is_file():
-            return place / BUILT_IN
-    raise ModelError(
-        f"the built-in model {BUILT_IN!r} is not installed; give a model folder with --model"
-    )
+    file = shipped_file(f"weights/{BUILT_IN}/config.json")
+    if file is None:
+        raise ModelError(
+            f"the built-in model {BUILT_IN!r} is not installed; give a model folder with --model"
+        )
+    return file.parent
 
 
 def model_directory(model: str | Path) -> Path:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu.audio import AudioSource, stream_audio
 from whisper_npu.audio.features import LogMel, compute_log_mel
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import choose_precision, open_device, open_machine
 from whisper_npu.builtin import BUILT_IN, model_directory
 from whisper_npu.decoding.options import TranscribeOptions
@@ -20,7 +21,6 @@ from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.errors import OptionError
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.results import Placement, Segment, Transcription
-from whisper_npu.runtime.machine_options import MachineOptions
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.usage import Usage
 from whisper_npu.runtime.workers import use_threads

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from tests.unit.signals import noise
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.cli import main
 from whisper_npu.decoding.options import DecodingOptions, TranscribeOptions
-from whisper_npu.runtime.machine_options import MachineOptions
 
 
 def test_options_are_checked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / "own"
     write_registry(made, entry(), entry(name="silent", model=None), gemm_json(16))
     (made / SCHEMA_NAME).write_text((built_in_folder() / SCHEMA_NAME).read_text())
-    monkeypatch.setattr(registry, "_PLACES", (made,))
+    monkeypatch.setattr(registry, "shipped_file", lambda name: made / registry.FILE_NAME)
     for module in (kernels, status):
         monkeypatch.setattr(module, "KERNELS", ())
     return made
@@ -65,7 +65,7 @@ def test_floats_within_their_bound(
     monkeypatch.setattr(
         software, "SoftwareDevice", lambda make=software.SoftwareDevice: make(corrupt=corrupt)
     )
-    monkeypatch.setattr(registry, "_PLACES", (KERNELS,))
+    monkeypatch.setattr(registry, "shipped_file", lambda name: KERNELS / registry.FILE_NAME)
     assert main(["kernels", "verify", "layernorm_nosqrt", "--device", "software"]) == 0
     assert re.search(
         r"200 launches, errors of at most 0\.\d\d% of the accumulated magnitude; ",

@@ -15,12 +15,12 @@ from tests.cli.fake import FakeTranscriber
 from tests.support.checkpoints import Recipe
 from tests.unit.npu.gemm_kernels import SMALL, evidence_of, gemm_folder
 from tests.unit.signals import noise
-from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.machine_options import MachineOptions
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.cli import main, transcribe
 from whisper_npu.cli.machine import THREAD_VARIABLES
-from whisper_npu.runtime.machine_options import MachineOptions
 
 Capture = pytest.CaptureFixture[str]
 DEFAULTS = {
@@ -147,7 +147,7 @@ class TestPlacement:
 
     def test_on_the_device(self, nano: str, folder: Path) -> None:
         for entry in read_folder(folder):
-            EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
+            NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
         assert self.transcribe(nano, folder, "--check_rate", "1") == 0
         placement = json.loads(Path("a.json").read_text())["placement"]
         assert (placement["device"], placement["precision"]) == ("software", "int8")

@@ -15,9 +15,10 @@ from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.unit.signals import noise
 from whisper_npu import Transcriber
 from whisper_npu.backends import opening
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.device import DeviceError, NoContext, NoDevice
-from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.opening import (
@@ -32,7 +33,6 @@ from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.runtime.backend import Refusal
 from whisper_npu.runtime.machine import Machine
-from whisper_npu.runtime.machine_options import MachineOptions
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def verified(folder: Path) -> Path:
-    store = EvidenceStore()
+    store = NpuEvidenceStore()
     for entry in read_folder(folder):
         store.record(evidence_of(SoftwareDevice().identity, entry))
     return folder
@@ -219,7 +219,7 @@ def test_what_is_missing_is_grouped_by_reason(folder: Path) -> None:
 
 def test_failed_evidence_is_no_permission(folder: Path) -> None:
     for entry in read_folder(folder):
-        EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry, failure="wrong"))
+        NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry, failure="wrong"))
     with pytest.raises(KernelError, match="failed verification"):
         open_machine(SoftwareDevice(), DIMS, "int8", MachineOptions(kernels=[folder]))
 

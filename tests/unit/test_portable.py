@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.checkpoints import Recipe
-from whisper_npu.convert import destination
+from whisper_npu.files.whole import replacing_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,12 +63,12 @@ def test_a_model_comes_back_if_the_new_one_cannot_take_its_place(
     rename = Path.rename
 
     def refuse(path: Path, target: Path) -> Path:
-        if path.suffix == ".part":
+        if (path / "config.json").read_text() == "new":
             raise PermissionError(13, "in use")
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(PermissionError), destination.replacing(dest) as folder:
+    with pytest.raises(PermissionError), replacing_folder(dest) as folder:
         (folder / "config.json").write_text("new")
     assert (dest / "config.json").read_text() == "old"
     assert list(tmp_path.iterdir()) == [dest]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.errors import KernelError, OptionError
 from whisper_npu.model.builders import Precision
@@ -14,7 +15,6 @@ from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.runtime.backend import Backend
 from whisper_npu.runtime.machine import Machine
-from whisper_npu.runtime.machine_options import MachineOptions
 from whisper_npu.runtime.model import Model, phase_graphs
 from whisper_npu.runtime.placement import Policy, Region
 from whisper_npu.runtime.usage import Usage

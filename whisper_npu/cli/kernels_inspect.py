@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 from whisper_npu.backends.npu.binaries.shim import DIRECTIONS, ArrayTile
-from whisper_npu.backends.npu.binaries.span import read_file
 from whisper_npu.backends.npu.binaries.transaction import (
     AddressPatch,
     BlockWrite,
@@ -32,6 +31,7 @@ from whisper_npu.backends.npu.binaries.xclbin import MAGIC, MAX_FILE_SIZE, Xclbi
 from whisper_npu.backends.npu.binaries.xclbin_metadata import DeclaredKernel
 from whisper_npu.backends.npu.binaries.xclbin_partition import Partition
 from whisper_npu.errors import KernelError
+from whisper_npu.files.whole import read_file
 
 FORMATS = ("text", "json")
 

@@ -26,16 +26,16 @@ def verify(names: Sequence[str], device: str, kernels: Sequence[str], export: Pa
     """
     from whisper_npu.backends.cpu.kernels import KERNELS
     from whisper_npu.backends.cpu.status import NOT_TRIED
-    from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore
+    from whisper_npu.backends.npu.kernel_evidence import NpuEvidence, NpuEvidenceStore
     from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.backends.opening import open_device
 
     manager = KernelManager(open_device(device), kernels)
     failed = False
-    made: list[Evidence] = []
+    made: list[NpuEvidence] = []
     of_cpu = [kernel.name for kernel in KERNELS]
     for name in names or [*(status.name for status in manager.list()), *of_cpu]:
-        found: Evidence | KernelError
+        found: NpuEvidence | KernelError
         if name in of_cpu:
             found = KernelError(NOT_TRIED)
         else:
@@ -44,7 +44,7 @@ def verify(names: Sequence[str], device: str, kernels: Sequence[str], export: Pa
                 found = manager.verify(name)[name]
             except KernelError as error:
                 found = error
-        if isinstance(found, Evidence):
+        if isinstance(found, NpuEvidence):
             made.append(found)
             print(f"{name}: {_outcome(found)}")
             failed = failed or not found.passed
@@ -52,7 +52,7 @@ def verify(names: Sequence[str], device: str, kernels: Sequence[str], export: Pa
             print(f"{name}: not tried: {found}", file=sys.stderr if names else sys.stdout)
             failed = failed or bool(names)
     if export is not None:
-        EvidenceStore().export(export, made)
+        NpuEvidenceStore().export(export, made)
     return KernelError.exit_code if failed else 0
 
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.builtin import BUILT_IN
 from whisper_npu.cli.options import (
     Option,
@@ -17,7 +18,6 @@ from whisper_npu.cli.options import (
     count,
     flag,
 )
-from whisper_npu.runtime.machine_options import MachineOptions
 
 # What the libraries that NumPy may be built with read when they are loaded. OpenBLAS can be told
 # later too, but has started its threads by then.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 from whisper_npu.builtin import BUILT_IN, built_in_directory
 from whisper_npu.cli.options import HelpFormatter, add_format
 from whisper_npu.errors import ModelError, WhisperNpuError
+from whisper_npu.files.whole import file_sha256
 from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size, record
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
-_DTYPES = {"I8": "int8", "F16": "float16", "F32": "float32"}
 _COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256")
 
 
@@ -80,13 +79,12 @@ def _described(model: StoredModel) -> dict[str, Any]:
 def _built_in() -> dict[str, Any]:
     # Imported here: it needs NumPy, which this module, imported for every command, must not load.
     from whisper_npu.model.safetensors_file import SafetensorsFile
+    from whisper_npu.model.stored import SAFETENSORS
 
     folder = built_in_directory()
+    embedding = SafetensorsFile(folder / WEIGHTS).entries[TOKEN_EMBEDDING]
     files = {
-        file.name: {
-            "size": file.stat().st_size,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        }
+        file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)}
         for file in sorted(folder.iterdir())
     }
     return {
@@ -96,7 +94,7 @@ def _built_in() -> dict[str, Any]:
         "repository": None,
         "revision": None,
         "commit": None,
-        "dtype": _DTYPES[SafetensorsFile(folder / WEIGHTS).entries[TOKEN_EMBEDDING].dtype],
+        "dtype": SAFETENSORS[embedding.dtype].name,
         "pulled": None,
         "files": files,
     }

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.cli.machine import (
     MODEL,
     THREADS,
@@ -35,7 +36,6 @@ from whisper_npu.decoding.options import (
     fallback_temperatures,
 )
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
-from whisper_npu.runtime.machine_options import MachineOptions
 from whisper_npu.text.languages import TASKS
 from whisper_npu.text.writers import OUTPUT_FORMATS, LineOptions, prepare_output_dir, write_result
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import Recipe
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_machine
 from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.runtime.machine_options import MachineOptions
 from whisper_npu.runtime.model import Model
 
 

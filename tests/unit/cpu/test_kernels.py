@@ -18,17 +18,18 @@ from whisper_npu import Transcriber
 from whisper_npu.backends.cpu import backend as backend_module
 from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, open_cpu_backend
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.evidence import find_evidence, library_hash, record_evidence
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library, load_library
-from whisper_npu.backends.cpu.verify import run_case
+from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
+from whisper_npu.backends.cpu.verify_library import run_case
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_machine
 from whisper_npu.errors import KernelError, OptionError
+from whisper_npu.files.whole import file_sha256
 from whisper_npu.model.builders import Precision, build_step
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.ops.arrays import F32
-from whisper_npu.runtime.machine_options import MachineOptions
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.threads import default_threads
 from whisper_npu.runtime.usage import Usage
@@ -272,12 +273,12 @@ def test_only_what_is_verified_is_used(cpu_home: Path, checkpoint: Checkpoint) -
     build = find_build()
     assert build is not None
     library = load_library(build.path)
-    found = find_evidence(library_hash(build.path), library.cpu, library.isa)
+    found = CpuEvidenceStore().find(file_sha256(build.path), library.cpu, library.isa)
     opened = open_cpu_backend(Usage())
     assert opened is not None
     assert {kernel.name for kernel in opened.kernels} == set(found)
     failed = found["cpu_linear_int8"]
-    record_evidence([type(failed)(**{**vars(failed), "failure": "wrong"})])
+    CpuEvidenceStore().record(type(failed)(**{**vars(failed), "failure": "wrong"}))
     opened = open_cpu_backend(Usage())
     assert opened is not None
     assert LINEAR_INT8 not in opened.kernels
@@ -320,7 +321,7 @@ import numpy as np
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.library import load_library
-from whisper_npu.backends.cpu.verify import run_case
+from whisper_npu.backends.cpu.verify_library import run_case
 library = load_library(find_build().path)
 library.threads = 3
 case = next(c for c in LINEAR_INT8.cases(np.random.default_rng(0)) if "520x" in c.name)

@@ -25,7 +25,7 @@ from whisper_npu.backends.npu.rates import measured_rates
 from whisper_npu.backends.npu.registry import built_in_folder, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.npu.verdicts import judge
-from whisper_npu.backends.npu.verify import verify
+from whisper_npu.backends.npu.verify_kernel import verify
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op, Tensor
 from whisper_npu.ops.activation import gelu

@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.npu.entries import contract
 from tests.unit.npu.gemm_kernels import gemm_entry
-from whisper_npu.backends.npu import verify as module
+from whisper_npu.backends.npu import verify_kernel as module
 from whisper_npu.backends.npu.adversarial import INTEGERS
 from whisper_npu.backends.npu.device import (
     BufferRefused,
@@ -23,11 +23,11 @@ from whisper_npu.backends.npu.device import (
     LaunchTimedOut,
     NoContext,
 )
-from whisper_npu.backends.npu.evidence import evidence_key
+from whisper_npu.backends.npu.kernel_evidence import evidence_key
 from whisper_npu.backends.npu.launch_case import REPEATS
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
-from whisper_npu.backends.npu.verify import CANARY, verify
+from whisper_npu.backends.npu.verify_kernel import CANARY, verify
 from whisper_npu.errors import KernelError
 
 LARGE, SMALL = gemm_entry(64), gemm_entry(16)

@@ -14,7 +14,7 @@ from whisper_npu.backends.npu.models import BOUNDS, layer_norm
 from whisper_npu.backends.npu.models.bfloat16 import ULP, rounded, widen
 from whisper_npu.backends.npu.registry import built_in_folder, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
-from whisper_npu.backends.npu.verify import verify
+from whisper_npu.backends.npu.verify_kernel import verify
 
 # A layer norm of 512 in bfloat16, the only kernel of floats that the registry has a model of.
 ENTRIES = {entry.contract.name: entry for entry in read_folder(built_in_folder())}

@@ -10,7 +10,7 @@ from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.report import op_flops
 
 if TYPE_CHECKING:
-    from whisper_npu.backends.npu.evidence import Evidence
+    from whisper_npu.backends.npu.kernel_evidence import NpuEvidence
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ PHOENIX_CORE = KernelRates(
 PHOENIX_PEAK = 6.76e12
 
 
-def measured_rates(evidence: Evidence) -> KernelRates:
+def measured_rates(evidence: NpuEvidence) -> KernelRates:
     """The rates that a verification found on this machine."""
     return KernelRates(
         launch_seconds=evidence.launch_seconds or 0.0,

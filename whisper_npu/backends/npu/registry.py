@@ -6,7 +6,6 @@ schema before anything is made of it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ import fastjsonschema
 
 from whisper_npu.backends.npu.contract import KernelContract, KernelFile, contract_from_json
 from whisper_npu.errors import KernelError
+from whisper_npu.files.places import shipped_file
+from whisper_npu.files.whole import file_sha256
 
 FILE_NAME = "registry.json"
 SCHEMA_NAME = "registry.schema.json"
@@ -26,11 +27,6 @@ ENVIRONMENT = "WHISPER_NPU_KERNELS"
 
 # The built-in registry has 60 kB. A larger file is not one that somebody wrote.
 MAX_BYTES = 8 << 20
-_READ_BLOCK = 1 << 20
-
-_PACKAGE = Path(__file__).parents[2]
-# ``kernels`` is installed as whisper_npu/kernels (pyproject.toml).
-_PLACES = (_PACKAGE / "kernels", _PACKAGE.parent / "kernels")
 
 FileStatus = Literal["present", "absent", "wrong hash"]
 
@@ -55,7 +51,7 @@ class KernelEntry:
         # A link may have been put there since the registry was read.
         if not path.is_file() or not _is_inside(path, self.folder):
             return "absent"
-        return "present" if file.sha256 in (None, _sha256(path)) else "wrong hash"
+        return "present" if file.sha256 in (None, file_sha256(path)) else "wrong hash"
 
 
 class Registry:
@@ -104,10 +100,10 @@ def load_registry(*folders: str | os.PathLike[str]) -> Registry:
 
 def built_in_folder() -> Path:
     """The folder of the built-in registry. Raises KernelError if it was not installed."""
-    for place in _PLACES:
-        if (place / FILE_NAME).is_file():
-            return place
-    raise KernelError(f"kernels/{FILE_NAME} was not installed; install whisper-npu again")
+    file = shipped_file(f"kernels/{FILE_NAME}")
+    if file is None:
+        raise KernelError(f"kernels/{FILE_NAME} was not installed; install whisper-npu again")
+    return file.parent
 
 
 def read_folder(folder: Path) -> list[KernelEntry]:
@@ -163,11 +159,3 @@ def _is_inside(path: Path, folder: Path) -> bool:
     except (OSError, ValueError, RuntimeError):
         # A loop of links, or a name that no file can have.
         return False
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
-from whisper_npu.backends.npu.binaries.span import Span, read_file
 from whisper_npu.backends.npu.binaries.xclbin_metadata import DeclaredKernel, parse_metadata
 from whisper_npu.backends.npu.binaries.xclbin_partition import Partition, parse_partition
 from whisper_npu.backends.npu.binaries.xclbin_tables import (
@@ -27,6 +26,8 @@ from whisper_npu.backends.npu.binaries.xclbin_tables import (
     parse_ip_layout,
     parse_memories,
 )
+from whisper_npu.files.span import Span
+from whisper_npu.files.whole import read_file
 
 _Row = TypeVar("_Row")
 
@@ -116,7 +117,7 @@ def read_xclbin(path: str | os.PathLike[str]) -> Xclbin:
 
 def parse_xclbin(data: bytes, name: str) -> Xclbin:
     """The xclbin in ``data``; ``name`` is what errors call it. Raises XclbinError."""
-    file = Span(data, name, XclbinError, 0, len(data))
+    file = Span.of(data, name, XclbinError)
     if data[: len(MAGIC)] != MAGIC:
         raise file.fail(0, 'an xclbin begins with "xclbin2", this does not')
     (signature,) = file.unpack(_SIGNATURE_LENGTH, _SIGNATURE_LENGTH_AT, "the header")

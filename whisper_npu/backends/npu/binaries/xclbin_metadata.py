@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.parsers import expat
 
-from whisper_npu.backends.npu.binaries.span import Span
 from whisper_npu.backends.npu.binaries.xclbin_tables import MAX_ENTRIES, named
-from whisper_npu.errors import KernelError
+from whisper_npu.errors import WhisperNpuError
+from whisper_npu.files.span import Span
 
 # Files with one kernel have 2 kB.
 MAX_XML_SIZE = 4 << 20
@@ -85,7 +85,7 @@ class _KernelParser:
             raise self._fail(f"not well-formed XML: {reason}") from error
         return self._kernels
 
-    def _fail(self, reason: str) -> KernelError:
+    def _fail(self, reason: str) -> WhisperNpuError:
         return self._section.fail(max(0, self._expat.CurrentByteIndex), reason)
 
     def _doctype(self, *_: object) -> None:

@@ -7,8 +7,8 @@ import struct
 from dataclasses import dataclass
 from uuid import UUID
 
-from whisper_npu.backends.npu.binaries.span import Span
 from whisper_npu.backends.npu.binaries.xclbin_tables import MAX_ENTRIES, named
+from whisper_npu.files.span import Span
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from whisper_npu.backends.npu.binaries.span import Span
 from whisper_npu.errors import KernelError
+from whisper_npu.files.span import Span
 
 # Of any table. NPU files have a few dozen; the bound keeps hostile ones from filling the memory.
 MAX_ENTRIES = 1 << 14

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from whisper_npu.backends.npu.binaries.span import read_file
 from whisper_npu.backends.npu.binaries.transaction import decode_transaction
 from whisper_npu.backends.npu.binaries.transfers import decode_transfers
 from whisper_npu.backends.npu.binaries.xclbin import MAX_FILE_SIZE, parse_xclbin
@@ -30,6 +29,7 @@ from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, code, context_refu
 from whisper_npu.backends.npu.xrt.launch import Launcher, NotOver
 from whisper_npu.backends.npu.xrt.open_npu import OpenNpu
 from whisper_npu.errors import KernelError
+from whisper_npu.files.whole import read_file
 
 # The heap that all instructions have to fit into.
 _MAX_INSTRUCTIONS = 64 << 20

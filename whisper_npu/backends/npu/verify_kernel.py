@@ -15,9 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.backends.npu.device import Buffer, Device, DeviceError, Kernel, KernelLied
-from whisper_npu.backends.npu.evidence import Evidence, contract_hash, evidence_key, file_hashes
 from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.families.family import Timed
+from whisper_npu.backends.npu.kernel_evidence import (
+    NpuEvidence,
+    contract_hash,
+    evidence_key,
+    file_hashes,
+)
 from whisper_npu.backends.npu.launch_case import REPEATS, LaunchCase
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
@@ -32,7 +37,7 @@ Array = NDArray[Any]
 
 def verify(
     device: Device, entry: KernelEntry, others: Sequence[KernelEntry] = (), seed: int = 0
-) -> Evidence:
+) -> NpuEvidence:
     """Run all cases on the device; between them, launches of ``others``.
 
     Outputs must be equal to the model's, floats within a bound. A kernel that fails, or a device,
@@ -61,7 +66,7 @@ def verify(
             timing = _time(kernel, family.timed())
     except DeviceError as error:
         failure = str(error)
-    return Evidence(
+    return NpuEvidence(
         key=evidence_key(device.identity, entry),
         kernel=contract.name,
         device=asdict(device.identity),

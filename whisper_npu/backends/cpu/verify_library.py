@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_npu.backends.cpu.evidence import CpuEvidence, library_hash
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.library import Library, Scratch, load_library
+from whisper_npu.backends.cpu.library_evidence import CpuEvidence
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
 from whisper_npu.backends.numpy.specification import specify
+from whisper_npu.files.whole import file_sha256
 from whisper_npu.runtime.backend import Array
 from whisper_npu.version import __version__
 
@@ -60,7 +61,7 @@ def verify_library(
     set that it had. Raises KernelError if it cannot be loaded.
     """
     library = load_library(path)
-    isa, threads, sha256 = library.isa, library.threads, library_hash(path)
+    isa, threads, sha256 = library.isa, library.threads, file_sha256(path)
     found = []
     try:
         for each in library.isas:
