@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xml.parsers import expat
 
 from whisper_npu.backends.npu.binaries.span import Span
-from whisper_npu.backends.npu.binaries.xclbin_tables import MAX_ENTRIES, named
+from whisper_npu.backends.npu.binaries.xclbin.container import MAX_ENTRIES, named
 from whisper_npu.errors import KernelError
 
 # Files with one kernel have 2 kB.

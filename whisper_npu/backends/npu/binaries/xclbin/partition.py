@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from whisper_npu.backends.npu.binaries.span import Span
-from whisper_npu.backends.npu.binaries.xclbin_tables import MAX_ENTRIES, named
+from whisper_npu.backends.npu.binaries.xclbin.container import MAX_ENTRIES, named
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,12 @@
-"""The tables of an xclbin: memories, IPs, which argument of which IP goes to which memory."""
+"""Memories, instances of kernels (IPs), and which argument of which IP lies in which memory."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from whisper_npu.backends.npu.binaries.span import Span
-from whisper_npu.errors import KernelError
-
-# Of any table. NPU files have a few dozen; the bound keeps hostile ones from filling the memory.
-MAX_ENTRIES = 1 << 14
-
-
-class XclbinError(KernelError):
-    """An xclbin that cannot be read or breaks its format; the message gives byte and reason."""
+from whisper_npu.backends.npu.binaries.xclbin.container import MAX_ENTRIES, named
 
 
 @dataclass(frozen=True)
@@ -90,11 +82,6 @@ _IP_NAME_SIZE = 64
 _CONNECTION = struct.Struct("<iii")
 
 
-def named(names: Mapping[int, str], number: int) -> str:
-    """The name of a number, or the number where it has none."""
-    return names.get(number, str(number))
-
-
 def parse_memories(section: Span) -> tuple[MemoryBank, ...]:
     """MEM_TOPOLOGY and GROUP_TOPOLOGY. Raises XclbinError."""
     memories = []
@@ -130,6 +117,19 @@ def parse_connectivity(section: Span) -> tuple[Connection, ...]:
             raise section.fail(at, f"a connection has a negative index: {values}")
         connections.append(Connection(*values))
     return tuple(connections)
+
+
+def argument_memories(
+    ips: tuple[Ip, ...], connections: tuple[Connection, ...]
+) -> dict[tuple[str, int], int]:
+    """Index of the memory of each (kernel, argument); the first that is named counts."""
+    memories: dict[tuple[str, int], int] = {}
+    for connection in connections:
+        if connection.ip < len(ips):
+            # An IP is named "kernel:instance"; all instances of a kernel have the same memories.
+            kernel = ips[connection.ip].name.partition(":")[0]
+            memories.setdefault((kernel, connection.argument), connection.memory)
+    return memories
 
 
 def _entries(section: Span, first: int, size: int, what: str) -> range:
