@@ -24,7 +24,12 @@ from whisper_npu.backends.npu.evidence import (
     file_hashes,
 )
 from whisper_npu.backends.npu.families import gemm
-from whisper_npu.backends.npu.registry import KernelEntry, built_in_folder, read_folder
+from whisper_npu.backends.npu.registry import (
+    KernelEntry,
+    built_in_folder,
+    inventory_folder,
+    read_folder,
+)
 from whisper_npu.errors import KernelError, OutputError
 
 IDENTITY = DeviceIdentity("npu1", "1022:1502 rev 00", "1.5.5.391", "amdxdna 0.1", "2.20.0")
@@ -179,7 +184,8 @@ def _found(entry: KernelEntry) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_evidence_of_earlier_versions_is_found(name: str) -> None:
-    entries = {e.contract.name: e for e in read_folder(built_in_folder())}
+    folders = (built_in_folder(), inventory_folder())
+    entries = {e.contract.name: e for folder in folders for e in read_folder(folder)}
     assert _found(entries[name]) == KNOWN[name]
 
 

@@ -60,7 +60,7 @@ class Gemm:
 
 def gemm(tile: GemmTile = TILE, fault: FaultHook = no_fault) -> Gemm:
     entry = gemm_entry(tile=tile._asdict())
-    family = GemmInt8(entry.contract)
+    family = GemmInt8(entry)
     return Gemm(Runner(SoftwareDevice(fault).open(entry), family), family)
 
 
@@ -186,7 +186,7 @@ def test_padding_of_shared_buffers_stays_zero() -> None:
             kernel.buffer = buffer  # type: ignore[method-assign]
             return kernel
 
-    family = GemmInt8(gemm_entry(16).contract)
+    family = GemmInt8(gemm_entry(16))
     own = Gemm(Runner(Used().open(gemm_entry(16)), family), family)
     for k in (60, 20):
         x, w = matrices(16, k, 70, k)

@@ -1,11 +1,13 @@
-"""The tile kernels of kernels/src: the same operations in the same order, equal to the bit.
+"""NumPy models of the tile kernels beside this file, equal to the bit.
 
-Arrays are flat, one tile or row each; leading axes are separate calls. Each operation of the float
-kernels is one NumPy call on float32, which rounds once. Which NaN comes out is not specified.
+They do the same operations in the same order. Arrays are flat, one tile or row each; leading axes
+are separate calls. Each operation of the float kernels is one NumPy call on float32, which rounds
+once. Which NaN comes out is not specified.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,30 @@ def gemm_i8_i32(
     rows = a.reshape(*a.shape[:-1], tile.m, tile.k).astype(np.int32)
     product: I32 = (rows @ w.T.astype(np.int32)).reshape(c.shape)
     return c + product
+
+
+def tile_64x64x64(a: I8, b: I8) -> I32:  # [..., 4096], [..., 4096] -> [..., 4096]
+    """A [64, 64] row-major times a packed tile of B: gemm_i8.cc after zero_i32."""
+    return _product(GemmTile(64, 64, 64), a, b)
+
+
+def tile_16x64x64(a: I8, b: I8) -> I32:  # [..., 1024], [..., 4096] -> [..., 1024]
+    """A [16, 64] row-major times a packed tile of B: gemm_i8.cc after zero_i32."""
+    return _product(GemmTile(16, 64, 64), a, b)
+
+
+def _product(tile: GemmTile, a: I8, b: I8) -> I32:
+    out = np.zeros((*a.shape[:-1], tile.m * tile.n), np.int32)
+    for index in np.ndindex(a.shape[:-1]):
+        out[index] = gemm_i8_i32(tile, a[index], b[index], out[index])
+    return out
+
+
+# By the names that kernels/registry.json gives.
+MODELS: Mapping[str, Callable[..., Any]] = {
+    "gemm.tile_64x64x64": tile_64x64x64,
+    "gemm.tile_16x64x64": tile_16x64x64,
+}
 
 
 @_quiet

@@ -1,10 +1,10 @@
-"""bfloat16 in uint16."""
+"""The dtypes of contracts: bfloat16 in uint16."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from whisper_npu.backends.npu.models.bfloat16 import ULP, rounded, widen
+from whisper_npu.backends.npu.dtypes import ULP, rounded, widen
 
 
 def test_every_finite_number_survives() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.backends.npu.models.bfloat16 import U16, rounded, widen
-from whisper_npu.backends.npu.models.integers import clamp_int8, divide_toward_zero, square_root
+from whisper_npu.backends.npu.dtypes import U16, rounded, widen
 from whisper_npu.ops.arrays import F32, I8, I32
+
+from .integers import clamp_int8, divide_toward_zero, square_root
 
 # First estimate of 1/sqrt(x) from the bits of x.
 _MAGIC = np.int32(0x5F3759DF)

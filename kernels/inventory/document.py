@@ -1,57 +1,53 @@
-"""Write kernels/INVENTORY.md: NPU kernels by registry.json and verdicts, CPU kernels by records.
-
-python tools/kernel_inventory.py            # write
-python tools/kernel_inventory.py --check    # fail if the file is out of date
-"""
+"""The text of kernels/INVENTORY.md, from registries, recorded verdicts and CPU kernels' records."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.records import CpuKernel
 from whisper_npu.backends.npu.contract import EXACT, KernelContract
-from whisper_npu.backends.npu.registry import built_in_folder, read_folder
-from whisper_npu.backends.npu.verdict_measures import FEATURE_LIMIT, RELATIVE_LIMIT, Measure
+from whisper_npu.backends.npu.registry import built_in_folder, inventory_folder, read_folder
 from whisper_npu.backends.npu.verdicts import (
     DECLARED_BUFFERS,
     DEVICE_COLUMNS,
     DEVICE_PCI_ID,
+    UNKNOWN,
+    Measure,
     Verdict,
-    judge,
+    read_verdicts,
 )
+from whisper_npu.errors import KernelError
 
-NAME = "INVENTORY.md"
+from .measures import FEATURE_LIMIT, RELATIVE_LIMIT
 
-_UNKNOWN = "unknown detail: "
+FILE_NAME = "INVENTORY.md"
 
 INTRODUCTION = """\
 # Kernels
 
-Written by `tools/kernel_inventory.py` from `registry.json`, from verdicts that it computes, and
-from the records of the CPU kernels (`whisper_npu/backends/cpu/kernels`); a test fails if this file
-is out of date. Do not edit it.
+Written by `python -m kernels.inventory.update` from the registries of `kernels` (our own) and
+`kernels/inventory` (all others), from verdicts that it computes and keeps in `verdicts.json` beside
+each, and from the records of the CPU kernels (`whisper_npu/backends/cpu/kernels`); a test fails if
+one of these files is out of date. Do not edit it.
 
 The kernels are those of the inventory of 30 October 2025 in the repository Unicorn-Amanuensis
 ("69 XCLBINs", of which it names 19 and counts the rest), AMD's three GEMM files that it names,
-sources that belong to them, and our own. None of the binaries is here: to have a kernel's files
-looked for, put them into a folder of your own under the paths that a `registry.json` there gives,
-and name that folder with `--kernels` or in `WHISPER_NPU_KERNELS`.
+sources that belong to them, and our own. None of the binaries is here: whoever has them puts them
+into `kernels/inventory`, or into a copy of it, under the paths that its `registry.json` gives, and
+names that folder with `--kernels` or in `WHISPER_NPU_KERNELS`.
 
-A kernel with an *exact* model has one in NumPy (`whisper_npu/backends/npu/models`) that gives every
-bit of its output, as its source defines it; it was never compared with a device. What could not be
-found out is said at the others."""
+A kernel with an *exact* model has one in NumPy (`kernels/inventory/models`, of our own
+`kernels/src/tiles.py`) that gives every bit of its output, as its source defines it; it was never
+compared with a device. What could not be found out is said at the others."""
 
 LIMITS = f"""\
 ## How the verdicts come about
 
-Models run on made-up inputs (`whisper_npu/backends/npu/speech_like.py`; no recording and no model's
+Models run on made-up inputs (`kernels/inventory/speech_like.py`; no recording and no model's
 weights enter) and are compared with the specification of the op (`whisper_npu/ops`). The host
-around a kernel is taken to be the best that the contract allows. A kernel is usable if all of this
-holds:
+around a kernel is taken to be the best that the contract allows (`kernels/inventory/measures.py`).
+A kernel is usable if all of this holds:
 
 * The device is PCI {DEVICE_PCI_ID}, the partition has at most {DEVICE_COLUMNS} columns, there are
   at most {DECLARED_BUFFERS} buffers, and local arrays fit into the core's stack.
@@ -106,8 +102,16 @@ verified against the op that specifies them, which is their model (`whisper_npu/
 
 def render() -> str:
     """The file's text."""
-    entries = read_folder(built_in_folder())
-    found = [(entry.contract, judge(entry)) for entry in entries]
+    found: list[tuple[KernelContract, Verdict]] = []
+    for folder in (built_in_folder(), inventory_folder()):
+        verdicts = read_verdicts(folder)
+        for contract in (entry.contract for entry in read_folder(folder)):
+            if contract.name not in verdicts:
+                raise KernelError(f"{folder}: no verdict is recorded on {contract.name}")
+            recorded = verdicts[contract.name]
+            reasons, measures = recorded.reasons, recorded.measures
+            made = Verdict(contract.name, contract.op, not reasons, reasons, measures)
+            found.append((contract, made))
     parts = [INTRODUCTION, _counts(found), LIMITS, "## All kernels", _table(found), "## By family"]
     for family, text in FAMILIES.items():
         members = [(c, v) for c, v in found if c.family == family]
@@ -242,26 +246,7 @@ def _limit(measure: Measure) -> str:
 
 def _not_known(found: Sequence[tuple[KernelContract, Verdict]]) -> str:
     return "\n".join(
-        f"* `{c.name}`: {c.exactness.removeprefix(_UNKNOWN)}."
+        f"* `{c.name}`: {c.exactness.removeprefix(UNKNOWN)}."
         for c, _ in found
-        if c.exactness.startswith(_UNKNOWN)
+        if c.exactness.startswith(UNKNOWN)
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, compare")
-    parser.add_argument("--output", type=Path, default=built_in_folder() / NAME)
-    args = parser.parse_args(argv)
-    text = render()
-    if not args.check:
-        args.output.write_text(text, encoding="utf-8")
-        return 0
-    if not args.output.exists() or args.output.read_text(encoding="utf-8") != text:
-        print(f"{args.output} is out of date: run tools/kernel_inventory.py", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

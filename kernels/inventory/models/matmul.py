@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from whisper_npu.backends.npu.models.integers import clamp_int8, matmul
 from whisper_npu.ops.arrays import I8
+
+from .integers import clamp_int8, matmul
 
 SHIFT = 7
 

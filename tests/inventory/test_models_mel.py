@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.npu import c_mel
-from tests.unit.npu.launches import int8_inputs
-from whisper_npu.backends.npu.models import MODELS, mel
+from kernels.inventory.models import MODELS, mel
+from tests.inventory import c_mel
+from tests.inventory.launches import int8_inputs
 from whisper_npu.ops.arrays import I8
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.npu import c_models
-from tests.unit.npu.launches import int8_inputs
-from whisper_npu.backends.npu.models import attention
+from kernels.inventory.models import attention
+from tests.inventory import c_models
+from tests.inventory.launches import int8_inputs
 
 
 def _flatter(qkv: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
-from whisper_npu.backends.npu.models.integers import clamp_int8, matmul
 from whisper_npu.ops.arrays import I8, I64
+
+from .integers import clamp_int8, matmul
 
 UNITS = 127
 _SIMPLE_SHIFT = 4

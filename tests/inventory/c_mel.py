@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tests.unit.npu.c_integers import clamp, divide, int8, int16, int32, newton_root
+from tests.inventory.c_integers import clamp, divide, int8, int16, int32, newton_root
 
 Values = Sequence[int]
 Spectrum = list[tuple[int, int]]

@@ -9,15 +9,15 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from kernels.inventory.models import BOUNDS, layer_norm
+from whisper_npu.backends.npu.dtypes import ULP, rounded, widen
 from whisper_npu.backends.npu.launch_case import LaunchCase
-from whisper_npu.backends.npu.models import BOUNDS, layer_norm
-from whisper_npu.backends.npu.models.bfloat16 import ULP, rounded, widen
-from whisper_npu.backends.npu.registry import built_in_folder, read_folder
+from whisper_npu.backends.npu.registry import inventory_folder, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
 from whisper_npu.backends.npu.verify import verify
 
 # A layer norm of 512 in bfloat16, the only kernel of floats that the registry has a model of.
-ENTRIES = {entry.contract.name: entry for entry in read_folder(built_in_folder())}
+ENTRIES = {entry.contract.name: entry for entry in read_folder(inventory_folder())}
 NORM = ENTRIES["layernorm_nosqrt"]
 
 Rows = Callable[[np.ndarray], np.ndarray]

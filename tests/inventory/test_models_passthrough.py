@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from whisper_npu.backends.npu.models import passthrough
+from kernels.inventory.models import passthrough
 
 
 def test_a_copy_is_equal_and_not_the_same() -> None:

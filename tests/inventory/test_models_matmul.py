@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.npu.c_models import tile_product
-from tests.unit.npu.launches import int8_inputs
-from whisper_npu.backends.npu.models import matmul
+from kernels.inventory.models import matmul
+from tests.inventory.c_models import tile_product
+from tests.inventory.launches import int8_inputs
 
 PACKED = {16: matmul.packed_16x16, 32: matmul.packed_32x32}
 

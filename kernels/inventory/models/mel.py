@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from whisper_npu.backends.npu.models.integers import (
+from whisper_npu.ops.arrays import I8, I64
+
+from .integers import (
     divide_toward_zero,
     square_root,
     wrap_int16,
     wrap_int32,
 )
-from whisper_npu.ops.arrays import I8, I64
 
 SAMPLES, N_FFT, BINS, BANDS = 400, 512, 256, 80
 _STAGES = 9

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.unit.npu.c_models import layer_norm as scalar_layer_norm
-from tests.unit.npu.launches import int8_inputs
-from whisper_npu.backends.npu.models import layer_norm
+from kernels.inventory.models import layer_norm
+from tests.inventory.c_models import layer_norm as scalar_layer_norm
+from tests.inventory.launches import int8_inputs
 
 
 def test_256_is_that_of_the_loops() -> None:

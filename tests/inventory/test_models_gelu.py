@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
-from tests.unit.npu.c_models import gelu as scalar_gelu
-from whisper_npu.backends.npu.models import gelu
+from kernels.inventory.models import gelu
+from tests.inventory.c_models import gelu as scalar_gelu
 
 # Of the 256 published entries.
 TABLE_SHA256 = "13d02aa96c5e32258d18f8dfe0d20750366522eb7350a354953628c44c0d4f16"

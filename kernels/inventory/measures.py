@@ -1,4 +1,4 @@
-"""How far each family of kernels is from the specification of the op that it could serve.
+"""Measures: how far each family of kernels is from the specification of the op that it could serve.
 
 The host around a kernel is the best that its contract allows: it picks scales that lose least, and
 takes back every factor that the kernel leaves in its output. What is measured is what remains.
@@ -6,17 +6,17 @@ takes back every factor that the kernel leaves in its output. What is measured i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.backends.npu import speech_like
-from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.models import run_model
-from whisper_npu.backends.npu.models.attention import SCORE_UNITS
-from whisper_npu.backends.npu.packing import GemmTile
+from whisper_npu.backends.npu.packing import GemmTile, pack_gemm_weights
+from whisper_npu.backends.npu.registry import KernelEntry
+from whisper_npu.backends.npu.verdicts import Measure
 from whisper_npu.errors import KernelError
 from whisper_npu.ops.activation import gelu
 from whisper_npu.ops.arrays import F32, I8, I64
@@ -24,6 +24,9 @@ from whisper_npu.ops.attention import attention
 from whisper_npu.ops.linear import layer_norm
 from whisper_npu.ops.mel import HOP_LENGTH, N_FFT, mel_filters, mel_log10, normalise, stft_power
 from whisper_npu.ops.quant import quantize_rows
+
+from . import speech_like
+from .models.attention import SCORE_UNITS
 
 # An op that falls back must not change a token, so the integers of a product have to be the same.
 INTEGER_LIMIT = 0.0
@@ -45,20 +48,6 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One number; ``limit`` is the largest that is acceptable, None if it only explains others."""
-
-    case: str
-    quantity: str
-    value: float
-    limit: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        return self.limit is None or self.value <= self.limit
-
-
-@dataclass(frozen=True)
 class Judgement:
     """Measures of a kernel, and what they say in one sentence if any of them fails."""
 
@@ -77,9 +66,9 @@ def _quantize(x: F32, scale: float) -> I8:
     return values
 
 
-def _axis(contract: KernelContract, axis: str, largest: int) -> int:
+def _axis(entry: KernelEntry, axis: str, largest: int) -> int:
     """A length of the tile, which a registry may give wrong or not at all."""
-    value = contract.tile.get(axis, 0)
+    value = entry.contract.tile.get(axis, 0)
     if not 1 <= value <= largest:
         raise KernelError(f"its tile has {value} for {axis}; 1 to {largest} can be measured")
     return value
@@ -102,7 +91,7 @@ def _by_tiles(w: I8, tile: GemmTile) -> I8:  # [n, k] -> [n / tn, k / tk, tk, tn
     return tiles
 
 
-def judge_matmul(contract: KernelContract, pack: Packer = _by_tiles) -> Judgement:
+def judge_matmul(entry: KernelEntry, pack: Packer = _by_tiles) -> Judgement:
     """Tiles whose outputs are added over K on the host, against the exact sum over all of K.
 
     ``pack`` makes the weights' tiles.
@@ -122,7 +111,7 @@ def judge_matmul(contract: KernelContract, pack: Packer = _by_tiles) -> Judgemen
     }
     measures: list[Measure] = []
     for case, (values, columns) in cases.items():
-        total, saturated = _tiled_product(contract, pack, values, columns)
+        total, saturated = _tiled_product(entry, pack, values, columns)
         exact = values.astype(np.int64) @ columns.astype(np.int64).T
         mass = np.abs(values.astype(np.int64)) @ np.abs(columns.astype(np.int64)).T
         error = np.abs(total - exact)
@@ -143,10 +132,10 @@ def judge_matmul(contract: KernelContract, pack: Packer = _by_tiles) -> Judgemen
 
 
 def _tiled_product(
-    contract: KernelContract, pack: Packer, x: I8, w: I8
+    entry: KernelEntry, pack: Packer, x: I8, w: I8
 ) -> tuple[I64, float]:  # [m, k], [n, k] -> [m, n]
     """Sum over K of what the kernel returns, and the share of its outputs at a bound."""
-    m, k, n = _axis(contract, "m", 64), _axis(contract, "k", 256), _axis(contract, "n", 64)
+    m, k, n = _axis(entry, "m", 64), _axis(entry, "k", 256), _axis(entry, "n", 64)
     if 64 % m or 256 % k or 64 % n:
         raise KernelError(f"tiles of {m} x {k} x {n} do not divide what is measured")
     a = x.reshape(-1, m, x.shape[1] // k, k).transpose(0, 2, 1, 3)
@@ -157,22 +146,22 @@ def _tiled_product(
         np.broadcast_to(a.reshape(rows, 1, depth, -1), (rows, columns, depth, m * k)),
         np.broadcast_to(b.reshape(1, columns, depth, -1), (rows, columns, depth, k * n)),
     )
-    inputs = pair if len(contract.inputs) == 2 else (np.concatenate(pair, axis=-1),)
-    (partial,) = run_model(contract, *inputs)
+    inputs = pair if len(entry.contract.inputs) == 2 else (np.concatenate(pair, axis=-1),)
+    (partial,) = run_model(entry, *inputs)
     wide = partial.astype(np.int64)
     total = wide.sum(axis=2).reshape(*lead[:2], m, n).transpose(0, 2, 1, 3)
-    bounds = contract.arithmetic.saturation
+    bounds = entry.contract.arithmetic.saturation
     saturated = 0.0 if bounds is None else _share((wide == bounds[0]) | (wide == bounds[1]))
-    return total.reshape(len(x), len(w)) << (contract.arithmetic.shift or 0), saturated
+    return total.reshape(len(x), len(w)) << (entry.contract.arithmetic.shift or 0), saturated
 
 
 # Element by element and row by row
 
 
-def judge_gelu(contract: KernelContract) -> Judgement:
+def judge_gelu(entry: KernelEntry) -> Judgement:
     """Values quantised at the scale that the table fixes, against GELU."""
     speech = speech_like.before_gelu().reshape(-1)
-    scale, n = 1 / 127, _axis(contract, "n", speech.size)
+    scale, n = 1 / 127, _axis(entry, "n", speech.size)
     cases = {
         "speech-like": speech[: speech.size // n * n].reshape(-1, n),
         "-8 to 8": np.linspace(-8, 8, 4 * n, dtype=np.float32).reshape(-1, n),
@@ -180,7 +169,7 @@ def judge_gelu(contract: KernelContract) -> Judgement:
     }
     measures: list[Measure] = []
     for case, x in cases.items():
-        (y,) = run_model(contract, _quantize(x, scale))
+        (y,) = run_model(entry, _quantize(x, scale))
         wanted = gelu(x)
         error = np.abs(y * scale - wanted).max()
         measures += [
@@ -197,14 +186,14 @@ def judge_gelu(contract: KernelContract) -> Judgement:
     return Judgement(tuple(measures), summary)
 
 
-def judge_layer_norm(contract: KernelContract) -> Judgement:
+def judge_layer_norm(entry: KernelEntry) -> Judgement:
     """Rows with gain and bias, against layer norm over the same width."""
-    width = _axis(contract, "d", 8192)
+    width = _axis(entry, "d", 8192)
     x, (gain, bias) = speech_like.activations(64, width), speech_like.gain_and_bias(width)
     outlier = x.copy()
     outlier[:, 3] *= 50
     offset = x + np.float32(20)
-    run = _bfloat16_rows if "gamma" not in contract.dtypes else _int8_rows
+    run = _bfloat16_rows if "gamma" not in entry.contract.dtypes else _int8_rows
     measures: list[Measure] = []
     for case, rows in (
         ("speech-like", x),
@@ -212,14 +201,14 @@ def judge_layer_norm(contract: KernelContract) -> Judgement:
         ("mean of 20", offset),
     ):
         wanted = layer_norm(rows, gain, bias)
-        y, saturated = run(contract, rows, gain, bias)
+        y, saturated = run(entry, rows, gain, bias)
         measures += [
             Measure(case, "error of the largest output", _relative(y, wanted), RELATIVE_LIMIT),
             Measure(case, "saturated outputs, share", saturated),
         ]
     if run is _bfloat16_rows:
         ones, zeros = np.ones(width, np.float32), np.zeros(width, np.float32)
-        y, _ = run(contract, x, ones, zeros)
+        y, _ = run(entry, x, ones, zeros)
         plain = _relative(y, layer_norm(x, ones, zeros))
         measures.append(Measure("gain 1, bias 0", "error of the largest output", plain))
         summary = (
@@ -227,10 +216,11 @@ def judge_layer_norm(contract: KernelContract) -> Judgement:
             f"output where the op has them ({plain:.2%} where it has not)"
         )
     else:
-        as_written = _int8_rows_at(contract, x, gain, bias, 1)
+        as_written = _int8_rows_at(entry, x, gain, bias, 1)
         measures.append(Measure("gain 1 is 127", "saturated outputs, share", as_written[1]))
+        shift = entry.contract.arithmetic.shift
         summary = (
-            f"an integer square root and quotients shifted by {contract.arithmetic.shift}: errors "
+            f"an integer square root and quotients shifted by {shift}: errors "
             f"of up to {measures[0].value:.0%} of the largest output at the best scale, "
             f"{measures[2].value:.0%} with an outlier; {as_written[1]:.0%} of the outputs saturate "
             "at the scale of the source"
@@ -239,15 +229,15 @@ def judge_layer_norm(contract: KernelContract) -> Judgement:
 
 
 def _int8_rows(
-    contract: KernelContract, x: F32, gain: F32, bias: F32
+    entry: KernelEntry, x: F32, gain: F32, bias: F32
 ) -> tuple[Floats, float]:  # [t, d], [d], [d] -> [t, d]
     wanted = layer_norm(x, gain, bias)
-    tries = [_int8_rows_at(contract, x, gain, bias, divisor) for divisor in _GAIN_DIVISORS]
+    tries = [_int8_rows_at(entry, x, gain, bias, divisor) for divisor in _GAIN_DIVISORS]
     return min(tries, key=lambda found: _relative(found[0], wanted))
 
 
 def _int8_rows_at(
-    contract: KernelContract, x: F32, gain: F32, bias: F32, divisor: int
+    entry: KernelEntry, x: F32, gain: F32, bias: F32, divisor: int
 ) -> tuple[Floats, float]:
     largest = float(np.abs(gain).max()) * divisor
     parts = [
@@ -255,25 +245,26 @@ def _int8_rows_at(
         np.broadcast_to(_quantize(gain, largest / 127), x.shape),
         np.broadcast_to(_quantize(bias, largest / _ONE), x.shape),
     ]
-    inputs = parts if len(contract.inputs) == 3 else [np.concatenate(parts, axis=-1)]
-    (y,) = run_model(contract, *inputs)
+    inputs = parts if len(entry.contract.inputs) == 3 else [np.concatenate(parts, axis=-1)]
+    (y,) = run_model(entry, *inputs)
     return y.astype(np.float64) * (largest / _ONE), _share((y == 127) | (y == -128))
 
 
-def _bfloat16_rows(contract: KernelContract, x: F32, gain: F32, bias: F32) -> tuple[Floats, float]:
+def _bfloat16_rows(entry: KernelEntry, x: F32, gain: F32, bias: F32) -> tuple[Floats, float]:
     # Cut off, as nothing is known of how a host would round.
-    (y,) = run_model(contract, (x.view(np.uint32) >> 16).astype(np.uint16))
+    (y,) = run_model(entry, (x.view(np.uint32) >> 16).astype(np.uint16))
     return (y.astype(np.uint32) << 16).view(np.float32).astype(np.float64), 0.0
 
 
 # Attention
 
 
-def judge_attention(contract: KernelContract) -> Judgement:
+def judge_attention(entry: KernelEntry) -> Judgement:
     """One head, against attention over the same keys; then over twice as many as a tile holds."""
-    t, d = _axis(contract, "t", 512), _axis(contract, "d_head", 512)
-    if contract.model not in SCORE_UNITS:
-        raise KernelError(f"model {contract.model} has no scale of scores to measure it with")
+    t, d = _axis(entry, "t", 512), _axis(entry, "d_head", 512)
+    model = entry.contract.model
+    if model not in SCORE_UNITS:
+        raise KernelError(f"model {model} has no scale of scores to measure it with")
     q, k, v = (speech_like.activations(2 * t, d, seed) for seed in (5, 6, 7))
     wild = k.copy()
     wild[:, 3] *= 20
@@ -287,7 +278,7 @@ def judge_attention(contract: KernelContract) -> Judgement:
         Measure(
             case,
             "error of the largest output",
-            _attention_error(contract, *qkv),
+            _attention_error(entry, *qkv),
             RELATIVE_LIMIT,
         )
         for case, qkv in cases.items()
@@ -301,19 +292,19 @@ def judge_attention(contract: KernelContract) -> Judgement:
     return Judgement(tuple(measures), summary)
 
 
-def _attention_error(contract: KernelContract, q: F32, k: F32, v: F32) -> float:
+def _attention_error(entry: KernelEntry, q: F32, k: F32, v: F32) -> float:
     """At the scale of scores that is best for these inputs."""
     wanted = attention(q[None], k[None], v[None], n_head=1)[0]
     return min(
-        _relative(_tiled_attention(contract, q, k, v, factor), wanted) for factor in _SCORE_FACTORS
+        _relative(_tiled_attention(entry, q, k, v, factor), wanted) for factor in _SCORE_FACTORS
     )
 
 
-def _tiled_attention(contract: KernelContract, q: F32, k: F32, v: F32, factor: float) -> Floats:
+def _tiled_attention(entry: KernelEntry, q: F32, k: F32, v: F32, factor: float) -> Floats:
     """Each tile of queries sees the keys and values of its own rows."""
-    t, d = contract.tile["t"], contract.tile["d_head"]
-    assert contract.model is not None
-    shift, unit = SCORE_UNITS[contract.model]
+    t, d = entry.contract.tile["t"], entry.contract.tile["d_head"]
+    assert entry.contract.model is not None
+    shift, unit = SCORE_UNITS[entry.contract.model]
     # With a factor of 1 a shifted score of ``unit`` is a score of 1 after the division by sqrt(d).
     product = factor * d**0.5 / (2**shift * unit)
     ratio = float(np.abs(q).max() / np.abs(k).max()) or 1.0
@@ -322,7 +313,7 @@ def _tiled_attention(contract: KernelContract, q: F32, k: F32, v: F32, factor: f
     parts = [_quantize(q, q_scale), _quantize(k, k_scale), _quantize(v, v_scale)]
     packed = np.concatenate([part.reshape(-1, t * d) for part in parts], axis=-1)
     # A kernel with several tiles in one launch gets the same one in all of them.
-    y = run_model(contract, *[packed] * len(contract.inputs))[0]
+    y = run_model(entry, *[packed] * len(entry.contract.inputs))[0]
     # The weights add up to 127 and are divided by 128.
     return y.reshape(q.shape).astype(np.float64) * (v_scale * 128 / 127)
 
@@ -330,7 +321,7 @@ def _tiled_attention(contract: KernelContract, q: F32, k: F32, v: F32, factor: f
 # Mel
 
 
-def judge_mel(contract: KernelContract) -> Judgement:
+def judge_mel(entry: KernelEntry) -> Judgement:
     """Frames of audio, against the features of the specification.
 
     The kernel's output, and its logarithm, are mapped to the features by the best straight line of
@@ -346,7 +337,7 @@ def judge_mel(contract: KernelContract) -> Judgement:
     }
     measures: list[Measure] = []
     for case, samples in cases.items():
-        y = _mel_frames(contract, samples)
+        y = _mel_frames(entry, samples)
         error = _best_line_error(y, _features(samples))
         measures += [
             Measure(case, "error of features that span 2", error, FEATURE_LIMIT),
@@ -363,10 +354,10 @@ def judge_mel(contract: KernelContract) -> Judgement:
     return Judgement(tuple(measures), summary)
 
 
-def _mel_frames(contract: KernelContract, samples: F32) -> I8:  # [n] -> [t, 80]
+def _mel_frames(entry: KernelEntry, samples: F32) -> I8:  # [n] -> [t, 80]
     whole = np.rint(samples * 32768).astype("<i2")
     frames = np.lib.stride_tricks.sliding_window_view(whole, N_FFT)[::HOP_LENGTH]
-    (y,) = run_model(contract, np.ascontiguousarray(frames).view(np.int8))
+    (y,) = run_model(entry, np.ascontiguousarray(frames).view(np.int8))
     bands: I8 = y
     return bands
 
@@ -387,3 +378,14 @@ def _line_error(x: Floats, y: Floats) -> float:
     square = (x * x).sum(axis=0)
     slope = np.divide((x * y).sum(axis=0), square, out=np.zeros_like(square), where=square > 0)
     return float(np.abs(y - slope * x).max())
+
+
+# By the family of contracts; the first is our own.
+MEASURES: Mapping[str, Callable[[KernelEntry], Judgement]] = {
+    "gemm_int8": partial(judge_matmul, pack=pack_gemm_weights),
+    "matmul": judge_matmul,
+    "gelu": judge_gelu,
+    "layer_norm": judge_layer_norm,
+    "attention": judge_attention,
+    "mel": judge_mel,
+}
