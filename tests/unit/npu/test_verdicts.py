@@ -148,6 +148,7 @@ def test_a_right_kernel_of_another_device_is_refused(changes: dict[str, Any], re
     # What is recorded too is not said twice.
     recorded = replace(good(made), reasons=(only, "slow"))
     assert judge(made, recorded).reasons == (only, "slow")
+    assert judge(made, recorded).reason == f"{only}; slow"
 
 
 # Files

@@ -157,7 +157,13 @@ class GemmInt8(Family):
 
     def __init__(self, entry: KernelEntry) -> None:
         super().__init__(entry)
-        self.tile = GemmTile(**self.contract.tile)
+        tile = self.contract.tile
+        if set(tile) != set(GemmTile._fields) or not all(tile.values()):
+            raise KernelError(
+                f"kernel {self.contract.name}: its tile is {dict(tile)}; the family "
+                f"{self.contract.family} takes m, k and n, each at least 1"
+            )
+        self.tile = GemmTile(**tile)
 
     def instructions(self, shape: tuple[int, ...]) -> tuple[bytes, list[int]]:
         """See ``Family``."""
@@ -176,7 +182,7 @@ class GemmInt8(Family):
     def sample(self) -> bytes:
         """See ``Family``."""
         m, k, n = (_SAMPLE_TILES * size for size in self.tile)
-        return gemm_int8_stream(m, k, n, self.tile)
+        return self.instructions((m, k, n))[0]
 
     def cases(self, rng: np.random.Generator) -> Iterator[LaunchCase]:
         """See ``Family``."""
