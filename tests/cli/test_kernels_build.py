@@ -90,7 +90,7 @@ def test_status_shows_them_and_verify_says_who_does_it(
     error = capsys.readouterr().err
     assert "cpu_tan: no such kernel; there are " in error
     assert "cpu_gelu, " in error
-    assert "matmul_16x16, " in error
+    assert "gemm_int8_16x64x64, " in error
 
 
 def test_the_list_has_one_that_failed(cpu_home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,9 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     building.set_defaults(command=lambda args: build(args.force))
     listing = subparsers.add_parser(
         "list",
-        help="print all kernels with a verdict on each",
-        description="Print all kernels: the op that each could serve, whether its files are there, "
-        "whether it is verified on this machine, and the computed verdict on its use.",
+        help="print kernels with a verdict on each",
+        description="Print our own kernels and those of your folders: the op that each could "
+        "serve, whether its files are there, whether it is verified on this machine, and the "
+        "computed verdict on its use.",
     )
     listing.add_argument(
         "--kernels",
@@ -45,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="DIR",
         help="a folder of your own with a registry.json; may be given several times",
+    )
+    listing.add_argument(
+        "--all",
+        action="store_true",
+        help="also the published kernels that are not ours (kernels/inventory)",
     )
     listing.add_argument(
         "--format", choices=LIST_FORMATS, default="text", help="default: %(default)s"
@@ -56,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose verification to show: the NPU if there is one (auto), or software (default: "
         "%(default)s)",
     )
-    listing.set_defaults(command=lambda args: list_kernels(args.kernels, args.format, args.device))
+    listing.set_defaults(
+        command=lambda args: list_kernels(args.kernels, args.format, args.device, args.all)
+    )
     verification = subparsers.add_parser(
         "verify",
         help="run kernels on a device against their NumPy models, and record the outcome",

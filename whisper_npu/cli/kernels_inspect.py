@@ -28,8 +28,8 @@ from whisper_npu.backends.npu.binaries.transaction import (
 )
 from whisper_npu.backends.npu.binaries.transfers import Transfer, decode_transfers
 from whisper_npu.backends.npu.binaries.xclbin import MAGIC, MAX_FILE_SIZE, Xclbin, parse_xclbin
-from whisper_npu.backends.npu.binaries.xclbin_metadata import DeclaredKernel
-from whisper_npu.backends.npu.binaries.xclbin_partition import Partition
+from whisper_npu.backends.npu.binaries.xclbin.metadata import DeclaredKernel
+from whisper_npu.backends.npu.binaries.xclbin.partition import Partition
 from whisper_npu.errors import KernelError
 from whisper_npu.files.whole import read_file
 

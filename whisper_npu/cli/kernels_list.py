@@ -21,19 +21,22 @@ _WIDTH = 100
 _INDENT = "    "
 
 
-def list_kernels(folders: Sequence[str], format_: str, device: str) -> int:
-    """Print the built-in kernels and those of the user's folders. Raises KernelError."""
-    # Imported here: the other kernel commands need no NumPy, and the verdicts take a second.
+def list_kernels(folders: Sequence[str], format_: str, device: str, inventory: bool) -> int:
+    """Print the built-in kernels and those of the user's folders, with ``inventory`` also those of
+    the published inventory. Raises KernelError."""
+    # Imported here: the other kernel commands need no NumPy.
     from whisper_npu.backends.cpu.status import cpu_kernel_statuses
     from whisper_npu.backends.npu.manager import KernelManager
-    from whisper_npu.backends.npu.verdicts import judge
+    from whisper_npu.backends.npu.verdicts import judge, read_verdicts
 
-    manager = KernelManager(_opened(device), folders)
+    manager = KernelManager(_opened(device), folders, inventory=inventory)
     for notice in manager.registry.notices:
         print(f"whisper-npu: {notice}", file=sys.stderr)
     kernels: list[dict[str, Any]] = []
-    for status in manager.list():
-        verdict = judge(status.entry)
+    statuses = manager.list()
+    recorded = {f: read_verdicts(f) for f in {status.entry.folder for status in statuses}}
+    for status in statuses:
+        verdict = judge(status.entry, recorded[status.entry.folder].get(status.name))
         kernels.append(
             {
                 "name": verdict.kernel,

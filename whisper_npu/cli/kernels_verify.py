@@ -72,9 +72,11 @@ def _outcome(evidence: Any) -> str:
 
 def _require(name: str, manager: KernelManager, of_cpu: Iterable[str]) -> None:
     """Raises KernelError if there is no kernel of this name, on an NPU or on the CPU."""
+    from whisper_npu.backends.npu.registry import unknown_kernel
+
     known = {*(entry.contract.name for entry in manager.registry), *of_cpu}
     if name not in known:
-        raise KernelError(f"{name}: no such kernel; there are {', '.join(sorted(known))}")
+        raise unknown_kernel(name, known)
 
 
 def status(names: Sequence[str], device: str, kernels: Sequence[str], form: str) -> int:

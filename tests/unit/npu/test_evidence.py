@@ -24,7 +24,12 @@ from whisper_npu.backends.npu.kernel_evidence import (
     evidence_key,
     file_hashes,
 )
-from whisper_npu.backends.npu.registry import KernelEntry, built_in_folder, read_folder
+from whisper_npu.backends.npu.registry import (
+    KernelEntry,
+    built_in_folder,
+    inventory_folder,
+    read_folder,
+)
 from whisper_npu.errors import KernelError, OutputError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -182,7 +187,8 @@ def _found(entry: KernelEntry) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_evidence_of_earlier_versions_is_found(name: str) -> None:
-    entries = {e.contract.name: e for e in read_folder(built_in_folder())}
+    folders = (built_in_folder(), inventory_folder())
+    entries = {e.contract.name: e for folder in folders for e in read_folder(folder)}
     assert _found(entries[name]) == KNOWN[name]
 
 

@@ -144,7 +144,7 @@ class NpuBackend(Backend):
         self._used: dict[str, _Kernel] = {}
         self._refused: list[tuple[KernelStatus, Family]] = []
         for status in kernels:
-            family = family_of(status.entry.contract)
+            family = family_of(status.entry)
             if status.name in rates:
                 form = family.form(partial(self._runners.take, status.entry, family))
                 self._used[status.name] = _Kernel(status, rates[status.name], family, form)

@@ -68,7 +68,7 @@ def file_hashes(entry: KernelEntry) -> dict[str, str]:
         path = entry.path(file)
         hashes[what] = file_sha256(path) if path.is_file() else "absent"
     if entry.contract.instructions is None:
-        stream = family_of(entry.contract).sample()
+        stream = family_of(entry).sample()
         if stream is not None:
             hashes["instructions"] = hashlib.sha256(stream).hexdigest()
     return hashes

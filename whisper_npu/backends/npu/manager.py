@@ -34,7 +34,8 @@ class KernelStatus:
 
 
 class KernelManager:
-    """Kernels of the built-in registry and of folders of the user's own.
+    """Kernels of the built-in registry and of folders of the user's own, with ``inventory`` also
+    those of the published inventory.
 
     ``device`` is what they are verified and loaded on; without one nothing is verified. Raises
     KernelError for a registry that is damaged.
@@ -45,9 +46,10 @@ class KernelManager:
         device: Device | None = None,
         folders: Sequence[str | os.PathLike[str]] = (),
         evidence: NpuEvidenceStore | None = None,
+        inventory: bool = False,
     ) -> None:
         self.device = device
-        self.registry: Registry = load_registry(*folders)
+        self.registry: Registry = load_registry(*folders, inventory=inventory)
         self.evidence = evidence or NpuEvidenceStore()
 
     def list(self) -> list[KernelStatus]:
@@ -88,7 +90,7 @@ class KernelManager:
         return [
             other
             for other in self.registry
-            if family_of(other.contract).distracts and other.contract.name != entry.contract.name
+            if family_of(other).distracts and other.contract.name != entry.contract.name
         ]
 
     def _device(self) -> Device:

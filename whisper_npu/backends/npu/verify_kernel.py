@@ -45,7 +45,7 @@ def verify(
     KernelError.
     """
     contract = entry.contract
-    family, rng = family_of(contract), np.random.default_rng(seed)
+    family, rng = family_of(entry), np.random.default_rng(seed)
     cases = list(family.cases(rng))
     launches, worst, failure = 0, 0.0, None
     timing = Timing(None, None, None)
@@ -128,7 +128,7 @@ def _distractions(
             # Its files are not there, say: that is not this kernel's fault.
             continue
         opened.callback(kernel.close)
-        yield partial(_distract, kernel, next(family_of(entry.contract).cases(rng)))
+        yield partial(_distract, kernel, next(family_of(entry).cases(rng)))
 
 
 def _distract(kernel: Kernel, case: LaunchCase) -> None:

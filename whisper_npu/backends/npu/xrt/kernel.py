@@ -106,7 +106,7 @@ class XrtKernel:
         if self.contract.instructions:
             stream, sizes = self._fixed(shape)
         else:
-            stream, sizes = family_of(self.contract).instructions(shape)
+            stream, sizes = family_of(self._entry).instructions(shape)
         buffer = self._buffer(self._instructions, "cacheable", len(stream))
         buffer.array[:] = np.frombuffer(stream, np.uint8)
         buffer.to_device()
