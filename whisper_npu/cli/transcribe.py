@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from whisper_npu.builtin import BUILT_IN
 from whisper_npu.cli import transcribe_options
 from whisper_npu.cli.transcribe_options import add_arguments as add_arguments
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
+from whisper_npu.hub.folders import BUILT_IN
 from whisper_npu.results import Segment, Transcription
 from whisper_npu.text.languages import LANGUAGES
 from whisper_npu.text.writers import LineOptions, format_timestamp, prepare_output_dir, write_result

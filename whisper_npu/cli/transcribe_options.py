@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from whisper_npu.builtin import BUILT_IN
 from whisper_npu.decoding.options import (
     APPEND_PUNCTUATIONS,
     PREPEND_PUNCTUATIONS,
@@ -15,6 +14,7 @@ from whisper_npu.decoding.options import (
     fallback_temperatures,
 )
 from whisper_npu.errors import OptionError
+from whisper_npu.hub.folders import BUILT_IN
 from whisper_npu.runtime.threads import check_threads
 from whisper_npu.text.languages import TASKS
 from whisper_npu.text.writers import OUTPUT_FORMATS, LineOptions
