@@ -15,14 +15,13 @@ from whisper_npu.hub.cache import (
     CONFIG,
     INDEX,
     NEEDED,
-    WEIGHTS,
     cached_snapshot,
     check_cached,
     model_files,
     shard_names,
 )
 from whisper_npu.hub.remote import Hub, RemoteFile, Snapshot
-from whisper_npu.hub.store import Store, StoredModel, readable_size
+from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size
 from whisper_npu.model.dims import dimensions_from_config
 from whisper_npu.model.json_file import LARGEST_FILE, read_json
 

@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 
 from whisper_npu.errors import ModelError
+from whisper_npu.hub.store import WEIGHTS
 from whisper_npu.model.json_file import read_json
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG = "config.json"
 INDEX = f"{WEIGHTS}.index.json"
 NEEDED = (CONFIG, "tokenizer.json")
 

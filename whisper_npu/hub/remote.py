@@ -12,7 +12,8 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -22,7 +23,7 @@ from urllib.parse import quote, urlsplit
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.file_download import http_get, repo_folder_name
-from huggingface_hub.utils import build_hf_headers, logging
+from huggingface_hub.utils import WeakFileLock, build_hf_headers, logging
 
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.hub.cache import difference
@@ -129,13 +130,12 @@ class Hub:
         wrong is downloaded once more, from its start. Raises ModelError, and OSError if the cache
         cannot be written.
         """
-        blob, pointer = self._blob(snapshot, file), _pointer(snapshot, file)
-        present = pointer or blob
-        if not present.exists() or difference(present, file.size, file.digest):
-            self._download(snapshot, file, blob)
-            # It may lead to another file than this blob.
-            if pointer is not None and not (pointer.exists() and pointer.samefile(blob)):
-                pointer.unlink()
+        if not self._is_right(snapshot, file):
+            # Whoever else uses this cache waits for it, and may have made it right meanwhile.
+            with self._locked(snapshot, file):
+                if not self._is_right(snapshot, file):
+                    self._download(snapshot, file)
+        blob = self._blob(snapshot, file)
         path = self._point(snapshot, file.name, snapshot.commit)
         # The library found or made another file where the hub names it otherwise than it lists it,
         # and where there are no symbolic links.
@@ -155,6 +155,19 @@ class Hub:
         """Remove what came of files that nobody has asked for again, as those of other commits."""
         for part in self._blobs(repository).glob(f"*{_INCOMPLETE}"):
             part.unlink(missing_ok=True)
+
+    def _is_right(self, snapshot: Snapshot, file: RemoteFile) -> bool:
+        path = _pointer(snapshot, file) or self._blob(snapshot, file)
+        return path.exists() and not difference(path, file.size, file.digest)
+
+    @contextmanager
+    def _locked(self, snapshot: Snapshot, file: RemoteFile) -> Iterator[None]:
+        """Hold the lock that the library takes for a blob."""
+        folder = repo_folder_name(repo_id=snapshot.repository, repo_type="model")
+        lock = Path(constants.HF_HUB_CACHE, ".locks", folder, f"{file.digest}.lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            yield
 
     def _blobs(self, repository: str) -> Path:
         folder = repo_folder_name(repo_id=repository, repo_type="model")
@@ -180,7 +193,9 @@ class Hub:
             )
         )
 
-    def _download(self, snapshot: Snapshot, file: RemoteFile, blob: Path) -> None:
+    def _download(self, snapshot: Snapshot, file: RemoteFile) -> None:
+        """Make a file's blob, and remove what the snapshot had in its place."""
+        blob, pointer = self._blob(snapshot, file), _pointer(snapshot, file)
         blob.parent.mkdir(parents=True, exist_ok=True)
         part = _part(blob)
         for _ in range(2):
@@ -197,6 +212,8 @@ class Hub:
                 wrong = str(error)
             if not wrong:
                 os.replace(part, blob)
+                if pointer is not None and not pointer.samefile(blob):
+                    pointer.unlink()
                 return
             part.unlink()
         raise self._wrong(snapshot, file, f"{wrong}; it came so twice")

@@ -15,6 +15,7 @@ from tests.unit.hub.fake_hub import (
     COMMIT,
     REPOSITORY,
     FakeHub,
+    Fault,
     begin_anew,
     corrupt,
     cut_after,
@@ -25,6 +26,7 @@ from tests.unit.hub.fake_hub import (
     other_range,
     redirect,
     refuse,
+    say,
     serving,
     short_after,
     silence,
@@ -65,6 +67,17 @@ def part(hub: FakeHub, content: bytes | None = None) -> Path:
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
     return path
+
+
+def _no_links(*_: object) -> None:
+    raise PermissionError(1, "no symbolic links here")
+
+
+def etag(name: str) -> Fault:
+    """What a file is, under another name."""
+    return lambda handler, content, start: handler.send(
+        200, content, X_Repo_Commit=COMMIT, ETag=f'"{name}"'
+    )
 
 
 def get(name: str = WEIGHTS) -> bytes:
@@ -129,7 +142,6 @@ class TestResuming:
     def test_a_server_that_ignores_range(self, hub: FakeHub) -> None:
         hub.faults[WEIGHTS] = [cut_after(20_000), ignore_range]
         assert get() == hub.files[WEIGHTS]
-        assert len(hub.asked(WEIGHTS)) == 2
 
     def test_a_server_that_sends_another_range(self, hub: FakeHub) -> None:
         hub.faults[WEIGHTS] = [cut_after(20_000), other_range]
@@ -150,6 +162,36 @@ class TestResuming:
         blob(hub).write_bytes(damage(hub.files[WEIGHTS]))
         assert get() == hub.files[WEIGHTS]
         assert ranges(hub) == [None, None]
+
+    def test_also_if_the_snapshot_has_it_by_another_way(self, hub: FakeHub) -> None:
+        """As where there are no symbolic links, or a program has put its own file there."""
+        get()
+        pointer = snapshot_folder() / WEIGHTS
+        pointer.unlink()
+        pointer.write_bytes(damage(hub.files[WEIGHTS]))
+        assert get() == hub.files[WEIGHTS]
+        assert pointer.samefile(blob(hub))
+
+    @pytest.mark.filterwarnings("ignore:.*uses symlinks by default")
+    def test_without_symbolic_links(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The content is there once."""
+        monkeypatch.setattr("huggingface_hub.file_download.os.symlink", _no_links)
+        assert get() == hub.files[WEIGHTS]
+        assert list(blobs().iterdir()) == []
+        assert get() == hub.files[WEIGHTS]
+        assert len(hub.asked(WEIGHTS)) == 1
+
+    def test_a_hub_that_calls_files_otherwise_than_it_lists_them(self, hub: FakeHub) -> None:
+        """As mirrors do."""
+        hub.faults[f"HEAD {WEIGHTS}"] = [etag("other")]
+        assert get() == hub.files[WEIGHTS]
+        assert [path.name for path in blobs().iterdir()] == ["other"]
+
+    def test_and_sends_another_one_then(self, hub: FakeHub) -> None:
+        hub.faults[f"HEAD {WEIGHTS}"] = [etag("other")]
+        hub.faults[WEIGHTS] = [say(hub.files[WEIGHTS]), corrupt]
+        assert f"{WEIGHTS} comes wrong from {hub.endpoint}: its sha256 is " in complaint()
+        assert not (snapshot_folder() / WEIGHTS).exists()
 
     def test_a_part_that_is_too_long(self, hub: FakeHub) -> None:
         part(hub, hub.files[WEIGHTS] + b"more")

@@ -376,6 +376,18 @@ class TestAgain:
         assert store.all() == [model]
         assert model.is_whole()
 
+    def test_two_at_once_that_share_only_the_hugging_face_cache(
+        self, hub: FakeHub, tmp_path: Path
+    ) -> None:
+        stores = [Store(tmp_path / name) for name in ("a", "b")]
+        threads = [threading.Thread(target=pull, args=(store, REPOSITORY)) for store in stores]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [len(store.all()) for store in stores] == [1, 1]
+        assert len(hub.asked(WEIGHTS)) == 1
+
     def test_two_at_once(self, hub: FakeHub, store: Store) -> None:
         """The second waits for the first and finds what that has pulled."""
         results: list[tuple[StoredModel, bool]] = []
