@@ -14,11 +14,11 @@ from whisper_npu.audio import AudioSource, stream_audio
 from whisper_npu.audio.features import LogMel, compute_log_mel
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import choose_precision, open_device, open_machine
-from whisper_npu.builtin import BUILT_IN, model_directory
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.errors import OptionError
+from whisper_npu.hub.folders import BUILT_IN, model_directory
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.runtime.model import Model

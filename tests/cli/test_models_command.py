@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import Recipe
-from whisper_npu.builtin import built_in_directory
 from whisper_npu.cli import main
+from whisper_npu.hub.folders import built_in_directory
 from whisper_npu.hub.names import SHORT_NAMES
 from whisper_npu.hub.store import Store, StoredModel
 from whisper_npu.runtime.packed import packed_folder

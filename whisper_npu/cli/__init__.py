@@ -26,7 +26,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "pull": (
         "download a model",
         "Download a Whisper model from the Hugging Face hub, convert it and keep it in the cache "
-        "(WHISPER_NPU_HOME). HF_ENDPOINT, HF_TOKEN and proxies are honoured.",
+        "(WHISPER_NPU_HOME). Downloads stay in the Hugging Face cache (HF_HOME). HF_ENDPOINT, "
+        "HF_TOKEN and proxies are honoured.",
     ),
     "models": ("list or remove pulled models", "List the models that are there."),
     "convert": (

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Sequence
 
 from whisper_npu.backends.machine_options import MachineOptions
-from whisper_npu.builtin import BUILT_IN
 from whisper_npu.cli.options import (
     Option,
     add_kernels,
@@ -18,6 +17,7 @@ from whisper_npu.cli.options import (
     count,
     flag,
 )
+from whisper_npu.hub.folders import BUILT_IN
 
 # What the libraries that NumPy may be built with read when they are loaded. OpenBLAS can be told
 # later too, but has started its threads by then.

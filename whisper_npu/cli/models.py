@@ -7,10 +7,10 @@ import json
 import sys
 from typing import Any
 
-from whisper_npu.builtin import BUILT_IN, built_in_directory
 from whisper_npu.cli.options import HelpFormatter, add_format
 from whisper_npu.errors import ModelError, WhisperNpuError
 from whisper_npu.files.whole import file_sha256
+from whisper_npu.hub.folders import BUILT_IN, built_in_directory
 from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size, record
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remover = actions.add_parser(
         "remove",
         help="remove pulled models",
-        description="Remove pulled models and what is left of their downloads.",
+        description="Remove pulled models. Downloads in the Hugging Face cache stay there.",
         formatter_class=HelpFormatter,
     )
     remover.add_argument("names", nargs="+", metavar="NAME", help="as in the list")

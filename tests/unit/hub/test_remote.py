@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 import time
-from email.utils import formatdate
+from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from tests.unit.hub.fake_hub import (
     COMMIT,
@@ -16,11 +21,11 @@ from tests.unit.hub.fake_hub import (
     redirect,
     refuse,
     say,
+    set_endpoint,
     silence,
 )
 from whisper_npu.errors import ModelError, OptionError
-from whisper_npu.hub import client
-from whisper_npu.hub.client import Hub, Snapshot
+from whisper_npu.hub.remote import Hub, Snapshot
 
 
 def snapshot(revision: str = "main", repository: str = REPOSITORY) -> Snapshot:
@@ -33,6 +38,19 @@ def complaint(revision: str = "main", repository: str = REPOSITORY) -> str:
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def endpoint_of(environment: dict[str, str]) -> str:
+    """In a process of its own: the library reads its environment once."""
+    code = "from whisper_npu.hub.remote import Hub; print(Hub().endpoint)"
+    run = [sys.executable, "-c", code]
+    others = {name: value for name, value in os.environ.items() if name != "HF_ENDPOINT"}
+    done = subprocess.run(run, check=True, stdout=subprocess.PIPE, env=others | environment)
+    return done.stdout.decode().strip()
 
 
 @pytest.fixture
@@ -51,23 +69,23 @@ class TestSnapshot:
     def test_files_have_size_and_hash(self, hub: FakeHub) -> None:
         found = snapshot()
         assert set(found.entries) == set(hub.files)
-        config, weights = found.file("config.json"), found.file("model.safetensors")
-        assert (config.size, config.algorithm) == (len(hub.files["config.json"]), "git blob sha1")
-        assert config.digest == git_blob(hub.files["config.json"])
-        assert (weights.size, weights.algorithm) == (
-            len(hub.files["model.safetensors"]),
-            "sha256",
-        )
+        for name, digest in (("config.json", git_blob), ("model.safetensors", sha256)):
+            file, content = found.file(name), hub.files[name]
+            assert (file.name, file.size, file.digest) == (name, len(content), digest(content))
 
     @pytest.mark.parametrize("commit", [None, 3, "main", "../" + 37 * "0", COMMIT + "\n"])
     def test_a_commit_that_is_none(self, hub: FakeHub, commit: object) -> None:
         hub.listing["sha"] = commit
         assert complaint() == "owner/nano: the hub gives no valid commit for 'main'"
 
-    @pytest.mark.parametrize("siblings", [None, {}, "config.json"])
-    def test_files_that_are_no_list(self, hub: FakeHub, siblings: object) -> None:
-        hub.listing["siblings"] = siblings
+    def test_no_files(self, hub: FakeHub) -> None:
+        hub.listing["siblings"] = None
         assert complaint() == "owner/nano: the hub does not say which files it has"
+
+    @pytest.mark.parametrize("siblings", [3, "config.json", [7], [{"size": 7}]])
+    def test_files_that_are_no_list_of_them(self, hub: FakeHub, siblings: object) -> None:
+        hub.listing["siblings"] = siblings
+        assert "is no model hub: its answer is not one's: " in complaint()
 
     @pytest.mark.parametrize(
         "entry",
@@ -77,22 +95,18 @@ class TestSnapshot:
             {"size": -1, "blobId": 40 * "0"},
             {"size": 3, "blobId": 40 * "x"},
             {"size": "3", "blobId": 40 * "0"},
-            {"size": 3, "blobId": 40 * "0", "lfs": {"size": 3, "sha256": 40 * "0"}},
+            {"lfs": {"size": 3, "sha256": 40 * "0", "pointerSize": 7}},
         ],
     )
     def test_sizes_and_hashes_that_are_none(self, hub: FakeHub, entry: dict[str, object]) -> None:
-        hub.listing["siblings"] = [7, {"rfilename": 7}, {"rfilename": "a", **entry}]
+        hub.listing["siblings"] = [{"rfilename": 7}, {"rfilename": "a", **entry}]
         with pytest.raises(ModelError, match="gives no valid size and hash of a"):
             snapshot().file("a")
 
     @pytest.mark.parametrize("body", [b"<html>", b"[1]", b"[" * 100_000, b"\xff"])
     def test_an_answer_that_is_not_the_hubs(self, hub: FakeHub, body: bytes) -> None:
         hub.faults["api"] = [say(body)]
-        assert "is no model hub: its answer is not JSON" in complaint()
-
-    def test_an_answer_without_end(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(client, "_LONGEST_LISTING", 100)
-        assert "gives more than" in complaint()
+        assert complaint().startswith(f"{hub.endpoint}: is no model hub: its answer is not one's")
 
 
 class TestRefusals:
@@ -131,7 +145,7 @@ class TestRefusals:
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         hub.faults["api"] = [refuse(status)]
         message = complaint()
-        assert message.endswith("and see that HF_TOKEN may read it")
+        assert message.endswith("and see that your token may read it")
         assert "hf_secret" not in message
 
     def test_another_status(self, hub: FakeHub) -> None:
@@ -162,11 +176,13 @@ class TestLaterAttempts:
 
     def test_silence(self, hub: FakeHub, impatient: None) -> None:
         hub.faults["api"] = 4 * [silence]
-        assert "cannot be reached: timed out; gave up after 4 attempts" in complaint()
+        assert complaint() == (
+            f"{hub.endpoint}: cannot be reached: timed out; gave up after 4 attempts"
+        )
 
     def test_nobody_there(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         # A port that was free a moment ago, and is not given to anybody soon.
-        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+        set_endpoint(monkeypatch, "http://127.0.0.1:1")
         assert complaint() == (
             "http://127.0.0.1:1: cannot be reached: Connection refused; gave up after 4 attempts"
         )
@@ -174,7 +190,7 @@ class TestLaterAttempts:
     def test_each_pause_is_longer(
         self, hub: FakeHub, pauses: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client, "BACK_OFF", (1.0, 2.0, 4.0))
+        monkeypatch.setattr("whisper_npu.hub.remote.BACK_OFF", (1.0, 2.0, 4.0))
         hub.faults["api"] = 3 * [refuse(500)]
         snapshot()
         assert pauses == [1.0, 2.0, 4.0]
@@ -184,12 +200,7 @@ class TestLaterAttempts:
         snapshot()
         assert pauses == [7.0]
 
-    def test_retry_after_a_date(self, hub: FakeHub, pauses: list[float]) -> None:
-        hub.faults["api"] = [refuse(503, Retry_After=formatdate(time.time() + 30, usegmt=True))]
-        snapshot()
-        assert 25 < pauses[0] <= 30
-
-    @pytest.mark.parametrize("text", ["soon", "-5", formatdate(0, usegmt=True)])
+    @pytest.mark.parametrize("text", ["soon", "-5", "Thu, 01 Jan 1970 00:00:00 GMT"])
     def test_retry_after_nonsense(self, hub: FakeHub, pauses: list[float], text: str) -> None:
         hub.faults["api"] = [refuse(429, Retry_After=text)]
         snapshot()
@@ -204,39 +215,29 @@ class TestLaterAttempts:
 class TestAddresses:
     def test_redirects_without_end(self, hub: FakeHub) -> None:
         hub.faults["api"] = 99 * [redirect("/api/models/owner/nano/revision/main")]
-        assert "Exceeded 30 redirects" in complaint()
+        assert "redirects" in complaint()
 
     @pytest.mark.parametrize("to", ["file:///dev/null", "http://[", "gopher://a/"])
     def test_redirects_to_nowhere(self, hub: FakeHub, to: str) -> None:
         hub.faults["api"] = [redirect(to)]
+        hub.faults["api"] *= 4
         assert complaint().startswith(f"{hub.endpoint}: cannot be reached: ")
-        assert len(hub.requests) == 1
 
     @pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://a", "https://", "file:///a"])
     def test_an_endpoint_that_is_none(self, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        set_endpoint(monkeypatch, endpoint)
         with pytest.raises(OptionError, match="HF_ENDPOINT: must be like https://hug"):
             Hub()
 
-    def test_an_endpoint_with_a_slash_and_a_path(
-        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("HF_ENDPOINT", f"{hub.endpoint}/")
-        snapshot()
-        assert hub.requests[0][1] == "/api/models/owner/nano/revision/main"
+    @pytest.mark.parametrize("set_to", [{}, {"HF_ENDPOINT": ""}])
+    def test_the_endpoint_of_all(self, set_to: dict[str, str]) -> None:
+        assert endpoint_of(set_to) == "https://huggingface.co"
 
-    @pytest.mark.parametrize("endpoint", [None, ""])
-    def test_the_endpoint_of_all(
-        self, monkeypatch: pytest.MonkeyPatch, endpoint: str | None
-    ) -> None:
-        if endpoint is None:
-            monkeypatch.delenv("HF_ENDPOINT", raising=False)
-        else:
-            monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        assert Hub().endpoint == "https://huggingface.co"
+    def test_an_endpoint_with_a_slash(self) -> None:
+        assert endpoint_of({"HF_ENDPOINT": "http://a/b/"}) == "http://a/b"
 
     def test_a_proxy(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+        set_endpoint(monkeypatch, "http://hub.invalid")
         monkeypatch.setenv("HTTP_PROXY", hub.endpoint)
         monkeypatch.setenv("http_proxy", hub.endpoint)
         snapshot()
@@ -257,7 +258,15 @@ class TestToken:
         snapshot()
         assert hub.asked("api")[0]["Authorization"] is None
 
-    @pytest.mark.parametrize("token", ["a\nb", "é", "a\rb: c"])
+    def test_it_may_be_in_a_file(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "token").write_text("hf_filed\n")
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        snapshot()
+        assert hub.asked("api")[0]["Authorization"] == "Bearer hf_filed"
+
+    @pytest.mark.parametrize("token", ["a\tb", "é"])
     def test_tokens_that_are_none(self, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(OptionError, match="HF_TOKEN: holds characters that no token has"):

@@ -1,4 +1,4 @@
-"""Where a model is: the built-in one, a pulled one by its name, or a folder."""
+"""Which folder a model's name means: a folder, the built-in model, or one of the hub's."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def built_in_directory() -> Path:
 
 
 def model_directory(model: str | Path) -> Path:
-    """The folder of a model: ``demo``, a folder, or a name or repository that was pulled.
+    """The folder of a model: ``demo``, a folder, a pulled model, or a cached repository.
 
-    A folder with a config.json comes before a pulled model of the same name; a ``Path`` is always a
-    folder. Raises ModelError if the name is one that could be pulled and was not.
+    A folder with a config.json comes before a pulled model of the same name, and that before the
+    files of a repository ``owner/name`` in the Hugging Face cache; a ``Path`` is always a folder.
+    Nothing is downloaded. Raises ModelError if the name is one that could be pulled and was not.
     """
     if str(model) == BUILT_IN:
         return built_in_directory()
@@ -41,8 +42,18 @@ def _pulled_directory(name: str) -> Path:
     # Imported here, as most models are named by their folder.
     from whisper_npu.hub.store import Store
 
-    model = Store().find(name)
-    if model is None:
-        unknown = "" if name in SHORT_NAMES else "is no folder, and as a model "
-        raise ModelError(f"{name}: {unknown}was not pulled yet; run: whisper-npu pull {name}")
-    return model.path
+    if model := Store().find(name):
+        return model.path
+    advice = f"was not pulled yet; run: whisper-npu pull {name}"
+    if name in SHORT_NAMES:
+        raise ModelError(f"{name}: {advice}")
+    from whisper_npu.hub.cache import cached_snapshot, model_files
+
+    folder = cached_snapshot(name)
+    if folder is None:
+        raise ModelError(f"{name}: is no folder, and as a model {advice}")
+    try:
+        model_files(folder)
+    except ModelError as error:
+        raise ModelError(f"{name}: {advice} ({error})") from error
+    return folder
