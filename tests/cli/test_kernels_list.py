@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.npu.entries import entry, write_registry
+from tests.support.npu.entries import entry, write_registry
 from whisper_npu.backends import opening
 from whisper_npu.backends.npu.registry import ENVIRONMENT
 from whisper_npu.cli import main

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.signals import chirp, front_end_signal, noise, tone
+from tests.support.signals import chirp, front_end_signal, noise, tone
 from whisper_npu.audio import load_audio
 from whisper_npu.ops import mel
 

@@ -97,7 +97,9 @@ class Environment:
                 folder.mkdir(parents=True)
                 packages = self.cache / "venv" / "lib"
                 (ranks,) = packages.glob("python*/site-packages/whisper/assets/multi*.tiktoken")
-                self._run("tools.bench.models", size, str(seed), str(ranks), str(folder), str(self.audio))
+                self._run(
+                    "tools.bench.models", size, str(seed), str(ranks), str(folder), str(self.audio)
+                )
         return folder
 
     def write_recording(self, path: Path, minutes: float) -> None:

@@ -2,8 +2,8 @@
 
     python -m tools.bench.models SIZE SEED TIKTOKEN MODELS AUDIO
 
-The weights are those of ``tests.support.checkpoints``, with special tokens that never come: text goes on
-until a runtime is told to stop, so that all of them decode the same number of tokens.
+The weights are those of ``tests.support.checkpoints``, with special tokens that never come: text
+goes on until a runtime is told to stop, so that all of them decode the same number of tokens.
 """
 
 from __future__ import annotations

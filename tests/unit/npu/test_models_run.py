@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.npu.entries import contract, entry
+from tests.support.npu.entries import contract, entry
 from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.families.gemm import GemmInt8
 from whisper_npu.backends.npu.models import MODELS, numpy_dtype, run_model

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.npu.entries import entry, write_registry
+from tests.support.npu.entries import entry, write_registry
 from tests.unit.npu.seed_inventory import (
     AMD_FILES,
     COUNTED,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.npu.entries import contract
-from tests.unit.npu.gemm_kernels import gemm_entry
+from tests.support.npu.entries import contract
+from tests.support.npu.gemm_kernels import gemm_entry
 from whisper_npu.backends.npu.device import (
     BufferRefused,
     DeviceError,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.npu import xclbin_builder
-from tests.unit.npu.entries import entry, write_registry
+from tests.support.npu import xclbin_builder
+from tests.support.npu.entries import entry, write_registry
 from whisper_npu.backends.npu import models
 from whisper_npu.backends.npu.registry import KernelEntry, built_in_folder, read_folder
 from whisper_npu.backends.npu.verdicts import Verdict, judge
