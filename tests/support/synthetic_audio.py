@@ -7,6 +7,7 @@ Samples are those of a 16-bit file: rounding hides what the last bits of a sine 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,8 @@ def speech(seconds: float, seed: int) -> np.ndarray:
 
 def write_recording(path: Path, minutes: float) -> None:
     """A wav file of speech, a block at a time; ten minutes of it over and over."""
-    block = np.concatenate([recorded_speech(30, seed) for seed in range(20)])
+    seeds = range(min(20, math.ceil(2 * minutes)))
+    block = np.concatenate([recorded_speech(30, seed) for seed in seeds])
     with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
         left = round(minutes * 60 * RATE)
         while left > 0:
