@@ -10,6 +10,7 @@ processor; on an NPU (with plain python there) it is the real thing.
 from __future__ import annotations
 
 import argparse
+import platform
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -141,6 +142,9 @@ def main() -> None:
         compare(f"a launch of {size}", args.rounds, bare.launch, launch.launch),
         compare("the same with copies and syncs", args.rounds, bare.product, launch),
     ]
+    # Not those of who asked for this: the emulator has a Python of its own.
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}"
+    print(f"{versions}, {args.rounds} rounds by turns.\n")
     titles = ("bare pyxrt, us: median (least)", "ours", "ratio")
     print("\n".join(markdown_table(["", *titles], rows)))
 
