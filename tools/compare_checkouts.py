@@ -1,8 +1,8 @@
 """Compare two checkouts of whisper-npu, before and after a change: same bits? same speed?
 
-    python tools/compare_checkouts.py bits --old DIR --new DIR --old_home DIR --new_home DIR \
+    python -m tools.compare_checkouts bits --old DIR --new DIR --old_home DIR --new_home DIR \
         --models M [M ...] --audio A [A ...]
-    python tools/compare_checkouts.py speed (the same options) --pairs 30
+    python -m tools.compare_checkouts speed (the same options) --pairs 30
 
 Each checkout runs in worker processes of its own, with the same interpreter, environment and
 number of threads; the homes are values of WHISPER_NPU_HOME, each with the CPU kernels that its

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.audio_samples import encode
 from tests.support.checkpoints import Recipe
-from tests.unit.audio_samples import encode
-from tests.unit.signals import noise, tone
+from tests.support.signals import noise, tone
 from whisper_npu.cli import main
 
 FILES = ["good.json", "good.srt", "good.tsv", "good.txt", "good.vtt"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.audio_samples import encode
 from tests.support.checkpoints import Recipe
-from tests.unit.audio_samples import encode
-from tests.unit.signals import noise
+from tests.support.signals import noise
 from whisper_npu.cli import main
 
 

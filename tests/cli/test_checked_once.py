@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from tests.unit.signals import noise
+from tests.support.signals import noise
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.cli import main
 from whisper_npu.decoding.options import DecodingOptions, TranscribeOptions

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.npu import xclbin_builder
-from tests.unit.npu.streams import pack, seed_stream, with_operations
+from tests.support.npu import xclbin_builder
+from tests.support.npu.streams import pack, seed_stream, with_operations
 from whisper_npu.cli import main
 
 DATA = Path(__file__).parents[1] / "data" / "npu"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.npu.entries import entry, verdict_record, write_registry, write_verdicts
+from tests.support.npu.entries import entry, verdict_record, write_registry, write_verdicts
 from whisper_npu.backends import opening
 from whisper_npu.backends.npu.registry import ENVIRONMENT, inventory_folder
 from whisper_npu.cli import main

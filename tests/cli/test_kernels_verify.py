@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.npu.entries import entry, write_registry
-from tests.unit.npu.gemm_kernels import SMALL, gemm_json
+from tests.support.npu.entries import entry, write_registry
+from tests.support.npu.gemm_kernels import SMALL, gemm_json
 from whisper_npu.backends.cpu import kernels, status
 from whisper_npu.backends.npu import registry, software
 from whisper_npu.backends.npu.registry import ENVIRONMENT, SCHEMA_NAME, built_in_folder

@@ -13,8 +13,8 @@ import soundfile
 
 from tests.cli.fake import FakeTranscriber
 from tests.support.checkpoints import Recipe
-from tests.unit.npu.gemm_kernels import SMALL, evidence_of, gemm_folder
-from tests.unit.signals import noise
+from tests.support.npu.gemm_kernels import SMALL, evidence_of, gemm_folder
+from tests.support.signals import noise
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
-from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
-from tests.unit.signals import noise
+from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
+from tests.support.signals import noise
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
+from tests.support.audio_samples import encode
 from tests.support.checkpoints import Recipe
-from tests.unit.audio_samples import encode
+from tests.support.signals import noise
 from tests.unit.hub.fake_hub import COMMIT, REPOSITORY, FakeHub, cut_after, reached, read_folder
-from tests.unit.signals import noise
 from whisper_npu import Transcriber
 from whisper_npu.cli import main
 from whisper_npu.errors import ModelError

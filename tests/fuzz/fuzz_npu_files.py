@@ -25,8 +25,8 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
-from tests.unit.npu import xclbin_builder as builder
-from tests.unit.npu.streams import pack, seed_stream, short_stream, with_operations
+from tests.support.npu import xclbin_builder as builder
+from tests.support.npu.streams import pack, seed_stream, short_stream, with_operations
 from whisper_npu.backends.npu.binaries.transaction import decode_transaction
 from whisper_npu.backends.npu.binaries.transfers import check_transfers, decode_transfers
 from whisper_npu.backends.npu.binaries.xclbin import MAGIC

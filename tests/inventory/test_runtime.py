@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.audio_samples import encode
 from tests.support.checkpoints import Recipe
-from tests.unit.audio_samples import encode
-from tests.unit.npu.entries import entry, write_registry
-from tests.unit.npu.gemm_kernels import evidence_of, gemm_json
-from tests.unit.signals import noise
+from tests.support.npu.entries import entry, write_registry
+from tests.support.npu.gemm_kernels import evidence_of, gemm_json
+from tests.support.signals import noise
 from tests.unit.test_layers import PACKAGE, imported
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import built_in_folder, inventory_folder, read_folder

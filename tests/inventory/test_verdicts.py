@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kernels.inventory.update import compute
-from tests.unit.npu.entries import entry, write_registry
+from tests.support.npu.entries import entry, write_registry
 from whisper_npu.backends.npu.registry import built_in_folder, inventory_folder, read_folder
 from whisper_npu.backends.npu.verdicts import RecordedVerdict, read_verdicts
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.npu.client import Gemm as BareGemm
 from tests.npu.client import counters, json, message, np, os, poll, pyxrt
-from tests.unit.npu.xrt.gemm_registry import Gemm, entry, write_registry
+from tests.support.npu.gemm_registry import Gemm, entry, write_registry
 from whisper_npu.backends.npu.device import DeviceError
 from whisper_npu.backends.npu.registry import Registry
 from whisper_npu.backends.npu.xrt import XrtDevice, open_device

@@ -1,7 +1,7 @@
 """Every tensor that the network computes, against openai-whisper's.
 
 Once against what was kept of the reference's tensors (tests/data/layers, made by
-tests.support.reference.dump) and once, where it is installed, against the reference itself.
+tests.dump) and once, where it is installed, against the reference itself.
 """
 
 from __future__ import annotations

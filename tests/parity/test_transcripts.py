@@ -1,6 +1,6 @@
 """Whole transcriptions, token for token, against ``whisper.transcribe``.
 
-Once against its kept results (tests/data/transcripts.json, made by tests.support.reference.dump)
+Once against its kept results (tests/data/transcripts.json, made by tests.dump)
 and once, where it is installed, against openai-whisper itself.
 """
 

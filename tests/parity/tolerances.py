@@ -1,7 +1,7 @@
 """The tolerances of the layer comparison: the only place where they are.
 
 ``MEASURED`` holds, for each kind of tensor, the largest error seen over all shapes and steps
-(openai-whisper on torch against ours on OpenBLAS, both float32), as ``tools/parity_table.py``
+(openai-whisper on torch against ours on OpenBLAS, both float32), as ``tools.tables.parity``
 prints it: the largest difference over the largest value of the tensor. The allowance is for other
 processors and libraries, which add up products in another order.
 """

@@ -266,7 +266,7 @@ def main() -> None:
     try:
         write_checkpoint(recipe, args.folder, args.dtype, args.shards)
     except (OSError, ValueError) as error:
-        raise SystemExit(f"make_checkpoint: {error}") from error
+        raise SystemExit(f"checkpoints: {error}") from error
     print(f"{args.folder}: {args.size}, {args.vocab} vocabulary, seed {args.seed}")
 
 

@@ -1,13 +1,19 @@
 """Generated audio for tests and measurements: seeded, and the same samples on every machine.
 
+    python -m tests.support.synthetic_audio FILE.wav MINUTES
+
 Samples are those of a 16-bit file: rounding hides what the last bits of a sine do elsewhere.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import soundfile
 
 RATE = 16000
 FORMANTS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480))  # Hz
@@ -39,6 +45,17 @@ def speech(seconds: float, seed: int) -> np.ndarray:
         if total <= 0:
             break
     return np.concatenate(parts)[: round(seconds * RATE)]
+
+
+def write_recording(path: Path, minutes: float) -> None:
+    """A wav file of speech, a block at a time; ten minutes of it over and over."""
+    seeds = range(min(20, math.ceil(2 * minutes)))
+    block = np.concatenate([recorded_speech(30, seed) for seed in seeds])
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
+        left = round(minutes * 60 * RATE)
+        while left > 0:
+            file.write(block[:left])
+            left -= block.size
 
 
 def speech_parts(seed: int) -> Iterator[np.ndarray]:
@@ -73,3 +90,7 @@ def _syllable(generator: np.random.RandomState, pitch: float) -> np.ndarray:
 def _rounded(samples: np.ndarray) -> np.ndarray:
     integers = np.clip(np.round(samples * 32768), -32768, 32767)
     return (integers / 32768).astype(np.float32)
+
+
+if __name__ == "__main__":
+    write_recording(Path(sys.argv[1]), float(sys.argv[2]))

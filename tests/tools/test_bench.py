@@ -256,9 +256,8 @@ def test_short_stages_are_run_more_than_once(material: Material) -> None:
 # A worker as a process of its own: that of a module which is only here.
 
 MODULE = """
-import sys, time
+import time
 from tools.bench.runtime import Unsupported
-sys.path[:0] = {path!r}
 from tests.tools.test_bench import Fake
 
 class Loud(Fake):
@@ -279,7 +278,7 @@ def load(model, threads, refuse=False):
 
 @pytest.fixture
 def task(tmp_path: Path, material: Material) -> dict[str, Any]:
-    (tmp_path / "fake_runtime.py").write_text(MODULE.format(path=[p for p in sys.path if p]))
+    (tmp_path / "fake_runtime.py").write_text(MODULE)
     return {
         "module": "fake_runtime",
         "model": str(tmp_path),
@@ -303,9 +302,9 @@ def worker(
 def launch(task: dict[str, Any]) -> list[str]:
     """The command of a worker whose runtime is a module beside its model."""
     code = (
-        "import importlib, sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "import bench_runtimes, bench_runtimes.worker as worker\n"
-        "bench_runtimes.__path__.append(sys.path[0])\n"
+        "import sys, tools.bench\n"
+        "tools.bench.__path__.append(sys.argv.pop(1))\n"
+        "from tools.bench import worker\n"
         "worker.main()"
     )
     return [sys.executable, "-c", code, task["model"], json.dumps(task)]
@@ -343,7 +342,7 @@ def test_workers_get_threads_and_the_tools() -> None:
     made = variables(3, {"WHISPER_NPU_CPU_ISA": "avx2"})
     assert (made["OMP_NUM_THREADS"], made["OPENBLAS_NUM_THREADS"]) == ("3", "3")
     assert made["WHISPER_NPU_CPU_ISA"] == "avx2"
-    assert Path(made["PYTHONPATH"], "bench.py").is_file()
+    assert Path(made["PYTHONPATH"], "tools", "bench", "worker.py").is_file()
 
 
 # The conductor, with workers that are none

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tools import kernel_stack
-from tools.kernel_stack import Frame, deepest, main, program_bytes, read_frames
+from tools.tables import kernel_stack
+from tools.tables.kernel_stack import (
+    AIE2,
+    Frame,
+    compilers,
+    deepest,
+    measure,
+    program_bytes,
+    read_frames,
+)
 
 COMPILER = next(filter(shutil.which, kernel_stack.COMPILERS), None)
 
@@ -18,47 +26,47 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def _no_peano(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PEANO_INSTALL_DIR", raising=False)
+STACK_BYTES = 1024
+PROGRAM_BYTES = 16 * 1024
 
 
 @needs_compiler
-def test_kernels_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    out = capsys.readouterr().out
-    assert all(name in out for name in ("gelu", "gemm_i8", "layer_norm", "softmax"))
-    assert "aie2: not checked" in out
+@pytest.mark.parametrize("name", compilers())
+def test_kernels_fit(name: str) -> None:
+    """With this machine's compiler and, where PEANO_INSTALL_DIR is set, with that of the core."""
+    command, flags = compilers()[name]
+    found = measure(command, flags)
+    assert {use.source for use in found} >= {"gelu", "gemm_i8", "layer_norm", "softmax"}
+    assert [use for use in found if use.variable or use.stack > STACK_BYTES] == []
+    if flags == AIE2:
+        assert [use for use in found if use.program > PROGRAM_BYTES] == []
 
 
-def sources(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """The kernels' sources with one of them replaced."""
+def gelu(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> kernel_stack.Use:
+    """What GELU needs if this is its source."""
     shutil.copytree(kernel_stack.SOURCES, folder / "src")
     (folder / "src" / "gelu.cc").write_text(code)
     monkeypatch.setattr(kernel_stack, "SOURCES", folder / "src")
+    assert COMPILER is not None
+    (use,) = (use for use in measure(COMPILER, kernel_stack.HOST) if use.source == "gelu")
+    return use
 
 
 @needs_compiler
-def test_large_frame_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_large_frame_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = 'extern "C" int f(int i) { volatile char a[1100]; a[i] = 1; return a[i + 1]; }'
-    sources(tmp_path, monkeypatch, code)
-    assert main([]) == 1
-    assert "kernel_stack: gelu: 11" in capsys.readouterr().err
+    assert STACK_BYTES < gelu(tmp_path, monkeypatch, code).stack < 1200
 
 
 @needs_compiler
 def test_frame_that_depends_on_data_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
         'extern "C" int f(int i) {'
         " auto a = static_cast<volatile char *>(__builtin_alloca(i)); a[0] = 1; return a[i - 1]; }"
     )
-    sources(tmp_path, monkeypatch, code)
-    assert main([]) == 1
-    assert "stack is not fixed" in capsys.readouterr().err
+    assert len(gelu(tmp_path, monkeypatch, code).variable) == 1
 
 
 def test_frames_of_both_compilers(tmp_path: Path) -> None:
@@ -84,7 +92,7 @@ def test_frames_of_both_compilers(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_core_compiler_is_asked_for_the_core(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peano = tmp_path / "peano" / "bin" / "clang++"
     peano.parent.mkdir(parents=True)
@@ -94,11 +102,9 @@ def test_core_compiler_is_asked_for_the_core(
         f'shift\nexec {COMPILER} "$@"\n'
     )
     peano.chmod(0o755)
-    assert main(["--peano", str(tmp_path / "peano")]) == 0
-    assert "aie2-none-unknown-elf:" in capsys.readouterr().out
-    monkeypatch.setattr(kernel_stack, "PROGRAM_BYTES", 100)
-    assert main(["--peano", str(tmp_path / "peano")]) == 1
-    assert "bytes of program, 100 are there" in capsys.readouterr().err
+    monkeypatch.setenv("PEANO_INSTALL_DIR", str(tmp_path / "peano"))
+    (use, *_) = measure(*compilers()["Peano"])
+    assert use.program > 100
 
 
 def test_program_bytes_wants_an_object(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.support.npu.faults import Chooser, Directed, directed_machine
+from tests.support.npu.gemm_kernels import gemm_entry
 from tests.unit.conftest import random_weights
-from tests.unit.npu.gemm_kernels import gemm_entry
-from tools.fallback_sweep import Chooser, Directed, directed_machine
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends

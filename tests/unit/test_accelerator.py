@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 
+from tests.support.npu.faults import WAYS, Fault, Way
 from tests.unit.accelerated import (
     FEATURES,
     LARGE,
@@ -26,7 +27,6 @@ from tests.unit.accelerated import (
     run_windows,
     same,
 )
-from tools.fallback_sweep import WAYS, Fault, Way
 from whisper_npu.backends.npu.device import DeviceError, DeviceLost, LaunchFailed, NoContext
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.npu.faults import Fault, Way
 from tests.unit.accelerated import (
     DIMS,
     FEATURES,
@@ -16,7 +17,6 @@ from tests.unit.accelerated import (
     everywhere,
     run_windows,
 )
-from tools.fallback_sweep import Fault, Way
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError
 from whisper_npu.backends.npu.families.gemm import gemm_shape, product_shape
 from whisper_npu.backends.npu.packing import GemmTile

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.audio_samples import encode, encode_with_av
-from tests.unit.signals import noise, tone
+from tests.support.audio_samples import encode, encode_with_av
+from tests.support.signals import noise, tone
 from whisper_npu import audio
 from whisper_npu.audio import AudioSource, files, load_audio, stream_audio
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.audio_samples import encode, encode_with_av, with_data_length
-from tests.unit.signals import noise, tone
+from tests.support.audio_samples import encode, encode_with_av, with_data_length
+from tests.support.signals import noise, tone
 from whisper_npu.audio import files, load_audio, stream, stream_audio
 from whisper_npu.errors import AudioError, OptionError
 

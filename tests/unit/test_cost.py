@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.npu.gemm_kernels import evidence_of, gemm_entry
+from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
 from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape
 from whisper_npu.backends.npu.packing import GemmTile
 from whisper_npu.backends.npu.rates import (

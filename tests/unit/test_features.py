@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.unit.signals import noise
+from tests.support.signals import noise
 from whisper_npu.audio import features
 from whisper_npu.audio.features import LogMel, compute_log_mel
 from whisper_npu.errors import OutputError

@@ -7,48 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.signals import chirp, front_end_signal, noise, tone
+from tests.support.log_mel import SIGNALS, SIZES, log_mel, log_mel_float64
+from tests.support.signals import front_end_signal, noise
 from whisper_npu.audio import load_audio
 from whisper_npu.ops import mel
 
 DATA = Path(__file__).parent.parent / "data"
 JFK = DATA / "jfk.flac"
-SIZES = (80, 128)
 
-SIGNALS = {
-    "noise": noise(160000),
-    "chirp": chirp(20.0),
-    "tone": tone(5.0, frequency=440.3),
-    "silence": np.zeros(16000, np.float32),
-    "noise, silence, faint noise": np.concatenate(
-        [noise(32000), np.zeros(32000, np.float32), noise(32000, 1, 1e-4)]
-    ),
-}
 # What this front end differs by from the formulas in float64: test_formula.
 ROUNDING = 4e-7
 # What openai-whisper's float32 FFT differs by from them. It depends on the processor: 3.4e-5 and
 # 5.3e-5 on the chirp were measured on two.
 THEIR_ROUNDING = 6.5e-5
-
-
-def log_mel(samples: np.ndarray, n_mels: int) -> np.ndarray:
-    """As openai-whisper: 30 s of silence appended, centred frames, the clamp by the maximum."""
-    padded = np.pad(np.pad(samples, (0, 480000)), 200, mode="reflect")
-    n_frames = len(samples) // 160 + 3000
-    power = mel.stft_power(padded[: 160 * (n_frames - 1) + 400])
-    result = mel.mel_log10(power, mel.mel_filters(n_mels))
-    return mel.normalise(result, float(result.max()))
-
-
-def log_mel_float64(samples: np.ndarray, n_mels: int) -> np.ndarray:
-    """The same in float64, frame by frame and written out, but for the float32 window."""
-    n_frames = len(samples) // 160 + 3000
-    padded = np.pad(np.pad(samples.astype(np.float64), (0, 480000)), 200, mode="reflect")
-    window = mel.hann_window().astype(np.float64)
-    frames = np.stack([padded[160 * t : 160 * t + 400] * window for t in range(n_frames)])
-    power = np.abs(np.fft.rfft(frames)) ** 2
-    result = np.log10(np.maximum(power @ mel.mel_filters(n_mels).T.astype(np.float64), 1e-10)).T
-    return (np.maximum(result, result.max() - 8.0) + 4.0) / 4.0
 
 
 @pytest.mark.parametrize("name", SIGNALS)

@@ -10,9 +10,9 @@ import pytest
 
 import whisper_npu.backends.npu.xrt as xrt
 from tests.support.checkpoints import Recipe
+from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
+from tests.support.signals import noise
 from tests.unit.accelerated import DIMS
-from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
-from tests.unit.signals import noise
 from whisper_npu import Transcriber
 from whisper_npu.backends import opening
 from whisper_npu.backends.machine_options import MachineOptions

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.npu.entries import contract
+from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
 from tests.unit.accelerated import DIMS
-from tests.unit.npu.entries import contract
-from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape, product_shape
 from whisper_npu.backends.npu.manager import UNVERIFIED, VERIFIED, KernelStatus

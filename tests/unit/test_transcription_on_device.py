@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import Recipe
-from tests.unit.npu.gemm_kernels import evidence_of, gemm_folder
-from tests.unit.signals import noise
+from tests.support.npu.gemm_kernels import evidence_of, gemm_folder
+from tests.support.signals import noise
 from whisper_npu import Transcriber, Transcription
 from whisper_npu import transcriber as transcriber_module
 from whisper_npu.backends.npu import device as devices

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.checkpoints import Recipe
-from tests.unit.npu.gemm_kernels import evidence_of, gemm_folder
-from tests.unit.signals import noise
+from tests.support.npu.gemm_kernels import evidence_of, gemm_folder
+from tests.support.signals import noise
 from whisper_npu import Transcriber
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError, LaunchFailed
 from whisper_npu.backends.npu.families.gemm_stream import ARGUMENT_B

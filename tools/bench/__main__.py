@@ -1,8 +1,8 @@
 """The speed and memory of ours beside openai-whisper's, transformers', faster-whisper's and
 whisper.cpp's, on this machine, with the same weights.
 
-    python tools/bench.py --size tiny --json tiny.json
-    python tools/bench.py --size tiny --lengths 1,10,60,180
+    python -m tools.bench --size tiny --json tiny.json
+    python -m tools.bench --size tiny --lengths 1,10,60,180
 
 The first run makes an environment of its own, with the peers and a whisper.cpp compiled for this
 CPU, in a cache folder (some gigabytes; needs a C++ compiler). Needs Linux.

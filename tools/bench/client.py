@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-TOOLS = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 # What the libraries of the runtimes read when they are loaded.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LAST_LINES = 15
@@ -30,7 +30,7 @@ class WorkerRefusal(Exception):
 
 def command(python: Path, task: Mapping[str, Any]) -> list[str]:
     """The command line of a worker; see ``worker.py`` for the task."""
-    return [str(python), "-m", "bench_runtimes.worker", json.dumps(task)]
+    return [str(python), "-m", "tools.bench.worker", json.dumps(task)]
 
 
 def variables(threads: int, own: Mapping[str, str]) -> dict[str, str]:
@@ -44,7 +44,7 @@ def variables(threads: int, own: Mapping[str, str]) -> dict[str, str]:
         for name, value in os.environ.items()
         if name != "PYTHONDONTWRITEBYTECODE"
     }
-    return {**inherited, **limits, **offline, "PYTHONPATH": str(TOOLS), **own}
+    return {**inherited, **limits, **offline, "PYTHONPATH": str(REPOSITORY), **own}
 
 
 class Worker:

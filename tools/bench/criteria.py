@@ -50,7 +50,7 @@ def verdicts(results: Results, ours: Sequence[str], peers: Sequence[str]) -> Ite
             if kind not in own:
                 continue
             for criterion in criteria:
-                if found := _largest_ratio(results, own, criterion, peers):
+                if found := largest_ratio(results, own, criterion, peers):
                     ratio, peer = found
                     verdict = "yes" if ratio <= criterion.limit else "NO"
                     yield (
@@ -59,7 +59,7 @@ def verdicts(results: Results, ours: Sequence[str], peers: Sequence[str]) -> Ite
                     )
 
 
-def _largest_ratio(
+def largest_ratio(
     results: Results, own: str, criterion: Criterion, peers: Sequence[str]
 ) -> tuple[float, str] | None:
     """The ratio to the fastest peer, which is the largest of all."""

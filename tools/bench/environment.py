@@ -11,16 +11,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tools.bench.client import REPOSITORY
 from tools.bench.whisper_cpp import LIBRARY_VARIABLE
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-TOOLS = REPOSITORY / "tools"
 SHIM = Path(__file__).with_name("whisper_cpp.cpp")
 # What decides the models: they are written again when one of these changed.
 WRITERS = (
-    *(Path(__file__).with_name(name) for name in ("models.py", "recording.py")),
-    *(TOOLS / name for name in ("make_checkpoint.py", "random_weights.py", "synthetic_audio.py")),
-    *sorted((TOOLS / "formats").glob("*.py")),
+    Path(__file__).with_name("models.py"),
+    *(
+        REPOSITORY / "tests" / "support" / f"{name}.py"
+        for name in ("checkpoints", "random_weights", "synthetic_audio", "vocabulary")
+    ),
+    *sorted((REPOSITORY / "tests" / "support" / "formats").glob("*.py")),
 )
 
 # PyTorch first and on its own, so that pip does not look for another build of it; then groups
@@ -95,16 +97,18 @@ class Environment:
                 folder.mkdir(parents=True)
                 packages = self.cache / "venv" / "lib"
                 (ranks,) = packages.glob("python*/site-packages/whisper/assets/multi*.tiktoken")
-                self._run("models", size, str(seed), str(ranks), str(folder), str(self.audio))
+                self._run(
+                    "tools.bench.models", size, str(seed), str(ranks), str(folder), str(self.audio)
+                )
         return folder
 
     def write_recording(self, path: Path, minutes: float) -> None:
         """A wav file of so many minutes."""
-        self._run("recording", str(path), str(minutes))
+        self._run("tests.support.synthetic_audio", str(path), str(minutes))
 
     def _run(self, module: str, *arguments: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(TOOLS)}
-        command = [str(self.python), "-m", f"bench_runtimes.{module}", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        command = [str(self.python), "-m", module, *arguments]
         subprocess.run(command, check=True, env=environment)
 
     @contextmanager

@@ -1,9 +1,9 @@
 """Writing the benchmark's models and audio, in the formats of all runtimes.
 
-    python -m bench_runtimes.models SIZE SEED TIKTOKEN MODELS AUDIO
+    python -m tools.bench.models SIZE SEED TIKTOKEN MODELS AUDIO
 
-The weights are those of ``make_checkpoint.py``, with special tokens that never come: text goes on
-until a runtime is told to stop, so that all of them decode the same number of tokens.
+The weights are those of ``tests.support.checkpoints``, with special tokens that never come: text
+goes on until a runtime is told to stop, so that all of them decode the same number of tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tests.support.formats.ctranslate2 import write_ctranslate2
 from tests.support.formats.ggml import write_ggml
 from tests.support.formats.seeded import load_seeded
 from tests.support.formats.torch_pt import write_pt
-from tools.bench.recording import write_recording
 from whisper_npu.convert import convert
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 from whisper_npu.ops.mel import mel_filters
@@ -65,7 +64,7 @@ def write_audio(folder: Path) -> None:
     windows.astype("<f4").tofile(folder / "windows.f32")
     for n_mels in (80, 128):
         _log_mel(windows[0], n_mels).astype("<f4").tofile(folder / f"features-{n_mels}.f32")
-    write_recording(folder / "recording.wav", RECORDING_MINUTES)
+    synthetic_audio.write_recording(folder / "recording.wav", RECORDING_MINUTES)
 
 
 def _log_mel(samples: np.ndarray, n_mels: int) -> np.ndarray:  # [480000] -> [n_mels, 3000]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tools.bench.conductor import BATCH, FIRST_TEXT, PEAK, READY
 from tools.bench.results import Results, Summary
+from tools.markdown import markdown_table
 
 
 class Column(NamedTuple):
@@ -38,35 +39,22 @@ def tables(
     """Lines of text: the medians, then for each of ours a table of its ratios to the peers."""
     names = (*peers, *ours)
     columns = [c for c in COLUMNS if any(results.summary(name, c.stage) for name in names)]
-    titles = [column.title for column in columns]
-    yield from _table(
-        "runtime",
-        titles,
+    yield from markdown_table(
+        ["runtime", *(column.title for column in columns)],
         [
-            (name, [_cell(results.summary(name, c.stage), c, n_tokens) for c in columns])
+            [name, *(_cell(results.summary(name, c.stage), c, n_tokens) for c in columns)]
             for name in names
         ],
     )
     for own in ours if peers else ():
         yield ""
-        yield from _table(
-            f"{own}, over",
-            [title.partition(",")[0] for title in titles],
+        yield from markdown_table(
+            [f"{own}, over", *(column.title.partition(",")[0] for column in columns)],
             [
-                (peer, [_ratio(results.ratio(own, peer, c.stage)) for c in columns])
+                [peer, *(_ratio(results.ratio(own, peer, c.stage)) for c in columns)]
                 for peer in peers
             ],
         )
-
-
-def _table(first: str, titles: Sequence[str], rows: list[tuple[str, list[str]]]) -> Iterator[str]:
-    cells = [[first, *titles], *([name, *row] for name, row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
-    yield f"| {lines[0]} |"
-    yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    for line in lines[1:]:
-        yield f"| {line} |"
 
 
 def _cell(summary: Summary | None, column: Column, n_tokens: int) -> str:

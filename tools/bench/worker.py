@@ -1,6 +1,6 @@
 """A runtime in a process of its own, which is told by lines of JSON what to run.
 
-    python -m bench_runtimes.worker '{"module": ..., "model": ..., "threads": ..., ...}'
+    python -m tools.bench.worker '{"module": ..., "model": ..., "threads": ..., ...}'
 
 answers ``{"ready": VERSION}`` once the model is loaded, and then to every request
 ``{"stage": NAME, "n_tokens": N, ...}`` with the seconds of each call, the load of the machine
@@ -120,7 +120,7 @@ def main() -> None:
     os.sched_setaffinity(0, task["cpus"])
     answers = own_stdout()
     try:
-        load = import_module(f"bench_runtimes.{task['module']}").load
+        load = import_module(f"tools.bench.{task['module']}").load
         runtime: Runtime = load(Path(task["model"]), task["threads"], **task["options"])
     except Unsupported as error:
         answer(answers, {"unsupported": str(error)})

@@ -2,21 +2,24 @@
 
     tools/npu_emulator/run python tools/npu_emulator/overhead.py [--rounds 1500]
 
-Both use the same kernel, run objects and buffers that are made once, and wait by polling. Prints
-median and least of each, and ratios. On the emulator a launch is the work of this processor; on an
-NPU (with plain python there) it is the real thing.
+Both use the same kernel, run objects and buffers that are made once, and wait by polling. Prints a
+table of median and least of each, and ratios. On the emulator a launch is the work of this
+processor; on an NPU (with plain python there) it is the real thing.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyxrt
 
+from tools.markdown import markdown_table
+from tools.measuring import by_turns, seconds
 from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking
 from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_sizes, gemm_int8_stream
 from whisper_npu.backends.npu.packing import pack_gemm_weights
@@ -104,22 +107,19 @@ def ours(entry: KernelEntry, x: Data, w: Data) -> Launch:
     return runner.prepare(work, Bound(graph.ops, {**floats, "x": x, "w": packed}))
 
 
-def compare(name: str, rounds: int, bare: Callable[[], object], ours: Callable[[], object]) -> None:
-    """Prints the times of both, one after the other in each round, in changing order."""
-    times: dict[str, list[float]] = {"bare": [], "ours": []}
-    both = [("bare", bare), ("ours", ours)]
-    for i in range(rounds):
-        for what, action in both if i % 2 else both[::-1]:
-            began = time.perf_counter()
-            action()
-            times[what].append(time.perf_counter() - began)
+def compare(
+    name: str, rounds: int, bare: Callable[[], object], ours: Callable[[], object]
+) -> list[str]:
+    """A row of the table."""
+    actions = {"bare": partial(seconds, bare), "ours": partial(seconds, ours)}
+    times = by_turns(actions, rounds)
     medians = {what: statistics.median(taken) * 1e6 for what, taken in times.items()}
     least = {what: min(taken) * 1e6 for what, taken in times.items()}
-    print(
-        f"{name}: bare pyxrt {medians['bare']:.1f} us (least {least['bare']:.1f}), ours "
-        f"{medians['ours']:.1f} us (least {least['ours']:.1f}), ratio of medians "
-        f"{medians['ours'] / medians['bare']:.2f}, of the least {least['ours'] / least['bare']:.2f}"
-    )
+    return [
+        name,
+        *(f"{medians[what]:.1f} ({least[what]:.1f})" for what in actions),
+        f"{medians['ours'] / medians['bare']:.2f} ({least['ours'] / least['bare']:.2f})",
+    ]
 
 
 def main() -> None:
@@ -138,18 +138,15 @@ def main() -> None:
     (sums,) = launch.outputs
     assert np.array_equal(sums.array.view(np.int32).reshape(m, n), expected)
     size = f"{m}x{k}x{n}"
-    compare(
-        f"a launch of {size}",
-        args.rounds,
-        bare.launch,
-        launch.launch,
-    )
-    compare(
-        f"a product of {size}, with its copies and syncs",
-        args.rounds,
-        bare.product,
-        launch,
-    )
+    rows = [
+        compare(f"a launch of {size}", args.rounds, bare.launch, launch.launch),
+        compare("the same with copies and syncs", args.rounds, bare.product, launch),
+    ]
+    # Not those of who asked for this: the emulator has a Python of its own.
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}"
+    print(f"{versions}, {args.rounds} rounds by turns.\n")
+    titles = ("bare pyxrt, us: median (least)", "ours", "ratio")
+    print("\n".join(markdown_table(["", *titles], rows)))
 
 
 if __name__ == "__main__":

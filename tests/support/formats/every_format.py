@@ -54,7 +54,7 @@ def write_formats(source: Path, out: Path) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write a seeded checkpoint in other formats.")
-    parser.add_argument("source", type=Path, help="directory that make_checkpoint.py wrote")
+    parser.add_argument("source", type=Path, help="directory that tests.support.checkpoints wrote")
     parser.add_argument("out", type=Path, help="the folder to write to")
     args = parser.parse_args()
     for path in write_formats(args.source, args.out):

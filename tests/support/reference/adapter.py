@@ -22,39 +22,11 @@ from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer
 
 from tests.support.vocabulary import BYTE_CHARACTERS
+from whisper_npu.convert.names import openai_name
 
 GPT2_SPLIT = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # openai's
 )
-
-# Hugging Face's names of modules, and openai's; in the order in which they are replaced.
-_RENAMED = (
-    ("model.", ""),
-    ("layers.", "blocks."),
-    ("encoder.embed_positions.weight", "encoder.positional_embedding"),
-    ("decoder.embed_positions.weight", "decoder.positional_embedding"),
-    ("embed_tokens", "token_embedding"),
-    ("encoder.layer_norm", "encoder.ln_post"),
-    ("decoder.layer_norm", "decoder.ln"),
-    ("self_attn_layer_norm", "attn_ln"),
-    ("encoder_attn_layer_norm", "cross_attn_ln"),
-    ("final_layer_norm", "mlp_ln"),
-    ("self_attn", "attn"),
-    ("encoder_attn", "cross_attn"),
-    ("q_proj", "query"),
-    ("k_proj", "key"),
-    ("v_proj", "value"),
-    ("out_proj", "out"),
-    ("fc1", "mlp.0"),
-    ("fc2", "mlp.2"),
-)
-
-
-def openai_name(name: str) -> str:
-    """openai-whisper's name of a tensor, from Hugging Face's."""
-    for theirs, ours in _RENAMED:
-        name = name.replace(theirs, ours)
-    return name
 
 
 class ReferenceModel(Whisper):

@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.npu.entries import contract
+from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
 from tests.unit.accelerated import DIMS
-from tests.unit.npu.entries import contract
-from tests.unit.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
 from tests.unit.npu.products import bound_product, product_graph
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.device import (

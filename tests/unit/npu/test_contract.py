@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from tests.unit.npu.entries import contract, entry
+from tests.support.npu.entries import contract, entry
 from whisper_npu.backends.npu.contract import contract_from_json
 from whisper_npu.errors import KernelError
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.npu.entries import contract
-from tests.unit.npu.gemm_kernels import evidence_of, gemm_entry
+from tests.support.npu.entries import contract
+from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
 from whisper_npu.backends import evidence as module
 from whisper_npu.backends.npu.contract import KernelContract, KernelFile
 from whisper_npu.backends.npu.device import DeviceIdentity

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import whisper_npu
-from tests.unit.npu.entries import matmul_entry
-from tests.unit.npu.gemm_kernels import evidence_of, gemm_entry
+from tests.support.npu.entries import matmul_entry
+from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
 from tests.unit.npu.products import product_graph
 from tests.unit.npu.toy_family import NBYTES, TILE, GeluRows, toy_entry
 from whisper_npu.backends.npu.backend import NpuBackend

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.npu.gemm_kernels import gemm_entry
+from tests.support.npu.gemm_kernels import gemm_entry
 from tests.unit.npu.products import bound_product, product_graph
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError, LaunchFailed, LaunchTimedOut
 from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking, gemm_shape

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import whisper_npu.backends.npu.manager as module
-from tests.unit.npu.entries import entry, write_registry
-from tests.unit.npu.gemm_kernels import LARGE, SMALL, gemm_json
+from tests.support.npu.entries import entry, write_registry
+from tests.support.npu.gemm_kernels import LARGE, SMALL, gemm_json
 from whisper_npu.backends.npu.device import BufferRefused
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidence, NpuEvidenceStore
 from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelManager

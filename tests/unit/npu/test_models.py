@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.npu.entries import contract, entry, matmul_entry, write_registry
-from tests.unit.npu.gemm_kernels import gemm_json
+from tests.support.npu.entries import contract, entry, matmul_entry, write_registry
+from tests.support.npu.gemm_kernels import gemm_json
 from whisper_npu.backends.npu.contract import contract_from_json
 from whisper_npu.backends.npu.manager import KernelManager
 from whisper_npu.backends.npu.models import bound_of, run_model

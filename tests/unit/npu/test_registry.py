@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.npu.entries import entry, write_registry
+from tests.support.npu.entries import entry, write_registry
 from whisper_npu.backends.npu import registry
 from whisper_npu.backends.npu.registry import inventory_folder, load_registry, read_folder
 from whisper_npu.errors import KernelError

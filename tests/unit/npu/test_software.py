@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tests.unit.npu.entries import matmul_entry
-from tests.unit.npu.gemm_kernels import gemm_entry
+from tests.support.npu.entries import matmul_entry
+from tests.support.npu.gemm_kernels import gemm_entry
 from whisper_npu.backends.npu.device import (
     BufferRefused,
     DeviceError,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.npu.streams import pack, seed_stream, short_stream, with_operations
+from tests.support.npu.streams import pack, seed_stream, short_stream, with_operations
 from whisper_npu.backends.npu.binaries.shim import (
     MM2S,
     S2MM,

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.unit.npu import xclbin_builder
-from tests.unit.npu.entries import (
+from tests.support.npu import xclbin_builder
+from tests.support.npu.entries import (
     entry,
     matmul_entry,
     verdict_record,
     write_registry,
     write_verdicts,
 )
-from tests.unit.npu.gemm_kernels import gemm_entry
+from tests.support.npu.gemm_kernels import gemm_entry
 from whisper_npu.backends.npu.kernel_evidence import contract_hash
 from whisper_npu.backends.npu.registry import KernelEntry, built_in_folder, read_folder
 from whisper_npu.backends.npu.verdicts import (

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.npu.entries import matmul_entry
-from tests.unit.npu.gemm_kernels import gemm_entry
+from tests.support.npu.entries import matmul_entry
+from tests.support.npu.gemm_kernels import gemm_entry
 from whisper_npu.backends.npu import verify_kernel as module
 from whisper_npu.backends.npu.adversarial import INTEGERS
 from whisper_npu.backends.npu.device import (

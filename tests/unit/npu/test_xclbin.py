@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.npu import xclbin_builder as builder
+from tests.support.npu import xclbin_builder as builder
 from whisper_npu.backends.npu.binaries.xclbin import XclbinError, parse_xclbin, read_xclbin
 
 DATA = Path(__file__).parents[2] / "data" / "npu"

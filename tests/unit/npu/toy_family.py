@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.unit.npu.entries import contract
+from tests.support.npu.entries import contract
 from whisper_npu.backends.npu.adversarial import FLOATS
 from whisper_npu.backends.npu.device import U8
 from whisper_npu.backends.npu.families.family import Family, SoftwareMemory, Task, Timed, Work

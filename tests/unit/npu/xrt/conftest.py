@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.npu.gemm_registry import entry, write_registry
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt
-from tests.unit.npu.xrt.gemm_registry import entry, write_registry
 from whisper_npu.backends.npu.device import DeviceIdentity
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt import lifetime

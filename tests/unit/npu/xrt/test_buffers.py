@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.npu.gemm_registry import Gemm
 from tests.unit.npu.xrt.conftest import Entries, OpenDevice
 from tests.unit.npu.xrt.fake_pyxrt import FREED, HEAP_GRANULE, FakePyxrt
-from tests.unit.npu.xrt.gemm_registry import Gemm
 from whisper_npu.backends.npu.device import BufferRefused, LaunchFailed
 from whisper_npu.backends.npu.xrt import buffers
 from whisper_npu.backends.npu.xrt.device import XrtDevice
@@ -230,7 +230,7 @@ def test_xclbin_with_fewer_arguments(device: XrtDevice, entries: Entries) -> Non
 
 
 def test_instructions_of_a_file(device: XrtDevice, entries: Entries, tmp_path: Path) -> None:
-    from tests.unit.npu.streams import seed_stream
+    from tests.support.npu.streams import seed_stream
 
     def opened(stream: bytes, bytes_in: int) -> XrtKernel:
         (tmp_path / "insts.bin").write_bytes(stream)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.npu.gemm_registry import Gemm
 from tests.unit.npu.xrt.conftest import Entries, OpenDevice
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt
-from tests.unit.npu.xrt.gemm_registry import Gemm
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError, DeviceLost, NoContext
 from whisper_npu.backends.npu.xrt import contexts
 from whisper_npu.backends.npu.xrt.detect import holders

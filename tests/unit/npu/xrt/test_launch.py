@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.npu.gemm_registry import Gemm
 from tests.unit.npu.xrt.conftest import KEPT, Entries, OpenDevice
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt, State
-from tests.unit.npu.xrt.gemm_registry import Gemm
 from whisper_npu.backends.npu.device import DeviceLost, LaunchFailed, LaunchTimedOut, NoContext
 from whisper_npu.backends.npu.xrt import launch
 from whisper_npu.backends.npu.xrt.device import XrtDevice

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from tests.parity.tolerances import TOLERANCES
-from tests.support import checkpoints as make_checkpoint
-from tests.support import synthetic_audio
+from tests.support import checkpoints, synthetic_audio
 from tests.support.checkpoints import Recipe, write_checkpoint
 from whisper_npu import Transcriber
 from whisper_npu.backends.opening import numpy_model
@@ -64,7 +63,7 @@ def test_what_is_written_loads_again(tmp_path: Path, dtype: str, shards: int) ->
 
 def test_bfloat16_rounds_ties_to_even() -> None:
     values = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1.0], np.float32)
-    raw = np.frombuffer(make_checkpoint._encoded(values, "bfloat16"), "<u2")
+    raw = np.frombuffer(checkpoints._encoded(values, "bfloat16"), "<u2")
     rounded = (raw.astype(np.uint32) << 16).view(np.float32)
     assert rounded.tolist() == [1.0, 1 + 2**-6, 1 + 2**-7, -1.0]
 
@@ -72,7 +71,7 @@ def test_bfloat16_rounds_ties_to_even() -> None:
 def test_tensors_out_of_order_are_refused(tmp_path: Path) -> None:
     weights = list(NANO.weights())[::-1]
     with pytest.raises(ValueError, match=r"came where model\.encoder\.conv1\.weight was due"):
-        make_checkpoint.write_weights(NANO.dimensions(), weights, tmp_path)
+        checkpoints.write_weights(NANO.dimensions(), weights, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import ctranslate2
 import numpy as np
 
-from tools.peers.outputs import Inputs, Outputs
+from tools.tables.peers.outputs import Inputs, Outputs
 
 
 def ctranslate2_outputs(folder: Path, inputs: Inputs, compute_type: str) -> Outputs:

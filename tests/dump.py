@@ -1,7 +1,9 @@
-"""Write what openai-whisper computes and transcribes to tests/data.
+"""Write what openai-whisper computes, transcribes and writes to tests/data.
 
-    python -m tests.support.reference.dump layers
-    python -m tests.support.reference.dump transcripts
+    python -m tests.dump layers         # data/layers: samples of all tensors
+    python -m tests.dump transcripts    # data/transcripts.json
+    python -m tests.dump log_mel        # data/log_mel.npz: spectra of a signal
+    python -m tests.dump writers        # data/writers.json: the files of openai-whisper's writers
 
 The files let the tests compare with the reference where it is not installed. Run it again when a
 seeded checkpoint, an input or a case of the tests changes; needs openai-whisper.
@@ -10,10 +12,15 @@ seeded checkpoint, an input or a case of the tests changes; needs openai-whisper
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from whisper.audio import HOP_LENGTH, N_SAMPLES, log_mel_spectrogram
+from whisper.utils import get_writer
 
 from tests.parity.cases import CASES, SAMPLING_SEED, recording
 from tests.parity.shapes import SHAPES
@@ -24,8 +31,10 @@ from tests.support.reference.adapter import reference_model
 from tests.support.reference.capture import capture_layers
 from tests.support.reference.transcribe import transcribe
 from tests.support.reference.transcripts import APPROXIMATE
+from tests.support.signals import front_end_signal
+from tests.unit.transcripts import KEPT_OPTIONS, TRANSCRIPTS
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).with_name("data")
 
 
 def dump_layers() -> None:
@@ -68,7 +77,47 @@ def _rounded(value: Any, field: str = "") -> Any:
     return float(f"{value:.7f}") if field in APPROXIMATE else value
 
 
-DUMPS = {"layers": dump_layers, "transcripts": dump_transcripts}
+def dump_log_mel() -> None:
+    """Log-mel spectra of a signal that the tests can make again."""
+    signal = front_end_signal()
+    content = len(signal) // HOP_LENGTH
+    spectra = {
+        f"mel_{n_mels}": log_mel_spectrogram(signal, n_mels, padding=N_SAMPLES)[:, :content].numpy()
+        for n_mels in (80, 128)
+    }
+    np.savez_compressed(DATA / "log_mel.npz", **spectra)
+
+
+def dump_writers() -> None:
+    """The files that openai-whisper's writers make of two results, under several options."""
+    rendered = {
+        name: [
+            {extension: _written(extension, result, options) for extension in ("vtt", "srt")}
+            for options in KEPT_OPTIONS
+        ]
+        if "words" in result["segments"][0]
+        else {
+            extension: _written(extension, result, {})
+            for extension in ("txt", "vtt", "srt", "tsv", "json")
+        }
+        for name, result in TRANSCRIPTS.items()
+    }
+    text = json.dumps(rendered, indent=1, ensure_ascii=False)
+    (DATA / "writers.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _written(extension: str, result: dict, options: dict) -> str:
+    file = io.StringIO()
+    get_writer(extension, ".").write_result(result, file, **options)
+    return file.getvalue()
+
+
+DUMPS = {
+    "layers": dump_layers,
+    "transcripts": dump_transcripts,
+    "log_mel": dump_log_mel,
+    "writers": dump_writers,
+}
 
 
 def main() -> None:

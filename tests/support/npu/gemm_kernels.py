@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.unit.npu.entries import entry, write_registry
+from tests.support.npu.entries import entry, write_registry
 from whisper_npu.backends.npu.contract import contract_from_json
 from whisper_npu.backends.npu.device import DeviceIdentity
 from whisper_npu.backends.npu.kernel_evidence import (

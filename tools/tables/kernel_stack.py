@@ -1,18 +1,14 @@
 """Stack use of the tile kernels, which share a core's 64 KB with their buffers.
 
-    python tools/kernel_stack.py                              # with this machine's compiler
-    python tools/kernel_stack.py --peano /opt/llvm-aie        # and with AMD's, for the core itself
-
 An AIE2 core does not notice when its stack grows into the buffers beside it: results are wrong,
-not refused. So every function must fit the 1 KB that the stack has, with all that it may call. The
-figure of this machine's compiler is an estimate of the core's; only AMD's compiler (Peano, also
-found through PEANO_INSTALL_DIR) knows it, and the size of the program, which must fit 16 KB.
+not refused. So every function must fit the 1 KB that the stack has, with all that it may call
+(tests/tools/test_kernel_stack.py). The figure of this machine's compiler is an estimate of the
+core's; only AMD's compiler (Peano, found through PEANO_INSTALL_DIR) knows it, and the size of the
+program, which must fit 16 KB.
 """
 
 from __future__ import annotations
 
-import argparse
-import math
 import os
 import platform
 import re
@@ -20,15 +16,15 @@ import shlex
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SOURCES = Path(__file__).parents[1] / "kernels" / "src"
-STACK_BYTES = 1024
-PROGRAM_BYTES = 16 * 1024
+from tools.markdown import markdown_table
+from tools.measuring import REPOSITORY
+
+SOURCES = REPOSITORY / "kernels" / "src"
 COMPILERS = ("g++", "clang++", "c++")
 # Otherwise functions use 128 bytes below the stack that no compiler counts.
 HOST = "-mno-red-zone"
@@ -90,45 +86,43 @@ def program_bytes(path: Path) -> int:
     return total
 
 
-def problems(compiler: str, flags: str, program_limit: float = math.inf) -> list[str]:
-    """Compile the sources, print what each needs in bytes, and list what does not fit."""
-    found = []
+class Use(NamedTuple):
+    """What a source needs, in bytes; ``variable`` are functions whose stack is not fixed."""
+
+    source: str
+    stack: int
+    program: int
+    variable: tuple[str, ...]
+
+
+def measure(compiler: str, flags: str) -> list[Use]:
+    """Compile the sources. Raises CalledProcessError."""
     with tempfile.TemporaryDirectory() as folder:
         variables = (f"BUILD={folder}", f"CXX={compiler}", f"TARGET={flags}")
         subprocess.run(("make", "--silent", "-C", SOURCES, "stack", *variables), check=True)
+        found = []
         for path in sorted(Path(folder).glob("*.su")):
             frames, code = read_frames(path), program_bytes(path.with_suffix(".o"))
-            stack = deepest(frames)
-            largest = max(frames, key=lambda frame: frame.size)
-            print(f"  {path.stem:12} stack {stack:5}  program {code:6}  largest {largest.function}")
-            found += [f"{f.function}: stack is not fixed" for f in frames if not f.fixed]
-            if stack > STACK_BYTES:
-                found.append(f"{path.stem}: {stack} bytes of stack, {STACK_BYTES} are there")
-            if code > program_limit:
-                found.append(f"{path.stem}: {code} bytes of program, {program_limit} are there")
+            variable = tuple(frame.function for frame in frames if not frame.fixed)
+            found.append(Use(path.stem, deepest(frames), code, variable))
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--peano", default=os.environ.get("PEANO_INSTALL_DIR"), metavar="FOLDER")
-    options = parser.parse_args(arguments)
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if compiler is None:
-        print("kernel_stack: no C++ compiler; install g++ or set CXX", file=sys.stderr)
-        return 1
-    print(f"{compiler}:")
-    found = problems(compiler, HOST if platform.machine() == "x86_64" else "")
-    if options.peano:
-        peano = shlex.quote(str(Path(options.peano) / "bin" / "clang++"))
-        print(f"{peano} {AIE2}:")
-        found += problems(peano, AIE2, PROGRAM_BYTES)
-    else:
-        print("aie2: not checked; give --peano or set PEANO_INSTALL_DIR")
-    for problem in found:
-        print(f"kernel_stack: {problem}", file=sys.stderr)
-    return 1 if found else 0
+def compilers() -> dict[str, tuple[str, str]]:
+    """Name -> command and flags: of this machine's compiler, if there is one, and of AMD's."""
+    found = {}
+    host = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
+    if host:
+        found[host] = (host, HOST if platform.machine() == "x86_64" else "")
+    if peano := os.environ.get("PEANO_INSTALL_DIR"):
+        found["Peano"] = (shlex.quote(str(Path(peano) / "bin" / "clang++")), AIE2)
+    return found
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def lines() -> Iterator[str]:
+    rows = [
+        [name, use.source, str(use.stack), str(use.program)]
+        for name, (command, flags) in compilers().items()
+        for use in measure(command, flags)
+    ]
+    yield from markdown_table(["compiler", "source", "stack, bytes", "program, bytes"], rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.peers.outputs import Inputs, Outputs
+from tools.tables.peers.outputs import Inputs, Outputs
 
 SOURCE = Path(__file__).with_name("whisper_cpp_states.cpp")
 THREADS = 1

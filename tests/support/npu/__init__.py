@@ -1,0 +1,1 @@
+"""Kernels, xclbins and instruction streams that tests make."""

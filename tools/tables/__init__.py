@@ -1,0 +1,1 @@
+"""The tables of the documents: a module for each, whose ``lines()`` makes it as Markdown."""

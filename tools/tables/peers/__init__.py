@@ -1,0 +1,1 @@
+"""Encoder outputs and logits of other runtimes."""
