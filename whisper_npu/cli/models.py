@@ -88,6 +88,7 @@ def _built_in() -> dict[str, Any]:
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
         for file in sorted(folder.iterdir())
+        if file.is_file()  # in a checkout the recipe lies beside them
     }
     return {
         "name": BUILT_IN,
