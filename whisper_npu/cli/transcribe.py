@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from whisper_npu.builtin import BUILT_IN
 from whisper_npu.cli import transcribe_options
@@ -17,6 +17,9 @@ from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
 from whisper_npu.results import Segment, Transcription
 from whisper_npu.text.languages import LANGUAGES
 from whisper_npu.text.writers import LineOptions, format_timestamp, prepare_output_dir, write_result
+
+if TYPE_CHECKING:
+    from whisper_npu.transcriber import Transcriber
 
 # What the libraries that NumPy may be built with read when they are loaded. OpenBLAS can be told
 # later too, but has started its threads by then.
@@ -69,22 +72,18 @@ def run(args: argparse.Namespace) -> int:
     prepare_output_dir(args.output_dir)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if args.quiet else "always", UserWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = show_warning
         for notice in transcribe_options.notices(args):
             warnings.warn(notice, stacklevel=1)
-        # OpenBLAS's threads wait for work by taking turns with ours, by default for 0.1 s.
-        # 2 ** 20 clock ticks, half a millisecond, are enough from one product to the next.
-        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
-        if args.threads:
-            _set_threads(args.threads)
-        transcriber = load(args.model or _unnamed_model(args.quiet), machine)
+        set_threads(args.threads)
+        transcriber = load(args.model or unnamed_model(args.quiet), machine)
         return max(
             _transcribe_file(transcriber, args, path, stem, options, lines)
             for path, stem in zip(args.audio, stems, strict=True)
         )
 
 
-def load(model: str, machine: Mapping[str, Any]) -> Transcribes:
+def load(model: str, machine: Mapping[str, Any]) -> Transcriber:
     """Load the model. Raises ModelError, OptionError and KernelError."""
     # Imported here, so that errors in options are reported at once, and because NumPy reads the
     # number of threads when it is imported.
@@ -96,7 +95,7 @@ def load(model: str, machine: Mapping[str, Any]) -> Transcribes:
         raise OptionError(f"--{error}") from None
 
 
-def _unnamed_model(quiet: bool) -> str:
+def unnamed_model(quiet: bool) -> str:
     """The model pulled last, or else the built-in one; says on stderr which it is."""
     # Imported here, as most models are named.
     from whisper_npu.hub.store import Store
@@ -114,8 +113,12 @@ def _unnamed_model(quiet: bool) -> str:
     return str(pulled.path)
 
 
-def _set_threads(threads: int) -> None:
-    for name in _THREAD_VARIABLES:
+def set_threads(threads: int) -> None:
+    """The environment for ``--threads``, before NumPy is imported; 0: one for each core."""
+    # OpenBLAS's threads wait for work by taking turns with ours, by default for 0.1 s.
+    # 2 ** 20 clock ticks, half a millisecond, are enough from one product to the next.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
+    for name in _THREAD_VARIABLES if threads else ():
         os.environ[name] = str(threads)
 
 
@@ -193,5 +196,6 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line on stderr; takes the place of ``warnings.showwarning``."""
     print(f"whisper-npu: warning: {message}", file=sys.stderr)

@@ -95,7 +95,7 @@ _WORDS: Sequence[_Option] = (
     ("max_line_count", _optional_count, None, "lines in a cue; needs --max_line_width"),
     ("max_words_per_line", _optional_count, None, "words in a cue; not with --max_line_width"),
 )
-_GENERAL: Sequence[_Option] = (
+_MODEL: Sequence[_Option] = (
     (
         "model",
         str,
@@ -103,12 +103,14 @@ _GENERAL: Sequence[_Option] = (
         f"folder, name of a pulled model, or {BUILT_IN}; if not given, the model pulled last, "
         f"else {BUILT_IN}; nothing is ever downloaded here",
     ),
-    ("threads", _count, 0, "threads to compute with; 0: one for each physical core"),
+)
+_GENERAL: Sequence[_Option] = (
     ("fp16", flag, None, "accepted, but without effect: everything is computed in float32"),
     ("verbose", flag, True, "True prints segments as they are found, False a progress bar"),
 )
 
 _MACHINE: Sequence[_Option] = (
+    ("threads", _count, 0, "threads to compute with; 0: one for each physical core"),
     ("device", str, "cpu", "cpu, npu, or auto: the NPU where there is one and it is faster"),
     (
         "precision",
@@ -150,16 +152,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output_format", "-f", default="all", choices=OUTPUT_FORMATS, help="what to write"
     )
     general.add_argument("--quiet", action="store_true", help="print errors only")
-    _add(general, _GENERAL)
-    machine = parser.add_argument_group("machine")
-    _add(machine, _MACHINE)
-    machine.add_argument(
-        "--kernels",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a folder with kernels of your own (registry.json); may be given several times",
-    )
+    _add(general, (*_MODEL, *_GENERAL))
+    add_machine_arguments(parser)
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument(
         "--task", default="transcribe", choices=TASKS, help="translate: into English"
@@ -169,7 +163,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add(parser.add_argument_group("words and subtitle lines"), _WORDS)
 
 
-def _add(group: argparse._ArgumentGroup, options: Sequence[_Option]) -> None:
+def add_model_argument(parser: argparse._ActionsContainer) -> None:
+    """Declare ``--model``."""
+    _add(parser, _MODEL)
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say what to compute on; ``machine_options`` reads them."""
+    machine = parser.add_argument_group("machine")
+    _add(machine, _MACHINE)
+    machine.add_argument(
+        "--kernels",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with kernels of your own (registry.json); may be given several times",
+    )
+
+
+def _add(group: argparse._ActionsContainer, options: Sequence[_Option]) -> None:
     for name, kind, default, text in options:
         metavar = "{True,False}" if kind is flag else None
         group.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text)
