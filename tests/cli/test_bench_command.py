@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,19 @@ import pytest
 import soundfile
 
 import whisper_npu.bench
+import whisper_npu.transcriber
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.unit.npu.gemm_kernels import evidence_of, gemm_folder
+from tests.unit.toy_backend import Toy
 from whisper_npu.backends.npu.evidence import EvidenceStore
 from whisper_npu.backends.npu.registry import read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
+from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.bench import BEAMS, STAGES, TOKENS_PER_WINDOW, measure
 from whisper_npu.cli import main, transcribe
+from whisper_npu.runtime.machine import Machine
+from whisper_npu.runtime.model import phase_graphs
 from whisper_npu.transcriber import Transcriber
 
 Capture = pytest.CaptureFixture[str]
@@ -88,6 +94,29 @@ def test_ops_and_placement_are_those_of_the_plan(
     assert (found["instruction_set"] is not None) == (mode == "int8 on CPU kernels")
 
 
+def test_regions_of_several_ops_count_and_are_timed_as_all_of_them(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine((Toy(), *numpy_backends()))
+    monkeypatch.setattr(whisper_npu.transcriber, "open_machine", lambda *_, **__: machine)
+    found = measure(lambda: Transcriber(model), np.zeros(16000, np.float32), 1, profile=True)
+    dims = Transcriber(model).dims
+    for graph in phase_graphs(dims, "float32"):
+        rows = [row for row in found.placement if row.phase == graph.name]
+        assert sum(row.ops for row in rows) == len(graph.ops)
+        fused = sum(row.ops for row in rows if row.kernel == "run_linear_gelu")
+        layers = {"encoder": dims.n_audio_layer, "step": dims.n_text_layer}
+        if graph.name in layers:
+            (phase,) = (each for each in found.profile if each.phase == graph.name)
+            (row,) = (row for row in phase.ops if row.kernel == "run_linear_gelu")
+            assert row.kind.startswith("linear [")
+            assert row.kind.endswith("] + gelu")
+            assert row.regions == layers[graph.name]
+            assert len(row.ops) == fused == 2 * row.regions
+            names = [name for each in phase.ops for name in each.ops]
+            assert sorted(names) == sorted(op.name for op in graph.ops)
+
+
 def test_times_are_of_every_stage_and_add_up(model: Path, capsys: Capture) -> None:
     found = report(capsys, "bench", f"--model={model}", "--repeats=2", "--profile", "--threads=1")
     assert found["model"] == str(model)
@@ -139,6 +168,7 @@ def test_the_built_in_model_where_none_was_pulled(
 
     def stop(model: str, machine: object) -> Transcriber:
         asked.append((model, machine))
+        assert all(os.environ[name] == "2" for name in transcribe._THREAD_VARIABLES)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(transcribe, "load", stop)
@@ -160,12 +190,13 @@ def test_the_built_in_model_where_none_was_pulled(
     }
 
 
-@pytest.mark.parametrize("seconds", [3, 65])
+@pytest.mark.parametrize(("seconds", "rate"), [(3, 16000), (65, 16000), (65, 22050)])
 def test_at_most_30_seconds_of_a_file(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, seconds: int
-) -> None:
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture,
+    seconds: int, rate: int,
+) -> None:  # fmt: skip
     file = tmp_path / "recording.wav"
-    soundfile.write(file, 0.1 * np.ones(seconds * 16000, np.float32), 16000)
+    soundfile.write(file, 0.1 * np.ones(seconds * rate, np.float32), rate)
     taken = []
 
     def watched(load: object, audio: Any, *rest: object) -> object:
