@@ -73,7 +73,15 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(demo) == set(tiny)
     assert demo["name"] == "demo"
     assert demo["dtype"] in ("int8", "float16")
-    assert demo["size"] == sum(file.stat().st_size for file in built_in_directory().iterdir())
+    assert sorted(demo["files"]) == [
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    sizes = {name: (built_in_directory() / name).stat().st_size for name in demo["files"]}
+    assert demo["size"] == sum(sizes.values())
 
 
 def test_a_damaged_record(capsys: pytest.CaptureFixture[str]) -> None:

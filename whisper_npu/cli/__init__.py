@@ -39,6 +39,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "print where every op would run, and why",
         "Print where every op of a model would run, why, and the predicted cost.",
     ),
+    "bench": (
+        "measure how fast this machine is",
+        "Measure how long each stage of a 30-second window takes here, against real time; nothing "
+        "is downloaded.",
+    ),
     "kernels": ("NPU kernels and their files", "NPU kernels and their files."),
     "doctor": (
         "look for an NPU, and for what it lacks",

@@ -86,6 +86,7 @@ def _built_in() -> dict[str, Any]:
     files = {
         file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)}
         for file in sorted(folder.iterdir())
+        if file.is_file()  # in a checkout the recipe lies beside them
     }
     return {
         "name": BUILT_IN,

@@ -1,10 +1,12 @@
-"""What a transcription shows while it runs: segments as text, or a progress bar."""
+"""What a command shows while it runs: segments as text, or a progress bar, and warnings."""
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from whisper_npu.results import Segment, Transcription
@@ -83,3 +85,16 @@ def _print(text: str) -> None:
     except BrokenPipeError:
         # Nobody reads any more (as with | head), but the files are still wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def showing_warnings(quiet: bool) -> Iterator[None]:
+    """Print warnings for the user, as one line each on stderr, unless ``quiet``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if quiet else "always", UserWarning)
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"whisper-npu: warning: {message}", file=sys.stderr)

@@ -28,7 +28,7 @@ from whisper_npu.cli.options import (
     optional_float,
     optional_int,
 )
-from whisper_npu.cli.progress import Display, SegmentStream
+from whisper_npu.cli.progress import Display, SegmentStream, showing_warnings
 from whisper_npu.decoding.options import (
     APPEND_PUNCTUATIONS,
     PREPEND_PUNCTUATIONS,
@@ -130,9 +130,7 @@ def run(args: argparse.Namespace) -> int:
     machine = machine_options(args)
     stems = _output_stems(args.audio)
     prepare_output_dir(args.output_dir)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if args.quiet else "always", UserWarning)
-        warnings.showwarning = _show_warning
+    with showing_warnings(args.quiet):
         for notice in _notices(args):
             warnings.warn(notice, stacklevel=1)
         prepare_numpy(args.threads)
@@ -178,10 +176,6 @@ def _transcribe_file(
         print(f"whisper-npu: error: {path}: {type(error).__name__}: {error}", file=sys.stderr)
         return WhisperNpuError.exit_code
     return 0
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"whisper-npu: warning: {message}", file=sys.stderr)
 
 
 def _transcribe_options(args: argparse.Namespace) -> TranscribeOptions:

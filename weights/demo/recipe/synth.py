@@ -19,19 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import sentences
 import soundfile
 import soxr
-import wordlists
 
-RATE = 16000
+from weights.demo.recipe import sentences
+from whisper_npu.ops.mel import SAMPLE_RATE
+
 SHARD = 1000
 FLITE_VOICES = {"kal": 0.05, "kal16": 0.09, "awb": 0.1, "rms": 0.1, "slt": 0.12}
-ESPEAK_VOICES = wordlists.split_words("""
-en-us en-gb en-gb-scotland en-gb-x-rp en-029 en-gb-x-gbclan en-us-nyc en-us+m1 en-gb+m2 en-us+m3
-en-gb-x-rp+m4 en-us+m5 en-gb+m7 en-us+f1 en-gb+f2 en-us+f3 en-gb-scotland+f4 en-029+m3 en-us+f2
-en-gb-x-rp+f1 en-us-nyc+f4
-""")
+ESPEAK_VOICES = [
+    "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan", "en-us-nyc",
+    "en-us+m1", "en-gb+m2", "en-us+m3", "en-gb-x-rp+m4", "en-us+m5", "en-gb+m7", "en-us+f1",
+    "en-gb+f2", "en-us+f3", "en-gb-scotland+f4", "en-029+m3", "en-us+f2", "en-gb-x-rp+f1",
+    "en-us-nyc+f4",
+]  # fmt: skip
 # An accent and three variants (m6, m8, f5) that no training sentence is ever spoken in.
 HELD_OUT_VOICES = ["en-us+m6", "en-gb+f5", "en-gb-x-gbcwmd+m8"]
 
@@ -69,8 +70,8 @@ def speak(text: str, voice: str, rng: random.Random, scratch: str) -> np.ndarray
         speed, pitch = rng.randint(130, 205), rng.randint(25, 75)
         _run(["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", scratch, text])
     samples, rate = soundfile.read(scratch, dtype="float32")
-    if rate != RATE:
-        samples = soxr.resample(samples, rate, RATE)
+    if rate != SAMPLE_RATE:
+        samples = soxr.resample(samples, rate, SAMPLE_RATE)
     samples = trim(samples)
     peak = float(np.abs(samples).max(initial=1e-4))
     return (samples * (10 ** rng.uniform(-1.1, -0.05) / peak)).astype(np.float32)
@@ -106,7 +107,7 @@ def _make_shard(job: tuple[str, str, int, list[str], list[str] | None]) -> float
     partial = index_path.with_suffix(".part")
     partial.write_text(json.dumps(index))
     partial.replace(index_path)
-    return offset / RATE
+    return offset / SAMPLE_RATE
 
 
 def synthesise(
@@ -114,8 +115,8 @@ def synthesise(
     name: str,
     texts: list[str],
     seed: int,
+    processes: int,
     voices: list[str] | None = None,
-    processes: int = 2,
 ) -> None:
     """Speak all `texts` into shards `name-000`, ...; shards that exist are kept."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,23 +142,12 @@ def load(folder: Path, name: str) -> list[tuple[np.ndarray, Utterance]]:
     return found
 
 
-def make_all(work_dir: Path, seed: int, count: int = 40000, processes: int = 2) -> None:
+def make_all(work_dir: Path, seed: int, count: int, processes: int) -> None:
     """The held-out sets and the training set; training text has no held-out sentence."""
     folder = work_dir / "speech"
     held = sentences.generate(1600, seed + 1, held_out=True)
-    synthesise(folder, "heldout", held[:800], seed, processes=processes)
-    synthesise(folder, "newvoice", held[800:1400], seed, HELD_OUT_VOICES, processes)
+    synthesise(folder, "heldout", held[:800], seed, processes)
+    synthesise(folder, "newvoice", held[800:1400], seed, processes, HELD_OUT_VOICES)
     train = sentences.generate(count, seed)
     (work_dir / "train.txt").write_text("\n".join(train) + "\n")
-    synthesise(folder, "train", train, seed, processes=processes)
-
-
-if __name__ == "__main__":
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work-dir", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=40000)
-    options = parser.parse_args()
-    make_all(options.work_dir, options.seed, options.count)
+    synthesise(folder, "train", train, seed, processes)

@@ -9,36 +9,31 @@ the decoder alone would.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weights.demo.recipe.mel import N_MELS
+from weights.demo.recipe.vocab import VOCAB_SIZE
+from whisper_npu.model.dims import ModelDimensions
+
+DIMS = ModelDimensions(
+    n_mels=N_MELS,
+    n_audio_ctx=1500,
+    n_audio_state=256,
+    n_audio_head=4,
+    n_audio_layer=4,
+    n_vocab=VOCAB_SIZE,
+    n_text_ctx=448,
+    n_text_state=256,
+    n_text_head=4,
+    n_text_layer=2,
+)
 # Where the encoder's heads look at first, in frames of 20 ms, by layer.
 LOCAL_OFFSETS = [(-3, -1, 1, 3), (-5, -2, 2, 5), (-7, -3, 3, 7), (-10, -4, 4, 10)]
 LOCAL_GAIN = 1.5
-
-
-@dataclass(frozen=True)
-class Dims:
-    """The sizes, by openai-whisper's names."""
-
-    n_mels: int = 80
-    n_audio_ctx: int = 1500
-    n_audio_state: int = 256
-    n_audio_head: int = 4
-    n_audio_layer: int = 4
-    n_vocab: int = 2632
-    n_text_ctx: int = 448
-    n_text_state: int = 256
-    n_text_head: int = 4
-    n_text_layer: int = 2
-
-    def as_dict(self) -> dict[str, int]:
-        """Plain dictionary, for checkpoints."""
-        return asdict(self)
 
 
 def sinusoids(length: int, channels: int) -> Tensor:
@@ -134,14 +129,14 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Two convolutions, fixed positions, blocks."""
 
-    def __init__(self, dims: Dims) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        state = dims.n_audio_state
-        self.conv1 = nn.Conv1d(dims.n_mels, state, 3, padding=1)
+        state = DIMS.n_audio_state
+        self.conv1 = nn.Conv1d(DIMS.n_mels, state, 3, padding=1)
         self.conv2 = nn.Conv1d(state, state, 3, stride=2, padding=1)
-        self.register_buffer("positional_embedding", sinusoids(dims.n_audio_ctx, state))
+        self.register_buffer("positional_embedding", sinusoids(DIMS.n_audio_ctx, state))
         self.blocks = nn.ModuleList(
-            Block(state, dims.n_audio_head, False) for _ in range(dims.n_audio_layer)
+            Block(state, DIMS.n_audio_head, False) for _ in range(DIMS.n_audio_layer)
         )
         self.ln_post = nn.LayerNorm(state)
         self._listen_locally()
@@ -192,13 +187,13 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Tokens to logits, the output tied to the embedding."""
 
-    def __init__(self, dims: Dims) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        state = dims.n_text_state
-        self.token_embedding = nn.Embedding(dims.n_vocab, state)
-        self.positional_embedding = nn.Parameter(torch.randn(dims.n_text_ctx, state) * 0.02)
+        state = DIMS.n_text_state
+        self.token_embedding = nn.Embedding(DIMS.n_vocab, state)
+        self.positional_embedding = nn.Parameter(torch.randn(DIMS.n_text_ctx, state) * 0.02)
         self.blocks = nn.ModuleList(
-            Block(state, dims.n_text_head, True) for _ in range(dims.n_text_layer)
+            Block(state, DIMS.n_text_head, True) for _ in range(DIMS.n_text_layer)
         )
         self.ln = nn.LayerNorm(state)
         nn.init.normal_(self.token_embedding.weight, std=0.04)
@@ -215,11 +210,11 @@ class Decoder(nn.Module):
 class Whisper(nn.Module):
     """Encoder and decoder, and the CTC head that only training uses."""
 
-    def __init__(self, dims: Dims, n_ctc: int) -> None:
+    def __init__(self, n_ctc: int) -> None:
         super().__init__()
-        self.encoder = Encoder(dims)
-        self.decoder = Decoder(dims)
-        self.ctc = nn.Linear(dims.n_audio_state, n_ctc)
+        self.encoder = Encoder()
+        self.decoder = Decoder()
+        self.ctc = nn.Linear(DIMS.n_audio_state, n_ctc)
 
     def only_decoder(self) -> None:
         """From now on the encoder stays as it is."""

@@ -1,4 +1,7 @@
-"""Write samples/: a few short recordings of held-out sentences, and their texts."""
+"""Write samples/: a few short recordings of held-out sentences, and their texts.
+
+python -m weights.demo.recipe.samples --out samples
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import sentences
 import soundfile
-import synth
+
+from weights.demo.recipe import sentences, synth
+from whisper_npu.ops.mel import SAMPLE_RATE
 
 # (file, voice, number of sentences)
 WANTED = [
@@ -40,22 +44,22 @@ def write(folder: Path, seed: int) -> None:
     for name, voice, count in WANTED:
         matching = [t for t in pool if re.search(ABOUT[name], t, re.I) and 25 < len(t) < 70]
         chosen = rng.sample(matching, count)
-        parts: list[np.ndarray] = [np.zeros(int(0.2 * synth.RATE), dtype=np.float32)]
+        parts: list[np.ndarray] = [np.zeros(int(0.2 * SAMPLE_RATE), dtype=np.float32)]
         for text in chosen:
             scratch = str(folder / "scratch.wav")
             clip = synth.speak(text, voice, rng, scratch)
             clip *= 0.5 / max(float(np.abs(clip).max()), 1e-4)
-            pause = np.zeros(int(rng.uniform(0.5, 1.2) * synth.RATE), dtype=np.float32)
+            pause = np.zeros(int(rng.uniform(0.5, 1.2) * SAMPLE_RATE), dtype=np.float32)
             parts += [clip, pause]
             Path(scratch).unlink()
-        soundfile.write(folder / name, np.concatenate(parts), synth.RATE, subtype="PCM_16")
+        soundfile.write(folder / name, np.concatenate(parts), SAMPLE_RATE, subtype="PCM_16")
         texts[name] = {"voice": voice, "text": " ".join(chosen)}
     (folder / "texts.json").write_text(json.dumps(texts, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    chosen_options = parser.parse_args()
-    write(chosen_options.out, chosen_options.seed)
+    options = parser.parse_args()
+    write(options.out, options.seed)

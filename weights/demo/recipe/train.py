@@ -4,16 +4,15 @@ Each core runs a process of its own on its own share of the batch, with the weig
 and the momenta in shared memory: small tensors keep one thread busy far better than they do two.
 
 The learning rate follows the progress (the share of the steps, or of the time, that is spent) and
-ends at zero. A run that was stopped goes on from its last checkpoint with `--resume`.
+ends at zero. A run that was stopped goes on from its last checkpoint with `resume`.
 
-`--decoder-only` is the second stage, of the length given: the encoder is ready long before the
+`decoder_only` is the second stage, of the length given: the encoder is ready long before the
 decoder finds its place in half a minute of dense speech after 223 tokens of earlier text. A step of
 the decoder alone costs a third, and reads each window several times.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import json
@@ -24,18 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mel as melspec
 import numpy as np
 import torch
 import torch.nn.functional as F
-import vocab
-import wer
-from data import FULL, N_CTC, RATE, Batch, Composer
-from model import Dims, Whisper
-from optim import Muon, split_parameters
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch import multiprocessing as mp
+
+from weights.demo.recipe import mel as melspec
+from weights.demo.recipe import synth, vocab, wer
+from weights.demo.recipe.model import Whisper
+from weights.demo.recipe.optim import Muon, split_parameters
+from weights.demo.recipe.windows import FULL, N_CTC, Batch, Composer
+from whisper_npu.ops.mel import HOP_LENGTH, SAMPLE_RATE
 
 
 @dataclass
@@ -101,13 +100,13 @@ def losses(model: Whisper, batch: Batch, options: Options) -> tuple[Tensor, Tens
 
 def full_windows(clips: list[np.ndarray], zeros: bool) -> Tensor:
     """Whole 30-second windows, padded with silence, or with zeros after the normalisation."""
-    audio = np.zeros((len(clips), int(FULL * RATE)), dtype=np.float32)
+    audio = np.zeros((len(clips), int(FULL * SAMPLE_RATE)), dtype=np.float32)
     for row, clip in zip(audio, clips, strict=True):
         row[: len(clip)] = clip[: len(row)].astype(np.float32) / 32768
     features = melspec.normalise(melspec.log10_mel(torch.from_numpy(audio)))
     if zeros:
         for row, clip in zip(features, clips, strict=True):
-            row[:, len(clip) // 160 + 1 :] = 0.0
+            row[:, len(clip) // HOP_LENGTH + 1 :] = 0.0
     return features
 
 
@@ -141,7 +140,7 @@ class Shared:
     def __init__(self, options: Options) -> None:
         torch.manual_seed(options.seed)
         self.options = options
-        self.model = Whisper(Dims(n_vocab=vocab.VOCAB_SIZE), N_CTC).share_memory()
+        self.model = Whisper(N_CTC).share_memory()
         if options.decoder_only:
             self.model.only_decoder()
         self.params = [p for p in self.model.parameters() if p.requires_grad]
@@ -170,10 +169,9 @@ class Worker:
             {"params": [p for p in others if p.ndim == 3], "scale": 0.25},
         ]
         self.adam = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, foreach=True)
-        tokenizer = Tokenizer.from_file(str(self.options.work_dir / "tokenizer.json"))
         seed = self.options.seed + 7919 * step + 104729 * rank
         readings = self.options.readings if self.options.decoder_only else 1
-        self.data = Composer(self.options.work_dir, tokenizer, seed, readings=readings)
+        self.data = Composer(self.options.work_dir, seed, readings=readings)
 
     def train_step(self) -> dict[str, float]:
         """One batch; returns what the log averages."""
@@ -246,8 +244,7 @@ class Trainer(Worker):
                 self.muon.load_state_dict(state["muon"])
                 self.adam.load_state_dict(state["adam"])
         self.sets = {
-            name: Composer(options.work_dir, self.data.tokenizer, 0, name).utterances
-            for name in ("heldout", "newvoice")
+            name: synth.load(options.work_dir / "speech", name) for name in ("heldout", "newvoice")
         }
         shipped = sum(p.numel() for n, p in self.model.named_parameters() if "ctc" not in n)
         self.log({"utterances": len(self.data.utterances), "parameters": shipped})
@@ -345,27 +342,3 @@ def decoder_only_begun(work_dir: Path) -> bool:
     """Whether the checkpoint is one of the second stage."""
     checkpoint = work_dir / "checkpoint.pt"
     return checkpoint.exists() and "begun" in torch.load(checkpoint, weights_only=True)
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work-dir", type=Path, required=True)
-    length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float)
-    length.add_argument("--steps", type=int)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--muon-rate", type=float, default=Options.muon_rate)
-    parser.add_argument("--adam-rate", type=float, default=Options.adam_rate)
-    parser.add_argument("--hold", type=float, default=Options.hold)
-    parser.add_argument("--easy-until", type=float, default=Options.easy_until)
-    parser.add_argument("--hard-from", type=float, default=Options.hard_from)
-    parser.add_argument("--decoder-only", action="store_true")
-    parser.add_argument("--smoothing", type=float, default=Options.smoothing)
-    parser.add_argument("--resume", action="store_true")
-    Trainer(Options(**vars(parser.parse_args()))).run()
-
-
-if __name__ == "__main__":
-    main()

@@ -12,15 +12,15 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import mel as melspec
 import numpy as np
-import synth
 import torch
-import vocab
 from tokenizers import Tokenizer
 from torch import Tensor
 
-RATE = synth.RATE
+from weights.demo.recipe import mel as melspec
+from weights.demo.recipe import synth, vocab
+from whisper_npu.ops.mel import SAMPLE_RATE
+
 FULL = 30.0
 CTC_SYMBOLS = " 'abcdefghijklmnopqrstuvwxyz"
 N_CTC = len(CTC_SYMBOLS) + 1
@@ -79,13 +79,13 @@ def ctc_target(text: str) -> list[int]:
 
 def make_noises(rng: np.random.Generator) -> list[np.ndarray]:
     """Thirty-one seconds each of white, pink, brown and hum-like noise at unit power."""
-    length = 31 * RATE
-    frequencies = np.fft.rfftfreq(length, 1 / RATE)
+    length = 31 * SAMPLE_RATE
+    frequencies = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     noises = []
     for slope in (0.0, 0.3, 0.5, 0.7, 1.0):
         spectrum = rng.normal(size=len(frequencies)) + 1j * rng.normal(size=len(frequencies))
         noises.append(np.fft.irfft(spectrum / np.maximum(frequencies, 30.0) ** slope, length))
-    t = np.arange(length) / RATE
+    t = np.arange(length) / SAMPLE_RATE
     for base in (50.0, 60.0, 120.0):
         hum = sum(np.sin(2 * np.pi * base * k * t + rng.uniform(0, 6)) / k for k in range(1, 8))
         noises.append(hum + 0.1 * rng.normal(size=length))
@@ -97,7 +97,6 @@ class Composer:
     """Makes windows and batches; owns the random state and the utterances."""
 
     work_dir: Path
-    tokenizer: Tokenizer
     seed: int
     name: str = "train"
     clean: bool = False
@@ -110,6 +109,7 @@ class Composer:
     utterances: list[tuple[np.ndarray, synth.Utterance]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.tokenizer = Tokenizer.from_file(str(self.work_dir / "tokenizer.json"))
         self.rng = random.Random(self.seed)
         self.noises = make_noises(np.random.default_rng(self.seed))
         self.token_cache: dict[str, list[int]] = {}
@@ -126,7 +126,7 @@ class Composer:
         """A random utterance of at most `longest` seconds, its tempo now and then changed."""
         for _ in range(12):
             samples, info = self.rng.choice(self.utterances)
-            if info.length / RATE > longest:
+            if info.length / SAMPLE_RATE > longest:
                 continue
             audio = samples.astype(np.float32) / 32768
             if self.clean:
@@ -134,7 +134,7 @@ class Composer:
             if self.rng.random() < 0.3:
                 factor = self.rng.uniform(0.9, 1.12)
                 count = int(len(audio) / factor)
-                if count / RATE < longest:
+                if count / SAMPLE_RATE < longest:
                     grid = np.arange(count, dtype=np.float32) * np.float32(factor)
                     base = np.minimum(grid.astype(np.int32), len(audio) - 2)
                     part = grid - base
@@ -146,7 +146,7 @@ class Composer:
 
     def _reverberate(self, audio: np.ndarray) -> np.ndarray:
         decay = self.rng.uniform(0.1, 0.5)
-        length = int(decay * RATE)
+        length = int(decay * SAMPLE_RATE)
         tail = np.random.default_rng(self.rng.getrandbits(32)).normal(size=length)
         tail *= np.exp(-6.9 * np.arange(length) / length) * self.rng.uniform(0.02, 0.12)
         tail[0] = 1.0
@@ -174,10 +174,10 @@ class Composer:
             samples, text = found
             if at < 0:
                 # The window before took an utterance that it saw in part for a little shorter.
-                samples, at = samples[int(-at * RATE) :], 0.0
+                samples, at = samples[int(-at * SAMPLE_RATE) :], 0.0
             placed.append((round(at / 0.02) * 0.02, samples, text))
             gap = rng.choice([rng.uniform(0.05, 0.5), rng.uniform(0.2, 1.2), rng.expovariate(1.0)])
-            at += len(samples) / RATE + gap
+            at += len(samples) / SAMPLE_RATE + gap
         return placed
 
     def _prompt(self, seconds: float, timed: bool) -> list[int]:
@@ -205,19 +205,19 @@ class Composer:
     def window(self, seconds: float, start: float) -> Window:
         """A window of `seconds` that begins at `start` of the 30 that the model thinks it sees."""
         rng = self.rng
-        audio = np.zeros(int(seconds * RATE), dtype=np.float32)
+        audio = np.zeros(int(seconds * SAMPLE_RATE), dtype=np.float32)
         timed = rng.random() < (0.8 if seconds > 15 and self.hardness > 1 else 0.5)
         placed = [] if rng.random() < 0.06 else self._layout(seconds)
-        if not placed or placed[0][0] + len(placed[0][1]) / RATE > seconds:
+        if not placed or placed[0][0] + len(placed[0][1]) / SAMPLE_RATE > seconds:
             return self._no_speech(audio, timed)
         body: list[int] = []
         ctc: list[int] = []
         cut, speech_end = False, 0.0
         for at, samples, text in placed:
-            first = int(at * RATE)
+            first = int(at * SAMPLE_RATE)
             fitted = samples[: len(audio) - first]
             audio[first : first + len(fitted)] += fitted
-            end = at + len(samples) / RATE
+            end = at + len(samples) / SAMPLE_RATE
             t0, t1 = (vocab.TIMESTAMP_BEGIN + round((start + t) / 0.02) for t in (at, end))
             cut = end > seconds
             speech_end = min(end, seconds)
@@ -270,7 +270,9 @@ class Composer:
         elif rng.random() < 0.4:
             for _ in range(rng.randint(1, 3)):  # clicks
                 audio[rng.randrange(0, len(audio) - 40) :][:40] += rng.uniform(-0.3, 0.3)
-        readings = [self._silent_reading(len(audio) / RATE, timed) for _ in range(self.readings)]
+        readings = [
+            self._silent_reading(len(audio) / SAMPLE_RATE, timed) for _ in range(self.readings)
+        ]
         return Window(audio, readings, [], 0.0)
 
     def _silent_reading(self, seconds: float, timed: bool) -> Reading:

@@ -1,16 +1,15 @@
-"""The training windows of the demo model."""
+"""The training windows of the built-in model."""
 
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+MODEL = Path(__file__).parents[2] / "weights" / "demo"
 TEXTS = ("The train is late.", "Two cups of tea, please.", "It will rain tomorrow.")
 
 pytestmark = pytest.mark.reference
@@ -18,13 +17,7 @@ pytestmark = pytest.mark.reference
 
 @pytest.fixture(scope="module")
 def composer() -> Any:
-    sys.path.insert(0, str(ROOT / "tools" / "demo_model"))
-    try:
-        import data
-        import synth
-    finally:
-        sys.path.pop(0)
-    from tokenizers import Tokenizer
+    from weights.demo.recipe import synth, windows
 
     noise = np.random.default_rng(1)
     utterances = [
@@ -34,8 +27,7 @@ def composer() -> Any:
         )
         for i, text in enumerate(TEXTS)
     ]
-    tokenizer = Tokenizer.from_file(str(ROOT / "weights" / "demo" / "tokenizer.json"))
-    return data.Composer(ROOT, tokenizer, seed=3, utterances=utterances)
+    return windows.Composer(MODEL, seed=3, utterances=utterances)
 
 
 @pytest.mark.parametrize(("hardness", "share"), [(0.0, 0.06), (1.0, 0.2), (2.0, 0.6)])
@@ -48,7 +40,7 @@ def test_full_windows_become_more_frequent(composer: Any, hardness: float, share
 def test_a_window_s_labels_are_its_tokens_one_ahead_and_its_prompt_counts_nothing(
     composer: Any,
 ) -> None:
-    import vocab
+    from weights.demo.recipe import vocab
 
     composer.hardness, prompts = 2.0, 0
     for _ in range(60):
@@ -71,7 +63,7 @@ def test_a_window_s_labels_are_its_tokens_one_ahead_and_its_prompt_counts_nothin
 
 
 def test_every_timed_utterance_lies_between_its_timestamps(composer: Any) -> None:
-    import vocab
+    from weights.demo.recipe import vocab
 
     composer.hardness = 2.0
     timed = 0
@@ -85,7 +77,7 @@ def test_every_timed_utterance_lies_between_its_timestamps(composer: Any) -> Non
 
 
 def test_every_reading_of_a_window_says_the_same_after_a_text_of_its_own(composer: Any) -> None:
-    import vocab
+    from weights.demo.recipe import vocab
 
     composer.hardness, composer.readings = 2.0, 3
     try:

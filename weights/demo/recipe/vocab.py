@@ -7,39 +7,27 @@ rank: openai-whisper (tiktoken) and Hugging Face (merges) read the same vocabula
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from wordlists import split_words
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-LANGUAGES = split_words("""
-en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr
-bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn
-yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su
-""")
+from whisper_npu.convert.tokenizer_files import N_TIMESTAMPS, special_tokens
+
 BASE_SIZE = 1024
-EOT = BASE_SIZE
-SOT = EOT + 1
-ENGLISH = SOT + 1
-TRANSLATE = ENGLISH + len(LANGUAGES)
-TRANSCRIBE = TRANSLATE + 1
-SOT_LM = TRANSCRIBE + 1
-SOT_PREV = SOT_LM + 1
-NO_SPEECH = SOT_PREV + 1
-NO_TIMESTAMPS = NO_SPEECH + 1
-TIMESTAMP_BEGIN = NO_TIMESTAMPS + 1
-VOCAB_SIZE = TIMESTAMP_BEGIN + 1501
-CONTROL_TOKENS = (
-    ["<|endoftext|>", "<|startoftranscript|>"]
-    + [f"<|{code}|>" for code in LANGUAGES]
-    + ["<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>"]
-    + ["<|notimestamps|>"]
-)
-TIMESTAMP_TOKENS = [f"<|{i * 0.02:.2f}|>" for i in range(1501)]
+VOCAB_SIZE = 2632
+_SPECIAL = special_tokens(VOCAB_SIZE - BASE_SIZE, Path(__file__))
+_IDS = {name: BASE_SIZE + i for i, name in enumerate(_SPECIAL)}
+EOT = _IDS["<|endoftext|>"]
+SOT = _IDS["<|startoftranscript|>"]
+ENGLISH = _IDS["<|en|>"]
+TRANSCRIBE = _IDS["<|transcribe|>"]
+SOT_PREV = _IDS["<|startofprev|>"]
+NO_SPEECH = _IDS["<|nospeech|>"]
+NO_TIMESTAMPS = _IDS["<|notimestamps|>"]
+TIMESTAMP_BEGIN = _IDS["<|0.00|>"]
 
 
 def learn_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
@@ -78,35 +66,15 @@ def learn_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
 
 def train_tokenizer(texts: Iterable[str], path: Path) -> None:
     """Learn the merges from `texts` and write a Hugging Face tokenizer.json."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
     merges = learn_merges(texts, BASE_SIZE - 256)
-    tokens = [*byte_decoder(), *("".join(pair) for pair in merges)]
+    # The characters that stand for bytes, in the order of their code points, are GPT-2's order.
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
     ranks = {token: rank for rank, token in enumerate(tokens)}
     if len(ranks) != BASE_SIZE:
         raise ValueError("two merges give the same token")
     tokenizer = Tokenizer(models.BPE(vocab=ranks, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in CONTROL_TOKENS])
-    tokenizer.add_tokens([AddedToken(t, special=False) for t in TIMESTAMP_TOKENS])
-    if tokenizer.token_to_id("<|30.00|>") != VOCAB_SIZE - 1:
-        raise ValueError("the special tokens are not where Whisper expects them")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in _SPECIAL[:-N_TIMESTAMPS]])
+    tokenizer.add_tokens([AddedToken(t, special=False) for t in _SPECIAL[-N_TIMESTAMPS:]])
     tokenizer.save(str(path))
-
-
-def byte_decoder() -> dict[str, int]:
-    """GPT-2's printable stand-in for each byte, the way back."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    table.update({chr(256 + i): byte for i, byte in enumerate(others)})
-    return table
-
-
-def tiktoken_ranks(path: Path) -> dict[bytes, int]:
-    """The base vocabulary as tiktoken wants it."""
-    model: dict[str, Any] = json.loads(path.read_text())["model"]
-    table = byte_decoder()
-    return {bytes(table[c] for c in token): rank for token, rank in model["vocab"].items()}

@@ -1,6 +1,6 @@
-"""The demo model end to end: sentences, speech, vocabulary, training, export, quantisation.
+"""The built-in model end to end: sentences, speech, vocabulary, training, export, quantisation.
 
-    python tools/demo_model/run.py --work-dir DIR (--minutes M | --steps N) [--seed S] [--resume]
+    python -m weights.demo.recipe --work-dir DIR (--minutes M | --steps N) [--seed S] [--resume]
 
 Needs flite and espeak-ng, and the Python packages of requirements.txt. The seed fixes the
 sentences, the voices and the training windows; a run that was stopped goes on with --resume.
@@ -11,35 +11,19 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import export
-import synth
-import train
-import vocab
+from weights.demo.recipe import export, synth, train, vocab
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
 DECODER_SHARE = 0.3
-
-
-def ship(work_dir: Path, out: Path) -> None:
-    """Export the checkpoint, quantise it and put the four files of the model into ``out``."""
-    from whisper_npu.convert import convert
-
-    export.export(work_dir, work_dir / "exported")
-    made = convert(work_dir / "exported", work_dir / "int8", origin="tools/demo_model", force=True)
-    out.mkdir(parents=True, exist_ok=True)
-    for file in made.dest.iterdir():
-        shutil.copyfile(file, out / file.name)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m weights.demo.recipe", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--work-dir", type=Path, required=True, help="speech, checkpoint, log")
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="train for this long")
@@ -48,7 +32,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=40000)
     parser.add_argument("--processes", type=int, default=2, help="one for each core")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "weights" / "demo")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1])
     options = parser.parse_args()
     work_dir = options.work_dir
     synth.make_all(work_dir, options.seed, options.sentences, options.processes)
@@ -82,7 +66,7 @@ def main() -> None:
     )
     if not train.Trainer(decoder).run():
         raise SystemExit("stopped; --resume goes on")
-    ship(work_dir, options.out)
+    export.ship(work_dir, options.out)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,22 @@
-"""The two stages of the demo model's training: all of it, then the decoder alone."""
+"""The two stages of the built-in model's training: all of it, then the decoder alone."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
 pytestmark = pytest.mark.reference
 
 
-@pytest.fixture(scope="module")
-def tool() -> Any:
-    """The tool's modules, while they can be imported."""
-    folder = str(ROOT / "tools" / "demo_model")
-    sys.path.insert(0, folder)
-    yield folder
-    sys.path.remove(folder)
-
-
 @pytest.fixture
-def small(tool: str) -> Any:
-    import model
+def small() -> Any:
     import torch
-    import vocab
+
+    from weights.demo.recipe import model
 
     torch.manual_seed(1)
-    dims = model.Dims(n_vocab=vocab.VOCAB_SIZE)
-    return model.Whisper(dims, 5)
+    return model.Whisper(5)
 
 
 def test_several_rows_of_tokens_read_the_window_they_belong_to(small: Any) -> None:
@@ -44,9 +30,10 @@ def test_several_rows_of_tokens_read_the_window_they_belong_to(small: Any) -> No
     torch.testing.assert_close(together, torch.cat(apart))
 
 
-def test_the_decoder_alone_is_trained(small: Any, tool: str) -> None:
-    import optim
+def test_the_decoder_alone_is_trained(small: Any) -> None:
     import torch
+
+    from weights.demo.recipe import optim
 
     small.only_decoder()
     logits, ctc = small(torch.randn(1, 80, 200), torch.randint(0, 1000, (2, 7)))
