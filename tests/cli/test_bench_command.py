@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from whisper_npu.backends.npu.evidence import EvidenceStore
 
 import whisper_npu.bench
 import whisper_npu.transcriber
@@ -20,6 +19,7 @@ from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.unit.npu.gemm_kernels import evidence_of, gemm_folder
 from tests.unit.toy_backend import Toy
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends
@@ -54,7 +54,7 @@ def kernels(tmp_path: Path) -> Path:
     """A folder of kernels that are verified on the software device."""
     folder = gemm_folder(tmp_path / "kernels")
     for entry in read_folder(folder):
-        EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
+        NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
     return folder
 
 

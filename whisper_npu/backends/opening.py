@@ -180,14 +180,14 @@ def _npu(
     as published figures describe it."""
     from whisper_npu.backends.npu.backend import NpuBackend
     from whisper_npu.backends.npu.manager import KernelManager
-    from whisper_npu.backends.npu.rates import PHOENIX_CORE, measured_rates
+    from whisper_npu.backends.npu.rates import PHOENIX_CORE
 
     statuses = KernelManager(device, kernels).list()
     if device is None:
         rates = {status.name: PHOENIX_CORE for status in statuses}
     else:
         rates = {
-            status.name: measured_rates(status.evidence)
+            status.name: status.evidence.rates()
             for status in statuses
             if status.evidence is not None and status.evidence.passed
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 from whisper_npu.errors import KernelError
@@ -10,7 +11,12 @@ if TYPE_CHECKING:
     from whisper_npu.backends.cpu.library_evidence import CpuEvidence
 
 
-def build(force: bool) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--force", action="store_true", help="even if that was done before")
+
+
+def run(args: argparse.Namespace) -> int:
     """Compile unless that was done, verify unless that was done; 5 if a kernel failed.
 
     Raises KernelError if nothing can be compiled, OutputError if nothing can be written.
@@ -23,8 +29,8 @@ def build(force: bool) -> int:
     from whisper_npu.files.whole import file_sha256
 
     before = find_build()
-    made = build_library(force)
-    print(f"{made.path}: {'was built before' if made == before and not force else 'built'}")
+    made = build_library(args.force)
+    print(f"{made.path}: {'was built before' if made == before and not args.force else 'built'}")
     library = load_library(made.path)
     sha256 = file_sha256(made.path)
     print(f"{library.cpu or 'this CPU'}: {', '.join(library.isas)}; in use: {library.isa}")
@@ -35,7 +41,7 @@ def build(force: bool) -> int:
         for evidence in store.find(sha256, library.cpu, isa).values()
     ]
     there = [kernel for isa in library.isas for kernel in KERNELS if library.has(kernel.name, isa)]
-    if force or len(known) < len(there):
+    if args.force or len(known) < len(there):
         known = verify_library(made.path)
         store.record(*known)
     for evidence in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import textwrap
@@ -9,27 +10,42 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from whisper_npu.cli.options import REAL_OR_SOFTWARE, add_format, add_kernels
 from whisper_npu.errors import KernelError
 
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
 
-LIST_FORMATS = ("text", "json")
-LIST_DEVICES = ("auto", "npu", "software")
-
 _WIDTH = 100
 _INDENT = "    "
 
 
-def list_kernels(folders: Sequence[str], format_: str, device: str, inventory: bool) -> int:
-    """Print the built-in kernels and those of the user's folders, with ``inventory`` also those of
-    the published inventory. Raises KernelError."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    add_kernels(parser)
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="also the published kernels that are not ours (kernels/inventory)",
+    )
+    add_format(parser)
+    parser.add_argument(
+        "--device",
+        choices=("auto", *REAL_OR_SOFTWARE),
+        default="auto",
+        help="whose verification to show: the NPU if there is one (auto), or software",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the built-in kernels and those of the user's folders, with ``--all`` also those of the
+    published inventory. Raises KernelError."""
     # Imported here: the other kernel commands need no NumPy.
     from whisper_npu.backends.cpu.status import cpu_kernel_statuses
     from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.backends.npu.verdicts import judge, read_verdicts
 
-    manager = KernelManager(_opened(device), folders, inventory=inventory)
+    manager = KernelManager(_opened(args.device), args.kernels, inventory=args.all)
     for notice in manager.registry.notices:
         print(f"whisper-npu: {notice}", file=sys.stderr)
     kernels: list[dict[str, Any]] = []
@@ -65,7 +81,7 @@ def list_kernels(folders: Sequence[str], format_: str, device: str, inventory: b
         }
         for cpu in cpu_kernel_statuses()
     ]
-    print(json.dumps(kernels, indent=2) if format_ == "json" else _text(kernels))
+    print(json.dumps(kernels, indent=2) if args.format == "json" else _text(kernels))
     return 0
 
 

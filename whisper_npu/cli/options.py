@@ -10,6 +10,8 @@ from typing import Any
 from whisper_npu.errors import OptionError
 
 FORMATS = ("text", "json")
+# Devices that kernels are verified on: software is made of their NumPy models.
+REAL_OR_SOFTWARE = ("npu", "software")
 # Name, type, default, help.
 Option = tuple[str, Callable[[str], Any], Any, str]
 
@@ -74,6 +76,18 @@ def add_kernels(group: argparse._ActionsContainer) -> None:
         metavar="DIR",
         help="a folder with kernels of your own (registry.json); may be given several times",
     )
+
+
+def add_verification(parser: argparse.ArgumentParser) -> None:
+    """Declare what kernels are verified, and on what device."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="kernels; if none is given, all")
+    parser.add_argument(
+        "--device",
+        choices=REAL_OR_SOFTWARE,
+        default="npu",
+        help="npu, or software: made of the NumPy models themselves, to try the procedure",
+    )
+    add_kernels(parser)
 
 
 @contextmanager

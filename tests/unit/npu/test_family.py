@@ -21,7 +21,6 @@ from whisper_npu.backends.npu.families import FAMILIES, family_of
 from whisper_npu.backends.npu.families.fixed import FixedShape
 from whisper_npu.backends.npu.families.gemm import GemmInt8
 from whisper_npu.backends.npu.manager import UNVERIFIED, VERIFIED, KernelStatus
-from whisper_npu.backends.npu.rates import measured_rates
 from whisper_npu.backends.npu.registry import load_registry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.npu.verdicts import judge
@@ -50,7 +49,7 @@ def backend(device: SoftwareDevice | None = None, check_rate: float = 0.0) -> Np
     device, entry = device or SoftwareDevice(), toy_entry()
     evidence = evidence_of(device.identity, entry)
     status = KernelStatus(entry, {}, VERIFIED, evidence)
-    rates = {"toy_gelu": measured_rates(evidence)}
+    rates = {"toy_gelu": evidence.rates()}
     return NpuBackend(device, [status], rates, Usage(), check_rate)
 
 
@@ -148,7 +147,7 @@ def test_a_usable_kernel_of_another_kind_is_no_reason() -> None:
     """Products are refused for what is known of the kernels for products."""
     kernels = [KernelStatus(toy_entry(), {}, VERIFIED, None)]
     kernels.append(KernelStatus(gemm_entry(64), {}, UNVERIFIED, None))
-    rates = measured_rates(evidence_of(SoftwareDevice().identity, toy_entry()))
+    rates = evidence_of(SoftwareDevice().identity, toy_entry()).rates()
     npu = NpuBackend(SoftwareDevice(), kernels, {"toy_gelu": rates}, Usage())
     refused = Refusal("npu", "gemm_int8_64x64x64 is unverified")
     assert npu.offer(product_graph(1, 2, 3), 0) == refused

@@ -15,6 +15,7 @@ from pathlib import Path
 from whisper_npu.backends.evidence import FILE_NAME, EvidenceStore
 from whisper_npu.backends.npu.device import DeviceIdentity
 from whisper_npu.backends.npu.families import family_of
+from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.files.whole import file_sha256
 from whisper_npu.home import home_folder
@@ -50,6 +51,16 @@ class NpuEvidence:
     def passed(self) -> bool:
         """Whether the kernel may be used."""
         return self.failure is None
+
+    def rates(self) -> KernelRates:
+        """What the kernel was found to do on this machine."""
+        return KernelRates(
+            launch_seconds=self.launch_seconds or 0.0,
+            rate=self.rate or float("inf"),
+            dma_bytes_per_second=float("inf"),
+            copy_bytes_per_second=self.bytes_per_second or float("inf"),
+            source=f"measured by kernels verify on {self.date[:10]}",
+        )
 
 
 def contract_hash(entry: KernelEntry) -> str:

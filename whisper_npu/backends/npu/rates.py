@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from whisper_npu.model.builders import build_cross_kv, build_encoder, build_step
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.report import op_flops
-
-if TYPE_CHECKING:
-    from whisper_npu.backends.npu.kernel_evidence import NpuEvidence
 
 
 @dataclass(frozen=True)
@@ -46,17 +42,6 @@ PHOENIX_CORE = KernelRates(
 )
 # The best published INT8 GEMM on Phoenix, all 16 cores (arXiv 2512.13282): the ceiling.
 PHOENIX_PEAK = 6.76e12
-
-
-def measured_rates(evidence: NpuEvidence) -> KernelRates:
-    """The rates that a verification found on this machine."""
-    return KernelRates(
-        launch_seconds=evidence.launch_seconds or 0.0,
-        rate=evidence.rate or float("inf"),
-        dma_bytes_per_second=float("inf"),
-        copy_bytes_per_second=evidence.bytes_per_second or float("inf"),
-        source=f"measured by kernels verify on {evidence.date[:10]}",
-    )
 
 
 def physical_limits(dims: ModelDimensions) -> dict[str, float]:
