@@ -17,8 +17,8 @@ from tests.support.signals import noise
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.backends.numpy import rates as cost
-from whisper_npu.backends.numpy.rates import HostRates
+from whisper_npu.backends.numpy import host_rates as cost
+from whisper_npu.backends.numpy.host_rates import HostRates
 from whisper_npu.cli import main
 from whisper_npu.model.builders import PHASES, Precision, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS

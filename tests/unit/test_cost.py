@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
 from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape
-from whisper_npu.backends.npu.packing import GemmTile
-from whisper_npu.backends.npu.rates import (
+from whisper_npu.backends.npu.kernel_rates import (
     PHOENIX_CORE,
     KernelRates,
     physical_limits,
 )
+from whisper_npu.backends.npu.packing import GemmTile
 from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.backends.numpy.rates import HostRates, measure_host
+from whisper_npu.backends.numpy.host_rates import HostRates, measure_host
 from whisper_npu.model.builders import build_step
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 

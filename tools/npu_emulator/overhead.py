@@ -22,8 +22,8 @@ from tools.markdown import markdown_table
 from tools.measuring import by_turns, seconds
 from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking
 from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_sizes, gemm_int8_stream
+from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
 from whisper_npu.backends.npu.packing import pack_gemm_weights
-from whisper_npu.backends.npu.rates import PHOENIX_CORE
 from whisper_npu.backends.npu.registry import KernelEntry, load_registry
 from whisper_npu.backends.npu.runner import Launch, Runner
 from whisper_npu.backends.npu.xrt import open_device

@@ -106,7 +106,7 @@ def open_machine(
     if device is None:
         return Machine((*cpu, *numpy_backends()), usage=usage)
     # Imported here: the CPU alone needs none of this.
-    from whisper_npu.backends.numpy.rates import measure_host
+    from whisper_npu.backends.numpy.host_rates import measure_host
 
     auto = options.device == "auto"
     npu = _npu(device, options.kernels, usage, options.check_rate)
@@ -137,7 +137,7 @@ def describe_machine(
     ``phoenix`` is described and not there: all kernels are taken to be verified. Raises KernelError
     if the NPU cannot be used.
     """
-    from whisper_npu.backends.numpy.rates import measure_host
+    from whisper_npu.backends.numpy.host_rates import measure_host
 
     usage = Usage(precision=precision)
     host = measure_host()
@@ -179,8 +179,8 @@ def _npu(
     """The NPU with the kernels that are verified on it; without a device, all kernels on a Phoenix
     as published figures describe it."""
     from whisper_npu.backends.npu.backend import NpuBackend
+    from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
     from whisper_npu.backends.npu.manager import KernelManager
-    from whisper_npu.backends.npu.rates import PHOENIX_CORE
 
     statuses = KernelManager(device, kernels).list()
     if device is None:

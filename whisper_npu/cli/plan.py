@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan on stdout."""
-    from whisper_npu.backends.npu.rates import physical_limits
+    from whisper_npu.backends.npu.kernel_rates import physical_limits
     from whisper_npu.backends.opening import describe_machine
     from whisper_npu.runtime.model import phase_graphs
     from whisper_npu.runtime.placement import placed_ops

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from whisper_npu.convert.configs import load_tokenizer, made_config, made_generation
-from whisper_npu.convert.names import names_from_openai
+from whisper_npu.convert.openai_names import names_from_openai
 from whisper_npu.convert.tensors import (
     LARGEST_TENSOR_COUNT,
     Rows,

@@ -15,13 +15,13 @@ from tests.support.npu.gemm_kernels import gemm_entry
 from tests.unit.npu.products import bound_product, product_graph
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError, LaunchFailed, LaunchTimedOut
 from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking, gemm_shape
+from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
 from whisper_npu.backends.npu.packing import (
     GemmTile,
     pack_gemm_weights,
     rows_of_gemm_weights,
     unpack_gemm_weights,
 )
-from whisper_npu.backends.npu.rates import PHOENIX_CORE
 from whisper_npu.backends.npu.runner import Launch, Runner
 from whisper_npu.backends.npu.software import FaultHook, SoftwareDevice, no_fault
 from whisper_npu.errors import KernelError

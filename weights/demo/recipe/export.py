@@ -19,7 +19,7 @@ from weights.demo.recipe.model import DIMS, Whisper
 from weights.demo.recipe.windows import N_CTC, Composer
 from whisper_npu.convert import convert
 from whisper_npu.convert.configs import made_config, made_generation
-from whisper_npu.convert.names import names_from_openai
+from whisper_npu.convert.openai_names import names_from_openai
 from whisper_npu.text.tokenizer import Tokenizer
 
 N_ALIGNMENT_HEADS = 3

@@ -16,8 +16,8 @@ import numpy as np
 from whisper_npu.backends.npu.device import Device, DeviceLost, KernelLied
 from whisper_npu.backends.npu.families import FAMILIES, family_of
 from whisper_npu.backends.npu.families.family import Family, LookUp, Work
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
-from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.runner import Launch, Runner, Runners
 from whisper_npu.backends.npu.trust import Trust
 from whisper_npu.backends.numpy.specification import forms_of

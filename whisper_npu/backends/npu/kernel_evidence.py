@@ -15,7 +15,7 @@ from pathlib import Path
 from whisper_npu.backends.evidence import FILE_NAME, EvidenceStore
 from whisper_npu.backends.npu.device import DeviceIdentity
 from whisper_npu.backends.npu.families import family_of
-from whisper_npu.backends.npu.rates import KernelRates
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.files.whole import file_sha256
 from whisper_npu.home import home_folder

@@ -12,7 +12,7 @@ import pytest
 from whisper_npu.backends.npu.device import DeviceIdentity, NoDevice
 from whisper_npu.backends.npu.xrt.checks import Check, Diagnosis, Host, _may_lock_all, diagnose
 from whisper_npu.backends.npu.xrt.detect import driver_version, find_npus, identify, too_old
-from whisper_npu.backends.npu.xrt.errors import no_device
+from whisper_npu.backends.npu.xrt.pyxrt_errors import no_device
 from whisper_npu.cli import doctor, main
 
 IDENTITY = DeviceIdentity("RyzenAI-npu1", "1022:1502 rev 00", "1.5", "amdxdna 2.25", "2.25.00")

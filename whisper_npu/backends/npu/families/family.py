@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 
 from whisper_npu.backends.npu.device import U8
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.launch_case import LaunchCase
-from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op

@@ -28,6 +28,7 @@ from whisper_npu.backends.npu.families.gemm_stream import (
     gemm_int8_sizes,
     gemm_int8_stream,
 )
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.packing import (
     GemmTile,
@@ -35,7 +36,6 @@ from whisper_npu.backends.npu.packing import (
     rows_of_gemm_weights,
     unpack_gemm_weights,
 )
-from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op

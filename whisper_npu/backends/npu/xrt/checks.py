@@ -24,7 +24,7 @@ from whisper_npu.backends.npu.xrt.detect import (
     too_old,
 )
 from whisper_npu.backends.npu.xrt.device import open_device
-from whisper_npu.backends.npu.xrt.errors import DOCTOR, LOCKED_MEMORY
+from whisper_npu.backends.npu.xrt.pyxrt_errors import DOCTOR, LOCKED_MEMORY
 from whisper_npu.errors import KernelError
 
 # XRT locks this much when it opens an NPU.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from whisper_npu.backends.npu.device import NoDevice
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt.detect import OLDEST_XRT, identify, import_pyxrt, too_old
-from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, no_device
 from whisper_npu.backends.npu.xrt.kernel import XrtKernel
 from whisper_npu.backends.npu.xrt.lifetime import track
 from whisper_npu.backends.npu.xrt.open_npu import OpenNpu
+from whisper_npu.backends.npu.xrt.pyxrt_errors import PYXRT_ERRORS, no_device
 
 
 def open_device(

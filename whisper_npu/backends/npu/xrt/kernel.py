@@ -25,9 +25,9 @@ from whisper_npu.backends.npu.device import (
 from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt.buffers import XrtBuffer
-from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, code, context_refused, is_busy
 from whisper_npu.backends.npu.xrt.launch import Launcher, NotOver
 from whisper_npu.backends.npu.xrt.open_npu import OpenNpu
+from whisper_npu.backends.npu.xrt.pyxrt_errors import PYXRT_ERRORS, code, context_refused, is_busy
 from whisper_npu.errors import KernelError
 from whisper_npu.files.whole import read_file
 

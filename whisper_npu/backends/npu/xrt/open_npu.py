@@ -13,7 +13,7 @@ from whisper_npu.backends.npu.device import DeviceIdentity, DeviceLost
 from whisper_npu.backends.npu.xrt.buffers import Pool
 from whisper_npu.backends.npu.xrt.contexts import Contexts
 from whisper_npu.backends.npu.xrt.detect import PHOENIX, Npu, holders
-from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, code, lost
+from whisper_npu.backends.npu.xrt.pyxrt_errors import PYXRT_ERRORS, code, lost
 
 _SMALLEST_BO = 4096
 # Bank 1, where instructions go; the NPU's heap.
