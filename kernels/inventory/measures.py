@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.backends.npu.models import run_model
+from whisper_npu.backends.npu.kernel_models import run_model
 from whisper_npu.backends.npu.packing import GemmTile, pack_gemm_weights
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.verdicts import Measure

@@ -17,7 +17,7 @@ from whisper_npu.backends.npu.dtypes import numpy_dtype
 from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.families.fixed import FixedShape
 from whisper_npu.backends.npu.families.gemm import GemmInt8
-from whisper_npu.backends.npu.models import run_model
+from whisper_npu.backends.npu.kernel_models import run_model
 from whisper_npu.backends.npu.registry import inventory_folder, load_registry, read_folder
 from whisper_npu.model.kinds import KINDS
 

@@ -13,8 +13,8 @@ import pytest
 from tests.support.npu.entries import contract, entry, matmul_entry, write_registry
 from tests.support.npu.gemm_kernels import gemm_json
 from whisper_npu.backends.npu.contract import contract_from_json
+from whisper_npu.backends.npu.kernel_models import bound_of, run_model
 from whisper_npu.backends.npu.manager import KernelManager
-from whisper_npu.backends.npu.models import bound_of, run_model
 from whisper_npu.backends.npu.packing import GemmTile, pack_gemm_weights
 from whisper_npu.backends.npu.registry import (
     KernelEntry,

@@ -20,7 +20,7 @@ from whisper_npu.backends.npu.device import (
     NoContext,
     NoDevice,
 )
-from whisper_npu.backends.npu.models import run_model
+from whisper_npu.backends.npu.kernel_models import run_model
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel, Traffic
 from whisper_npu.errors import KernelError
 

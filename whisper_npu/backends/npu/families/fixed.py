@@ -13,8 +13,8 @@ from whisper_npu.backends.npu.adversarial import FLOATS, INTEGERS
 from whisper_npu.backends.npu.contract import Argument
 from whisper_npu.backends.npu.dtypes import numpy_dtype, rounded
 from whisper_npu.backends.npu.families.family import Family, SoftwareMemory, Timed
+from whisper_npu.backends.npu.kernel_models import bound_of, run_model
 from whisper_npu.backends.npu.launch_case import REPEATS, LaunchCase
-from whisper_npu.backends.npu.models import bound_of, run_model
 from whisper_npu.errors import KernelError
 
 # Outputs compared at least, so that a kernel that is wrong in one of 10^4 passes by chance once in
