@@ -86,7 +86,7 @@ def test_what_is_missing_is_named_with_what_installs_it(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["speed"], "there is no table speed; there are npu_limits"),
+        (["speed"], "there is no table speed; there are packages, npu_limits"),
         (["parity", "--check"], "--check: parity is measured"),
     ],
 )

@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from graphlib import CycleError
 from importlib import import_module
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -28,7 +29,7 @@ from tools.bench.machine import describe
 from tools.measuring import REPOSITORY
 from whisper_npu.errors import WhisperNpuError
 
-COUNTED = ("npu_limits", "npu_traffic")
+COUNTED = ("packages", "npu_limits", "npu_traffic")
 MEASURED = (
     "parity",
     "log_mel",
@@ -52,6 +53,7 @@ INSTALLED_BY = {
     "whisper": "make test-reference",
     "torch": "make test-reference",
     "ctranslate2": "pip install ctranslate2",
+    "grimp": "make test",
     "pywhispercpp": "pip install pywhispercpp==1.5.1",
 }
 _BLOCK = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -81,7 +83,7 @@ def make(name: str) -> str:
         if installer is None:
             raise
         raise TableError(f"{name} needs {error.name}: {installer} installs it") from error
-    except (CalledProcessError, WhisperNpuError) as error:
+    except (CalledProcessError, CycleError, WhisperNpuError) as error:
         raise TableError(f"{name}: {error}") from error
     if name in MEASURED:
         lines = [machine(), "", *lines]

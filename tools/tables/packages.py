@@ -1,28 +1,20 @@
 """The packages of whisper_npu and who imports whom, from the imports themselves.
 
-    python -m tools.package_picture            # print it
-    python -m tools.package_picture --write    # put it into docs/architecture.md
-    python -m tools.package_picture --check    # fail if the document has another one
-
 Each line is a package with those that it imports; all of these stand further down, or else there is
-a cycle, which is an error. So are modules that import each other. Needs import-linter's grimp.
+a cycle, which is an error. So are modules that import each other.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Mapping
-from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
+import textwrap
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 
 import grimp
 
 PACKAGE = "whisper_npu"
-DOCUMENT = Path(__file__).parents[1] / "docs" / "architecture.md"
-BEGIN, END = "<!-- table packages -->\n", "<!-- end -->\n"
 # Packages whose parts are shown one by one.
-OPENED = ("backends", "backends.npu")
+OPENED = ("backends",)
 # What every part may import; to draw them would hide the rest.
 COMMON = ("errors", "version")
 
@@ -68,42 +60,18 @@ def order(imports: Imports) -> list[str]:
     return list(sorter.static_order())[::-1]
 
 
-def picture(imports: Imports) -> Iterable[str]:
-    """The lines of the picture."""
+def lines() -> Iterator[str]:
+    """The picture. Raises CycleError."""
+    imports = module_imports()
+    order(imports)
     parts = part_imports(imports)
     width = max(map(len, parts))
     for part in order(parts):
-        names = ", ".join(sorted(parts[part]))
-        yield f"    {part:<{width}}  {names or '(nothing of the package)'}"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print, write or check the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("--write", action="store_true")
-    action.add_argument("--check", action="store_true")
-    args = parser.parse_args(arguments)
-    imports = module_imports()
-    try:
-        order(imports)
-        lines = "\n".join(picture(imports)) + "\n"
-    except CycleError as error:
-        print(f"a cycle: {' -> '.join(error.args[1])}", file=sys.stderr)
-        return 1
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    present, _, after = rest.partition(END)
-    if args.check:
-        return int(present != lines)
-    if args.write:
-        DOCUMENT.write_text(f"{before}{BEGIN}{lines}{END}{after}", encoding="utf-8")
-        return 0
-    print(lines, end="")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        names = ", ".join(sorted(parts[part])) or "(nothing of the package)"
+        yield from textwrap.wrap(
+            names,
+            100,
+            initial_indent=f"    {part:<{width}}  ",
+            subsequent_indent=" " * (width + 6),
+            break_on_hyphens=False,
+        )
