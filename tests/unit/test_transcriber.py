@@ -11,7 +11,7 @@ from tests.support.checkpoints import Recipe
 from whisper_npu import Transcriber, Transcription
 from whisper_npu.errors import AudioError, OptionError
 
-from .signals import noise
+from tests.support.signals import noise
 
 AUDIO = noise(16000 * 40)
 GREEDY = {"language": "en", "temperature": 0.0, "sample_len": 40}
