@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu.audio import AudioSource, stream_audio
 from whisper_npu.audio.features import LogMel, compute_log_mel
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import choose_precision, open_device, open_machine
-from whisper_npu.builtin import BUILT_IN, model_directory
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.errors import OptionError
-from whisper_npu.model.builders import PRECISIONS, Precision
+from whisper_npu.hub.folders import BUILT_IN, model_directory
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.runtime.model import Model
@@ -64,36 +64,45 @@ class Transcriber:
         cpu_kernels: bool | None = None,
         threads: int | None = None,
     ) -> None:
-        if precision is not None:
-            _precision(precision)
-        if threads is not None:
-            use_threads(threads)
+        options = MachineOptions(
+            device=device,
+            precision=precision,
+            kernels=kernels,
+            allow_fallback=allow_fallback,
+            check_rate=check_rate,
+            cpu_kernels=cpu_kernels,
+            threads=threads,
+        )
+        self._load(model, options)
+
+    @classmethod
+    def from_options(cls, model: str | Path, options: MachineOptions) -> Transcriber:
+        """A transcriber whose keywords were checked before."""
+        transcriber = cls.__new__(cls)
+        transcriber._load(model, options)
+        return transcriber
+
+    def _load(self, model: str | Path, options: MachineOptions) -> None:
+        device = options.device
+        if options.threads is not None:
+            use_threads(options.threads)
         opened = open_device(device) if isinstance(device, str) else device
         # A device that was given is its owner's.
         own = opened if isinstance(device, str) else None
         with ExitStack() as undo:
             if own is not None:
                 undo.callback(own.close)
-            chosen = _precision(choose_precision(precision, opened))
+            precision = choose_precision(options.precision, opened)
             checkpoint = load_checkpoint(model_directory(model))
             self.dims = checkpoint.dims
             self._tokenizer = Tokenizer.from_dir(
                 checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
             )
             self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
-            machine = open_machine(
-                opened,
-                checkpoint.dims,
-                chosen,
-                kernels=kernels,
-                auto=device == "auto",
-                allow_fallback=allow_fallback,
-                check_rate=check_rate,
-                cpu_kernels=cpu_kernels,
-            )
+            machine = open_machine(opened, checkpoint.dims, precision, options)
             for backend in machine.backends:
                 undo.callback(backend.close)
-            self._model = Model(checkpoint, chosen, machine)
+            self._model = Model(checkpoint, precision, machine)
             undo.pop_all()
         # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
         # small objects.
@@ -113,27 +122,40 @@ class Transcriber:
         self.close()
 
     def transcribe(
-        self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
+        self,
+        audio: AudioSource,
+        options: TranscribeOptions | None = None,
+        *,
+        sampling_rate: int | None = None,
+        **keywords: Any,
     ) -> Transcription:
         """Transcribe a recording.
 
         ``audio`` is a path, ``"-"`` for standard input, bytes, a binary file object, or a NumPy
-        array with its ``sampling_rate`` in Hz (default 16000). Options are the keywords of
+        array with its ``sampling_rate`` in Hz (default 16000). Keywords are those of
         openai-whisper's ``transcribe()``, with its defaults, but for ``verbose`` and ``fp16``, and
         two more: ``seed``, and ``batch_size``, the number of windows that are decoded side by
-        side, each without text from before it: see ``TranscribeOptions``. Raises AudioError and
-        OptionError.
+        side, each without text from before it: see ``TranscribeOptions``. Such an object may be
+        given in the place of keywords. Raises AudioError and OptionError.
         """
-        stream = self.segments(audio, sampling_rate=sampling_rate, **options)
+        stream = self.segments(audio, options, sampling_rate=sampling_rate, **keywords)
         for _ in stream:
             pass
         return stream.result()
 
     def segments(
-        self, audio: AudioSource, *, sampling_rate: int | None = None, **options: Any
+        self,
+        audio: AudioSource,
+        options: TranscribeOptions | None = None,
+        *,
+        sampling_rate: int | None = None,
+        **keywords: Any,
     ) -> SegmentStream:
         """As ``transcribe``, but an iterator that gives each segment as soon as it is decoded."""
-        checked = TranscribeOptions.from_keywords(**options)
+        if options is None:
+            options = TranscribeOptions.from_keywords(**keywords)
+        elif keywords:
+            raise OptionError(f"{next(iter(keywords))}: cannot be given together with options")
         before = self._model.machine.usage.snapshot()
         features = compute_log_mel(
             stream_audio(audio, sampling_rate=sampling_rate),
@@ -142,7 +164,7 @@ class Transcriber:
         )
         try:
             transcript = transcribe_windows(
-                self._model, self._tokenizer, features, checked, self._heads
+                self._model, self._tokenizer, features, options, self._heads
             )
         except BaseException:
             features.close()
@@ -160,13 +182,6 @@ def _give_back(model: Model, device: Device | None) -> None:
     model.release()
     if device is not None:
         device.close()
-
-
-def _precision(name: str) -> Precision:
-    for precision in PRECISIONS:
-        if precision == name:
-            return precision
-    raise OptionError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}")
 
 
 class SegmentStream(Iterator[Segment]):

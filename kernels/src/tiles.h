@@ -1,5 +1,5 @@
 // The tile kernels: what one AIE2 core computes on buffers in its data memory. Layouts, value ranges
-// and formulas are in README.md; the NumPy models are whisper_npu/backends/npu/models/tiles.py.
+// and formulas are in README.md; the NumPy models are kernels/src/tiles.py.
 #pragma once
 
 #include <stdint.h>

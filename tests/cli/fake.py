@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.results import Segment, Transcription, Word
 
 
@@ -13,11 +13,11 @@ class FakeStream:
 
     n_frames = 1000
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
-        self.language = options["language"] or "cy"
-        self.language_probs = None if options["language"] else {"cy": 1.0}
+    def __init__(self, name: str, options: TranscribeOptions) -> None:
+        self.language = options.language or "cy"
+        self.language_probs = None if options.language else {"cy": 1.0}
         self.seek = 0
-        self._words = options["word_timestamps"]
+        self._words = options.word_timestamps
         self._text = f" {name} →"
         self._found: list[Segment] = []
 
@@ -38,10 +38,10 @@ class FakeStream:
 
 class FakeTranscriber:
     def __init__(self) -> None:
-        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.calls: list[tuple[str, TranscribeOptions]] = []
         self.fails: dict[str, Exception] = {}
 
-    def segments(self, audio: str, **options: Any) -> FakeStream:
+    def segments(self, audio: str, options: TranscribeOptions) -> FakeStream:
         self.calls.append((audio, options))
         if audio in self.fails:
             raise self.fails[audio]

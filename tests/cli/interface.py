@@ -28,6 +28,7 @@ NOISE = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float3
 REPORTS = {
     "plan": ["plan", "--model", "tiny", "--format", "json", "--phase", "step"],
     "graph": ["graph", "--model", "tiny", "--format", "json", "--phase", "step"],
+    "bench": ["bench", "--model", "demo", "--repeats", "1", "--profile", "--format", "json"],
     "models": ["models", "--format", "json"],
     "kernels list": ["kernels", "list", "--format", "json"],
     "kernels status": ["kernels", "status", "--device", "software", "--format", "json"],

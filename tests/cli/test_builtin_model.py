@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from whisper_npu.builtin import model_directory
 from whisper_npu.cli import main
+from whisper_npu.hub.folders import model_directory
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

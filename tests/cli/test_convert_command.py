@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import Recipe
-from whisper_npu.cli import convert as command
 from whisper_npu.cli import main
-from whisper_npu.convert import DTYPES
 from whisper_npu.transcriber import Transcriber
 
 ROOT = Path(__file__).parents[2]
@@ -60,10 +58,6 @@ def test_errors_have_their_exit_codes(
     (tmp_path / "made" / "notes.txt").write_text("")
     assert main(["convert", str(source), str(tmp_path / "made"), "--force"]) == 4
     assert "notes.txt" in capsys.readouterr().err
-
-
-def test_the_types_of_the_help_are_those_of_the_converter() -> None:
-    assert command.DTYPES == DTYPES
 
 
 def test_the_tool_is_the_command(source: Path, tmp_path: Path) -> None:

@@ -8,30 +8,26 @@ import pytest
 
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.cpu_library import require_compiler
-from whisper_npu.backends.cpu import verify
+from whisper_npu.backends.cpu import verify_library
 from whisper_npu.backends.cpu.build import find_build, source_folder
-from whisper_npu.backends.cpu.evidence import (
-    find_evidence,
-    library_hash,
-    read_evidence,
-    record_evidence,
-)
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.library import Library, load_library
+from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel
 from whisper_npu.cli import main
+from whisper_npu.files.whole import file_sha256
 
 
 def test_what_was_built_and_verified_is_not_again(
     cpu_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "verify_library", None)
+    monkeypatch.setattr(verify_library, "verify_library", None)
     assert main(["kernels", "build"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(".so: was built before")
     assert "; in use: " in lines[1]
-    assert len(lines) == 2 + len(read_evidence())
+    assert len(lines) == 2 + len(CpuEvidenceStore().all())
     assert all(": verified: " in line for line in lines[2:])
 
 
@@ -43,9 +39,10 @@ def test_a_kernel_that_fails(
     def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | None, float]:
         return ("5 of 6 values differ" if kernel.name == "cpu_gelu" else None), 0.0
 
-    monkeypatch.setattr(verify, "run_case", run_case)
+    monkeypatch.setattr(verify_library, "run_case", run_case)
     assert main(["kernels", "build"]) == 5
-    failed = {evidence.kernel for evidence in read_evidence() if not evidence.passed}
+    known = CpuEvidenceStore().all().values()
+    failed = {evidence.kernel for evidence in known if not evidence.passed}
     assert failed == {"cpu_gelu"}
     out = capsys.readouterr().out
     assert "cpu_gelu (scalar): FAILED: random (1,), 1 threads: 5 of 6 values differ" in out
@@ -93,15 +90,16 @@ def test_status_shows_them_and_verify_says_who_does_it(
     error = capsys.readouterr().err
     assert "cpu_tan: no such kernel; there are " in error
     assert "cpu_gelu, " in error
-    assert "matmul_16x16, " in error
+    assert "gemm_int8_16x64x64, " in error
 
 
 def test_the_list_has_one_that_failed(cpu_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build = find_build()
     assert build is not None
     library = load_library(build.path)
-    evidence = find_evidence(library_hash(build.path), library.cpu, library.isa)["cpu_gelu"]
-    record_evidence([replace(evidence, failure="wrong")])
+    store = CpuEvidenceStore()
+    evidence = store.find(file_sha256(build.path), library.cpu, library.isa)["cpu_gelu"]
+    store.record(replace(evidence, failure="wrong"))
     assert main(["kernels", "list", "--format", "json"]) == 0
     listed = {kernel["name"]: kernel for kernel in json.loads(capsys.readouterr().out)}
     assert {name for name in listed if name.startswith("cpu_")} == {k.name for k in KERNELS}

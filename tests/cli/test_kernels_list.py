@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.npu.entries import entry, write_registry
+from tests.support.npu.entries import entry, verdict_record, write_registry, write_verdicts
 from whisper_npu.backends import opening
-from whisper_npu.backends.npu.registry import ENVIRONMENT
+from whisper_npu.backends.npu.registry import ENVIRONMENT, inventory_folder
 from whisper_npu.cli import main
 
 
@@ -20,7 +20,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_table_has_a_line_and_a_reason_for_every_kernel(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["kernels", "list"]) == 0
+    assert main(["kernels", "list", "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["kernel", "op", "files", "verification", "usable"]
     at = next(i for i, line in enumerate(lines) if line.startswith("matmul_16x16 "))
@@ -31,8 +31,37 @@ def test_the_table_has_a_line_and_a_reason_for_every_kernel(
     assert max(map(len, lines)) <= 100
 
 
+def test_without_all_the_inventory_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernels", "list", "--format", "json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert main(["kernels", "list", "--all", "--format", "json"]) == 0
+    everything = {kernel["name"]: kernel for kernel in json.loads(capsys.readouterr().out)}
+    assert len(everything) == len(plain) + 32 == 50
+    assert all(everything[kernel["name"]] == kernel for kernel in plain)
+    assert [k["name"] for k in plain if not k["name"].startswith("cpu_")] == [
+        "gemm_int8_64x64x64",
+        "gemm_int8_16x64x64",
+    ]
+    gelu = everything["gelu_2048"]
+    assert gelu["folder"] == str(inventory_folder())
+    assert gelu["usable"] is False
+    assert gelu["reasons"][0].startswith("represents only [-1, 1]")
+    assert gelu["measures"][0]["quantity"] == "error of the largest output"
+    assert gelu["measures"][0]["passed"] is False
+
+
+def test_the_folder_of_the_inventory_is_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for options in (["--all"], ["--kernels", str(inventory_folder())]):
+        assert main(["kernels", "list", *options, "--format", "json"]) == 0
+        captured = capsys.readouterr()
+        found.append(captured.out)
+        assert "replaces" not in captured.err
+    assert found[0] == found[1]
+
+
 def test_json_has_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_registry(tmp_path, entry())
+    write_verdicts(write_registry(tmp_path, entry()), verdict_record())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/insts.bin").write_bytes(b"x")
     assert main(["kernels", "list", "--format", "json", "--kernels", str(tmp_path)]) == 0
@@ -42,10 +71,21 @@ def test_json_has_the_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert mine["files"] == {"xclbin": "absent", "instructions": "present"}
     assert mine["verification"] == "unverified"
     assert mine["usable"] is False
-    assert mine["reasons"]
-    assert mine["measures"][0]["limit"] == 0
-    assert mine["measures"][0]["passed"] is False
-    assert kernels["amd_gemm_17f0_20"]["op"] == "linear_int8"
+    assert mine["reasons"] == ["loses half"]
+    assert mine["measures"] == [
+        {"case": "all 127", "quantity": "error", "value": 0.5, "limit": 0, "passed": False}
+    ]
+    assert kernels["gemm_int8_16x64x64"]["op"] == "linear_int8"
+
+
+def test_verdicts_that_do_not_fit_end_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_verdicts(write_registry(tmp_path, entry()), verdict_record(usable=True))
+    assert main(["kernels", "list", "--kernels", str(tmp_path)]) == 5
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1].startswith(f"whisper-npu: error: {tmp_path}/verdicts.json")
 
 
 def test_what_is_verified(
@@ -74,7 +114,7 @@ def test_an_npu_that_does_not_open(
     (tmp_path / "accel0").touch()
     monkeypatch.setattr(opening, "_NODES", tmp_path)
     monkeypatch.setitem(sys.modules, "pyxrt", None)
-    assert main(["kernels", "list"]) == 0
+    assert main(["kernels", "list", "--all"]) == 0
     captured = capsys.readouterr()
     assert captured.out.count(" unverified ") > 30
     assert captured.err.startswith("whisper-npu: nothing is verified without an NPU: AMD's Python ")
@@ -86,6 +126,8 @@ def test_an_npu_that_does_not_open(
 def test_a_replaced_kernel_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_registry(tmp_path, entry(name="gelu_2048"))
     assert main(["kernels", "list", "--kernels", str(tmp_path)]) == 0
+    assert "replaces" not in capsys.readouterr().err
+    assert main(["kernels", "list", "--all", "--kernels", str(tmp_path)]) == 0
     error = capsys.readouterr().err
     assert error.startswith(f"whisper-npu: kernel gelu_2048 of {tmp_path} replaces that of ")
 

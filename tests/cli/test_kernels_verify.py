@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / "own"
     write_registry(made, entry(), entry(name="silent", model=None), gemm_json(16))
     (made / SCHEMA_NAME).write_text((built_in_folder() / SCHEMA_NAME).read_text())
-    monkeypatch.setattr(registry, "_PLACES", (made,))
+    monkeypatch.setattr(registry, "shipped_file", lambda name: made / registry.FILE_NAME)
     for module in (kernels, status):
         monkeypatch.setattr(module, "KERNELS", ())
     return made
@@ -65,8 +65,9 @@ def test_floats_within_their_bound(
     monkeypatch.setattr(
         software, "SoftwareDevice", lambda make=software.SoftwareDevice: make(corrupt=corrupt)
     )
-    monkeypatch.setattr(registry, "_PLACES", (KERNELS,))
-    assert main(["kernels", "verify", "layernorm_nosqrt", "--device", "software"]) == 0
+    monkeypatch.setattr(registry, "shipped_file", lambda name: KERNELS / registry.FILE_NAME)
+    options = ["--device", "software", "--kernels", str(KERNELS / "inventory")]
+    assert main(["kernels", "verify", "layernorm_nosqrt", *options]) == 0
     assert re.search(
         r"200 launches, errors of at most 0\.\d\d% of the accumulated magnitude; ",
         capsys.readouterr().out,
@@ -126,6 +127,17 @@ def test_a_kernel_that_cannot_be_tried(name: str, capsys: Capture, cache_home: P
     assert captured.err.count("\n") == 1
     assert captured.out.startswith("mine: verified: ")
     assert set(evidence(cache_home)) == {"mine"}
+
+
+@pytest.mark.parametrize("command", ["verify", "status"])
+def test_a_kernel_of_the_inventory_has_its_folder_named(
+    command: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "shipped_file", lambda name: KERNELS / registry.FILE_NAME)
+    assert main(["kernels", command, "matmul_16x16", "--device", "software"]) == 5
+    error = capsys.readouterr().err
+    assert "matmul_16x16: no such kernel; there are gemm_int8_16x64x64, " in error
+    assert error.endswith(f"one of the inventory: add --kernels {KERNELS / 'inventory'}\n")
 
 
 def test_a_report(capsys: Capture, cache_home: Path, tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from tests.cli.fake import FakeTranscriber
 from tests.support.checkpoints import Recipe
 from tests.support.npu.gemm_kernels import SMALL, evidence_of, gemm_folder
 from tests.support.signals import noise
-from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.machine_options import MachineOptions
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.cli import main, transcribe
+from whisper_npu.cli.machine import THREAD_VARIABLES
 
 Capture = pytest.CaptureFixture[str]
 DEFAULTS = {
@@ -35,7 +37,7 @@ DEFAULTS = {
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENVIRONMENT, raising=False)
-    for name in transcribe._THREAD_VARIABLES:
+    for name in THREAD_VARIABLES:
         monkeypatch.setenv(name, "1")
 
 
@@ -45,8 +47,8 @@ def passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str,
     monkeypatch.chdir(tmp_path)
     machines: list[Mapping[str, Any]] = []
 
-    def load(model: str, machine: Mapping[str, Any]) -> FakeTranscriber:
-        machines.append(machine)
+    def load(model: str, machine: MachineOptions) -> FakeTranscriber:
+        machines.append(vars(machine))
         return FakeTranscriber()
 
     monkeypatch.setattr(transcribe, "load", load)
@@ -145,7 +147,7 @@ class TestPlacement:
 
     def test_on_the_device(self, nano: str, folder: Path) -> None:
         for entry in read_folder(folder):
-            EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
+            NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
         assert self.transcribe(nano, folder, "--check_rate", "1") == 0
         placement = json.loads(Path("a.json").read_text())["placement"]
         assert (placement["device"], placement["precision"]) == ("software", "int8")

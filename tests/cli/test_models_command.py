@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkpoints import Recipe
-from whisper_npu.builtin import built_in_directory
 from whisper_npu.cli import main
+from whisper_npu.hub.folders import built_in_directory
 from whisper_npu.hub.names import SHORT_NAMES
 from whisper_npu.hub.store import Store, StoredModel
 from whisper_npu.runtime.packed import packed_folder
@@ -73,7 +73,15 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(demo) == set(tiny)
     assert demo["name"] == "demo"
     assert demo["dtype"] in ("int8", "float16")
-    assert demo["size"] == sum(file.stat().st_size for file in built_in_directory().iterdir())
+    assert sorted(demo["files"]) == [
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    sizes = {name: (built_in_directory() / name).stat().st_size for name in demo["files"]}
+    assert demo["size"] == sum(sizes.values())
 
 
 def test_a_damaged_record(capsys: pytest.CaptureFixture[str]) -> None:

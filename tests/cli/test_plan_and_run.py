@@ -13,7 +13,7 @@ import pytest
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.npu.gemm_kernels import evidence_of, gemm_folder
-from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.cli import main
@@ -37,7 +37,7 @@ def kernels(tmp_path: Path) -> Path:
     """A folder of kernels that are verified on the software device."""
     folder = gemm_folder(tmp_path / "kernels")
     for entry in read_folder(folder):
-        EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
+        NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
     return folder
 
 

@@ -14,11 +14,11 @@ from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.support.signals import noise
-from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.backends.numpy import rates as cost
-from whisper_npu.backends.numpy.rates import HostRates
+from whisper_npu.backends.numpy import host_rates as cost
+from whisper_npu.backends.numpy.host_rates import HostRates
 from whisper_npu.cli import main
 from whisper_npu.model.builders import PHASES, Precision, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
@@ -103,7 +103,7 @@ def test_the_software_device_before_and_after_verification(capsys: Capture, fold
         f"{LARGE} is unverified, its xclbin absent; {SMALL} is unverified, its xclbin absent"
     }
     for entry in read_folder(folder):
-        EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
+        NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
     after = plan(capsys, folder, *arguments)
     products = [op for op in after["ops"] if op["kind"] == "linear_int8"]
     assert {op["backend"] for op in products} == {SMALL}

@@ -97,10 +97,10 @@ def test_what_a_transcription_does_not_need_is_not_imported(model: str, tmp_path
     ).split()
     assert "whisper_npu.runtime.model" in loaded
     unneeded = ("whisper_npu.backends.npu", "whisper_npu.hub.", "whisper_npu.convert")
-    # Names are needed of the hub, to tell a model's from a folder's.
+    # Of the hub, it is needed what a name is and which folder it means.
     found = {name for name in loaded if name.startswith(unneeded)}
-    assert found <= {"whisper_npu.hub.names"}
-    assert not {"tokenizers", "soxr", "tqdm", "requests", "jsonschema"} & {*loaded}
+    assert found <= {"whisper_npu.hub.names", "whisper_npu.hub.folders"}
+    assert not {"tokenizers", "soxr", "tqdm", "huggingface_hub", "jsonschema"} & {*loaded}
 
 
 def test_threads_are_set_before_numpy_reads_them(model: str, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from tests.support.audio_samples import encode
 from tests.support.checkpoints import Recipe
 from tests.support.signals import noise
-from tests.unit.hub.fake_hub import COMMIT, REPOSITORY, FakeHub, cut_after, read_folder, serving
+from tests.unit.hub.fake_hub import COMMIT, REPOSITORY, FakeHub, cut_after, reached, read_folder
 from whisper_npu import Transcriber
 from whisper_npu.cli import main
 from whisper_npu.errors import ModelError
-from whisper_npu.hub import download
+from whisper_npu.hub import remote
+from whisper_npu.hub.folders import model_directory
 from whisper_npu.hub.store import Store
 
 WEIGHTS = "model.safetensors"
@@ -30,22 +34,24 @@ def hub(
     seeded_directory: Callable[[Recipe], Path],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FakeHub]:
     """With a model; the current folder has a recording."""
-    for name in (
-        "HF_TOKEN",
-        "HF_HUB_OFFLINE",
-        "HTTP_PROXY",
-        "http_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     Path("a.wav").write_bytes(encode(noise(16000), 16000, "WAV"))
-    with serving(FakeHub(read_folder(seeded_directory(Recipe("nano"))), {WEIGHTS})) as fake:
-        monkeypatch.setenv("HF_ENDPOINT", fake.endpoint)
+    fake = FakeHub(read_folder(seeded_directory(Recipe("nano"))), {WEIGHTS})
+    with reached(fake, tmp_path_factory.mktemp("huggingface")):
         yield fake
+
+
+def snapshot_folder() -> Path:
+    return Path(constants.HF_HUB_CACHE) / "models--owner--nano/snapshots" / COMMIT
+
+
+def process(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a process of its own, as the library reads its environment once."""
+    run = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(run, capture_output=True, text=True, env=os.environ | environment)
 
 
 def segments(*arguments: str) -> list[dict[str, Any]]:
@@ -98,27 +104,77 @@ def test_again(hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
     assert " is already in " in capsys.readouterr().out
     assert main(["pull", REPOSITORY, "--force", "--keep"]) == 0
     assert " is already in " not in capsys.readouterr().out
-    assert (Store().downloads(REPOSITORY) / COMMIT / WEIGHTS).is_file()
+    assert len(hub.asked(WEIGHTS)) == 1
+
+
+COMMAND = "import sys; from whisper_npu.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.parametrize("how", ["--offline", "1", "true", "YES", "on"])
-def test_offline(
-    hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_offline(hub: FakeHub, how: str) -> None:
     option = [how] if how == "--offline" else []
-    if not option:
-        monkeypatch.setenv("HF_HUB_OFFLINE", how)
-    assert main(["pull", REPOSITORY, *option]) == 3
+    variable = {} if option else {"HF_HUB_OFFLINE": how}
+    done = process(COMMAND, "pull", REPOSITORY, *option, **variable)
     message = "owner/nano: is not in the cache, and nothing is downloaded offline"
-    assert capsys.readouterr().err == f"whisper-npu: error: {message}\n"
+    assert (done.returncode, done.stderr) == (3, f"whisper-npu: error: {message}\n")
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("value", ["0", "", "no"])
-def test_not_offline(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    assert main(["pull", "owner/nono"]) == 3
+def test_not_offline(hub: FakeHub, value: str) -> None:
+    assert process(COMMAND, "pull", "owner/nono", HF_HUB_OFFLINE=value).returncode == 3
     assert len(hub.requests) == 1
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])
+def test_the_variables_of_the_library(hub: FakeHub, tmp_path: Path, variable: str) -> None:
+    """Of a process that sets nothing else."""
+    cache = tmp_path / "cache" if variable == "HF_HUB_CACHE" else tmp_path / "cache" / "hub"
+    known = {variable: str(tmp_path / "cache"), "HF_TOKEN": "hf_secret"}
+    assert process(COMMAND, "pull", REPOSITORY, **known).returncode == 0
+    assert hub.asked("api")[0]["Authorization"] == "Bearer hf_secret"
+    weights = cache / "models--owner--nano/snapshots" / COMMIT / WEIGHTS
+    assert weights.read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_pulled_model_is_used_offline(hub: FakeHub) -> None:
+    """Also when only the download is left of it."""
+    assert process(COMMAND, "pull", REPOSITORY).returncode == 0
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:1"}
+    assert process(COMMAND, "pull", REPOSITORY, "--offline", **nowhere).returncode == 0
+    Store().remove(REPOSITORY)
+    transcribe = ["transcribe", "a.wav", "--model", REPOSITORY, "-f", "txt", "--language", "en"]
+    assert process(COMMAND, *transcribe, **nowhere).returncode == 0
+    assert Store().all() == []
+    done = process(COMMAND, "pull", REPOSITORY, "--offline", **nowhere)
+    assert done.returncode == 0, done.stderr
+    assert [model.commit for model in Store().all()] == [COMMIT]
+
+
+def test_a_loaded_model_may_be_that_of_the_hugging_face_cache(
+    hub: FakeHub, seeded_directory: Callable[[Recipe], Path]
+) -> None:
+    """Files there are links."""
+    assert main(["pull", REPOSITORY]) == 0
+    Store().remove(REPOSITORY)
+    hub.requests.clear()
+    hub.heads.clear()
+    folder = model_directory(REPOSITORY)
+    assert folder == snapshot_folder()
+    assert (folder / WEIGHTS).is_symlink()
+    cached = segments("--model", REPOSITORY)
+    assert cached == segments("--model", str(seeded_directory(Recipe("nano"))))
+    assert Transcriber(REPOSITORY).dims.n_text_layer == 2
+    assert (hub.requests, hub.heads) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", WEIGHTS])
+def test_but_not_a_part_of_one(hub: FakeHub, name: str) -> None:
+    assert main(["pull", REPOSITORY]) == 0
+    Store().remove(REPOSITORY)
+    (snapshot_folder() / name).unlink()
+    with pytest.raises(ModelError, match=r"was not pulled yet; run: whisper-npu pull owner/nano"):
+        Transcriber(REPOSITORY)
 
 
 @pytest.mark.parametrize(
@@ -147,16 +203,20 @@ def test_errors(
 def test_ctrl_c(
     hub: FakeHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(bar: Any, position: int) -> None:
-        if bar.total == len(hub.files[WEIGHTS]):
+    write = remote._Part.write
+
+    def interrupted(file: remote._Part, content: bytes) -> int:
+        if file.tell() > 100_000:
             raise KeyboardInterrupt
+        return write(file, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "_show", interrupt)
+        patch.setattr(remote._Part, "write", interrupted)
         assert main(["pull", REPOSITORY]) == 130
     assert capsys.readouterr().err == "whisper-npu: interrupted\n"
     assert Store().all() == []
-    assert (Store().downloads(REPOSITORY) / COMMIT / f"{WEIGHTS}.part").exists()
+    parts = (snapshot_folder().parents[1] / "blobs").glob("*.incomplete")
+    assert max(part.stat().st_size for part in parts) > 100_000
     assert main(["pull", REPOSITORY]) == 0
 
 
@@ -167,7 +227,6 @@ class Terminal(io.StringIO):
 
 def test_a_progress_bar_on_a_terminal(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.faults[WEIGHTS] = [cut_after(100_000)]
-    monkeypatch.setattr("time.sleep", lambda _: None)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(["pull", REPOSITORY]) == 0
@@ -176,19 +235,47 @@ def test_a_progress_bar_on_a_terminal(hub: FakeHub, monkeypatch: pytest.MonkeyPa
     assert bars
 
 
+LOADED = (
+    "import sys, contextlib\n"
+    "from whisper_npu.cli import main\n"
+    "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):\n"
+    "    main(sys.argv[1:])\n"
+    "print(*sys.modules)"
+)
+NETWORK = {"huggingface_hub", "httpx", "httpx2", "requests", "urllib3"}
+
+
 @pytest.mark.parametrize("command", [["transcribe", "--help"], ["pull", "--help"], ["models"]])
 def test_nothing_heavy_is_imported_before_it_is_needed(command: list[str]) -> None:
-    code = (
-        "import sys, contextlib\n"
-        "from whisper_npu.cli import main\n"
-        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):\n"
-        "    main(sys.argv[1:])\n"
-        "print(*sys.modules)"
-    )
-    run = [sys.executable, "-c", code, *command]
-    loaded = subprocess.run(run, check=True, capture_output=True, text=True).stdout.split()
+    loaded = process(LOADED, *command).stdout.split()
     assert ("whisper_npu.hub.store" in loaded) == (command[0] != "transcribe")
-    assert {"requests", "urllib3", "huggingface_hub", "filelock", "tqdm"}.isdisjoint(loaded)
+    assert NETWORK.isdisjoint(loaded)
+    assert {"filelock", "tqdm"}.isdisjoint(loaded)
+    assert ("numpy" in loaded) == (command[0] == "models")
+
+
+@pytest.mark.parametrize("named", ["tiny", "owner/nano", "a folder", "none"])
+def test_nothing_of_the_network_is_imported_to_transcribe(
+    hub: FakeHub, seeded_directory: Callable[[Recipe], Path], named: str
+) -> None:
+    folder = seeded_directory(Recipe("nano"))
+    store = Store()
+    for repository in ("openai/whisper-tiny", "owner/nano"):
+        with store.incoming(repository) as made:
+            shutil.copytree(folder, made)
+            store.install(made, repository, "main", COMMIT, "float32")
+    model = {"a folder": ["--model", str(folder)], "none": []}.get(named, ["--model", named])
+    done = process(LOADED, "transcribe", "a.wav", "-f", "txt", "--quiet", *model)
+    loaded = done.stdout.split()
+    assert Path("a.txt").exists(), done.stderr
+    assert "whisper_npu.runtime.model" in loaded
+    assert NETWORK.isdisjoint(loaded)
+
+
+def test_nor_by_the_package() -> None:
+    loaded = process("import sys, whisper_npu; whisper_npu.Transcriber; print(*sys.modules)")
+    assert "whisper_npu.transcriber" in loaded.stdout
+    assert NETWORK.isdisjoint(loaded.stdout.split())
 
 
 class TestNames:

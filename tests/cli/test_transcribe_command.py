@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.fake import FakeStream, FakeTranscriber
 from whisper_npu.cli import main, transcribe
+from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.errors import AudioError, ModelError
 from whisper_npu.results import Segment
 from whisper_npu.text import writers
@@ -34,7 +35,7 @@ class TestOutputs:
 
     def test_contents(self, fake: FakeTranscriber) -> None:
         assert main(["transcribe", "--model=fake", "a.wav", "--language", "en"]) == 0
-        result = FakeStream("a.wav", {"language": "en", "word_timestamps": False})
+        result = FakeStream("a.wav", TranscribeOptions(language="en"))
         list(result)
         expected = result.result().to_dict()
         assert json.loads(Path("a.json").read_text()) == expected

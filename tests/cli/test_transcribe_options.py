@@ -49,7 +49,7 @@ class TestOptions:
     def options(self, fake: FakeTranscriber, *arguments: str) -> dict[str, Any]:
         assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         ((_, options),) = fake.calls
-        return options
+        return {name: getattr(options, name) for name in self.DEFAULTS}
 
     def test_defaults(self, fake: FakeTranscriber) -> None:
         options = self.options(fake)

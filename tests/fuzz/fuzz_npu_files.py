@@ -31,7 +31,8 @@ from whisper_npu.backends.npu.binaries.transaction import decode_transaction
 from whisper_npu.backends.npu.binaries.transfers import check_transfers, decode_transfers
 from whisper_npu.backends.npu.binaries.xclbin import MAGIC
 from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_stream
-from whisper_npu.cli.kernels_inspect import FORMATS, inspect
+from whisper_npu.cli.kernels_inspect import inspect
+from whisper_npu.cli.options import FORMATS
 from whisper_npu.errors import KernelError
 
 ROOT = Path(__file__).parents[2]

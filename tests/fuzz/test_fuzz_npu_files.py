@@ -8,15 +8,16 @@ import pytest
 
 from tests.fuzz import fuzz_npu_files as fuzz
 
-TOOL = Path(fuzz.__file__)
+ROOT = Path(fuzz.__file__).parents[2]
 
 
 def test_a_few_inputs(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(TOOL), "--runs", "200", "--keep", str(tmp_path)],
+        [sys.executable, "-m", fuzz.__name__, "--runs", "200", "--keep", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     counts = {

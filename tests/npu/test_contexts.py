@@ -137,6 +137,29 @@ print(json.dumps([firsts, [poll(run) for run in runs]]))
     assert states == [4] * 5
 
 
+def test_forked_child_closes_the_device(emulator: Emulator, xclbin: Path) -> None:
+    """It has no worker to wait for, and its parent's context stays."""
+    code = """
+import signal
+import warnings
+warnings.simplefilter("ignore")
+g = Gemm(sys.argv[1])
+pid = os.fork()
+if pid == 0:
+    signal.alarm(10)
+    links = {int(name): f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")}
+    nodes = [file for file, link in links.items() if os.path.realpath(link).endswith("accel0")]
+    for file in nodes:
+        os.close(file)
+    print(len(nodes), flush=True)
+    os._exit(0)
+print(json.dumps([os.waitpid(pid, 0)[1], g.whole()]))
+"""
+    closed, parent = emulator.output(code, xclbin).splitlines()
+    assert int(closed) > 0
+    assert json.loads(parent) == [0, True]
+
+
 def test_forked_child_has_no_device(emulator: Emulator, xclbin: Path) -> None:
     """Contexts and memory belong to the process that made them."""
     code = """

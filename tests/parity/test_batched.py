@@ -14,10 +14,10 @@ from whisper_npu import Transcriber, Transcription
 from whisper_npu.audio import load_audio
 from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.backends.opening import numpy_model
-from whisper_npu.builtin import built_in_directory
 from whisper_npu.decoding.clips import find_clips
 from whisper_npu.decoding.options import DecodingOptions, DecodingResult, TranscribeOptions
 from whisper_npu.decoding.task import decode
+from whisper_npu.hub.folders import built_in_directory
 from whisper_npu.model.checkpoint import load_checkpoint
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -10,8 +10,8 @@ import pytest
 from whisper_npu.audio import load_audio
 from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.backends.opening import numpy_model
-from whisper_npu.builtin import built_in_directory
 from whisper_npu.convert import convert
+from whisper_npu.hub.folders import built_in_directory
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.transcriber import Transcriber

@@ -21,10 +21,10 @@ from whisper_npu.backends.npu.device import DeviceLost
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends
-from whisper_npu.builtin import model_directory
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import transcribe_windows
+from whisper_npu.hub.folders import model_directory
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.graph import Graph, Op

@@ -14,7 +14,7 @@ from tests.support.checkpoints import Recipe
 from tests.support.formats.ggml import write_ggml
 from tests.support.formats.seeded import SeededModel, load_seeded
 from tests.support.formats.torch_pt import write_pt
-from whisper_npu.convert.names import openai_name
+from whisper_npu.convert.openai_names import openai_name
 from whisper_npu.convert.source import Source, open_source
 from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.text.tokenizer import Tokenizer

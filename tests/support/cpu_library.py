@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from whisper_npu.backends.cpu.build import build_library, find_compiler
-from whisper_npu.backends.cpu.evidence import record_evidence
-from whisper_npu.backends.cpu.verify import verify_library
+from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
+from whisper_npu.backends.cpu.verify_library import verify_library
 from whisper_npu.errors import KernelError
 
 
@@ -30,7 +30,7 @@ def _built() -> tempfile.TemporaryDirectory[str]:
     before = os.environ.get("WHISPER_NPU_HOME")
     os.environ["WHISPER_NPU_HOME"] = home.name
     try:
-        record_evidence(verify_library(build_library().path))
+        CpuEvidenceStore().record(*verify_library(build_library().path))
     finally:
         if before is None:
             del os.environ["WHISPER_NPU_HOME"]

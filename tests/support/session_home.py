@@ -1,6 +1,6 @@
-"""The cache of a test session, set before anything of the package is imported.
+"""The caches of a test session, set before anything of the package is imported.
 
-Fixtures of every scope see it: no test sees the user's cache or kernels.
+Fixtures of every scope see them: no test sees the user's caches, kernels or token.
 """
 
 from __future__ import annotations
@@ -12,3 +12,17 @@ _folder = tempfile.TemporaryDirectory(prefix="whisper-npu-tests-home-")
 SESSION_HOME = _folder.name
 os.environ["WHISPER_NPU_HOME"] = SESSION_HOME
 os.environ.pop("WHISPER_NPU_KERNELS", None)
+
+_huggingface = tempfile.TemporaryDirectory(prefix="whisper-npu-tests-huggingface-")
+os.environ["HF_HOME"] = _huggingface.name
+for _name in (
+    "HF_ENDPOINT",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "HF_TOKEN_PATH",
+    "HUGGINGFACE_HUB_CACHE",
+    "HUGGING_FACE_HUB_TOKEN",
+    "TRANSFORMERS_OFFLINE",
+):
+    os.environ.pop(_name, None)

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
 from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape
-from whisper_npu.backends.npu.packing import GemmTile
-from whisper_npu.backends.npu.rates import (
+from whisper_npu.backends.npu.kernel_rates import (
     PHOENIX_CORE,
     KernelRates,
-    measured_rates,
     physical_limits,
 )
+from whisper_npu.backends.npu.packing import GemmTile
 from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.backends.numpy.rates import HostRates, measure_host
+from whisper_npu.backends.numpy.host_rates import HostRates, measure_host
 from whisper_npu.model.builders import build_step
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 
@@ -75,10 +74,10 @@ def test_numpy_waits_for_the_slower_of_computing_and_moving() -> None:
 
 def test_measured_rates_are_those_of_the_evidence() -> None:
     evidence = evidence_of(SoftwareDevice().identity, gemm_entry(64))
-    rates = measured_rates(evidence)
+    rates = evidence.rates()
     assert (rates.launch_seconds, rates.rate, rates.copy_bytes_per_second) == (1e-4, 2e11, 1e10)
     assert rates.source == "measured by kernels verify on 2026-01-02"
-    unknown = measured_rates(replace(evidence, rate=None, bytes_per_second=None))
+    unknown = replace(evidence, rate=None, bytes_per_second=None).rates()
     assert math.isfinite(seconds(1500, 384, 384, unknown))
 
 

@@ -88,7 +88,9 @@ class Attempts:
         self.outcome = outcome
         self.tried: list[tuple[int, float]] = []
 
-    def __call__(self, session: Any, tokenizer: Any, dims: Any, options: Any, seeks: Any) -> Any:
+    def __call__(
+        self, session: Any, tokenizer: Any, dims: Any, options: Any, prompt: Any, seeks: Any
+    ) -> Any:
         self.tried.append((seeks[0], options.temperature))
         good = {"avg_logprob": -0.5, "compression_ratio": 1.0, "no_speech_prob": 0.1}
         values = {**good, **self.outcome(seeks[0], options.temperature)}

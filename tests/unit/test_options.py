@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -148,11 +149,11 @@ def test_clips() -> None:
 
 def test_one_attempt_takes_what_its_temperature_allows() -> None:
     options = TranscribeOptions(beam_size=5, patience=2.0, best_of=3, length_penalty=0.5, seed=7)
-    cold = options.decoding(0.0, "de", [1, 2])
+    assert (options.group, replace(options, temperature=0.4).group) == (5, 3)
+    cold, warm = replace(options, temperature=(0.0, 0.4)).attempts("de")
     assert (cold.beam_size, cold.patience, cold.best_of, cold.group) == (5, 2.0, None, 5)
-    warm = options.decoding(0.4, "de", [])
     assert (warm.beam_size, warm.patience, warm.best_of, warm.group) == (None, None, 3, 3)
-    assert (cold.language, cold.prompt, cold.temperature) == ("de", [1, 2], 0.0)
+    assert (cold.language, warm.language, cold.temperature) == ("de", "de", 0.0)
     assert (warm.length_penalty, warm.seed, warm.temperature) == (0.5, 7, 0.4)
 
 

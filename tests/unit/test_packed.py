@@ -164,7 +164,7 @@ def test_an_interrupt_is_an_interrupt(model_file: Path, monkeypatch: pytest.Monk
         with packed_file(model_file, [ROWS]).writer() as writer:
             writer.write(ROWS, content(ROWS))
 
-    for where, name in ((packed, "checksum"), (packed, "_encode"), (Path, "replace")):
+    for where, name in ((packed, "checksum"), (packed, "_encode"), (os, "replace")):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, interrupted)
             with pytest.raises(KeyboardInterrupt):

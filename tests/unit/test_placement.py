@@ -11,7 +11,7 @@ import pytest
 from tests.unit.conftest import SMALL
 from tests.unit.toy_backend import Toy, run_gelu, run_linear_gelu
 from whisper_npu.backends.numpy import numpy_backends
-from whisper_npu.backends.numpy.rates import HostRates
+from whisper_npu.backends.numpy.host_rates import HostRates
 from whisper_npu.backends.numpy.specification import Specification, specify
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.errors import KernelError

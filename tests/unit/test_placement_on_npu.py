@@ -12,13 +12,13 @@ from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
 from tests.unit.accelerated import DIMS
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape, product_shape
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.manager import UNVERIFIED, VERIFIED, KernelStatus
 from whisper_npu.backends.npu.packing import GemmTile
-from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import FileStatus
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends
-from whisper_npu.backends.numpy.rates import HostRates
+from whisper_npu.backends.numpy.host_rates import HostRates
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.graph import Graph
 from whisper_npu.runtime.placement import PlacedOp, Policy, choose, placed_ops

@@ -204,8 +204,9 @@ def test_a_vocabulary_without_no_speech_has_no_probability_of_it() -> None:
     assert math.isnan(result.no_speech_prob)
 
 
-def initial(n_text_ctx: int = 64, **options: Any) -> list[int]:
-    return initial_tokens(TOKENIZER, DecodingOptions(language="en", **options), n_text_ctx)
+def initial(n_text_ctx: int = 64, prompt: Any = None, **options: Any) -> list[int]:
+    checked = DecodingOptions(language="en", **options)
+    return initial_tokens(TOKENIZER, checked, prompt, n_text_ctx)
 
 
 def test_prompts() -> None:

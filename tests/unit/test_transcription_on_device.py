@@ -16,7 +16,7 @@ from whisper_npu import Transcriber, Transcription
 from whisper_npu import transcriber as transcriber_module
 from whisper_npu.backends.npu import device as devices
 from whisper_npu.backends.npu.device import DeviceError, DeviceLost, LaunchFailed
-from whisper_npu.backends.npu.evidence import EvidenceStore
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import KernelEntry, read_folder
 from whisper_npu.backends.npu.software import SoftwareBuffer, SoftwareDevice, SoftwareKernel
 from whisper_npu.model.builders import build_phase
@@ -39,7 +39,7 @@ def on_numpy(nano: Path) -> Transcription:
 def verified(tmp_path: Path) -> Path:
     """A folder with both kernels, which the evidence of this home says are verified."""
     folder = gemm_folder(tmp_path / "kernels")
-    store = EvidenceStore()
+    store = NpuEvidenceStore()
     for entry in read_folder(folder):
         store.record(evidence_of(SoftwareDevice().identity, entry))
     return folder

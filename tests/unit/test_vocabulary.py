@@ -17,8 +17,8 @@ import pytest
 import tokenizers
 
 from tests.unit.decoding_fakes import read_tokenizer, small_tokenizer, special, tokenizer_json
-from whisper_npu.builtin import built_in_directory
 from whisper_npu.errors import ModelError
+from whisper_npu.hub.folders import built_in_directory
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.text.vocabulary import Vocabulary
 
@@ -129,7 +129,7 @@ def test_a_vocabulary_takes_little_more_memory_than_its_file(tmp_path: Path) -> 
 def test_the_library_is_only_imported_for_text() -> None:
     code = """
     import sys
-    from whisper_npu.builtin import built_in_directory
+    from whisper_npu.hub.folders import built_in_directory
     from whisper_npu.text.tokenizer import Tokenizer
     from whisper_npu.text.vocabulary import Vocabulary
 

@@ -14,8 +14,8 @@ from tests.support.npu.gemm_kernels import evidence_of, gemm_folder
 from tests.support.signals import noise
 from whisper_npu import Transcriber
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError, LaunchFailed
-from whisper_npu.backends.npu.evidence import EvidenceStore
 from whisper_npu.backends.npu.families.gemm_stream import ARGUMENT_B
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import read_folder
 from whisper_npu.backends.npu.software import SoftwareBuffer, SoftwareDevice
 from whisper_npu.convert import convert
@@ -57,7 +57,7 @@ def folder(
 def kernels(tmp_path: Path) -> Path:
     found = gemm_folder(tmp_path / "kernels")
     for entry in read_folder(found):
-        EvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
+        NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
     return found
 
 

@@ -56,11 +56,17 @@ class Chance:
         return sorted(attempt for batch in self.batches for attempt in batch)
 
     def decode(
-        self, session: Any, tokenizer: Any, dims: Any, options: Any, seeks: Sequence[int]
+        self,
+        session: Any,
+        tokenizer: Any,
+        dims: Any,
+        options: Any,
+        prompt: Sequence[int],
+        seeks: Sequence[int],
     ) -> list[DecodingResult]:
         assert session.windows == list(seeks)
         assert session.group == options.group
-        attempts = [(seek, options.temperature, tuple(options.prompt)) for seek in seeks]
+        attempts = [(seek, options.temperature, tuple(prompt)) for seek in seeks]
         self.batches.append(attempts)
         results = [
             random_result((self.trial, *attempt), attempt[1], not options.without_timestamps)
@@ -208,7 +214,9 @@ def test_only_a_batch_is_decoded_ahead() -> None:
 def test_windows_that_failed_are_decoded_again_together(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[tuple[float, list[int]]] = []
 
-    def decode(session: Any, tokenizer: Any, dims: Any, options: Any, seeks: Any) -> Any:
+    def decode(
+        session: Any, tokenizer: Any, dims: Any, options: Any, prompt: Any, seeks: Any
+    ) -> Any:
         assert session.windows == seeks
         tried.append((options.temperature, seeks))
         enough = {0: 0.0, 1000: 0.4, 3000: 0.0, 4000: 0.2, 4500: 9.0}
@@ -294,7 +302,9 @@ def test_the_language_is_detected_once() -> None:
 
 
 def test_silent_windows_give_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(session: Any, tokenizer: Any, dims: Any, options: Any, seeks: Any) -> Any:
+    def decode(
+        session: Any, tokenizer: Any, dims: Any, options: Any, prompt: Any, seeks: Any
+    ) -> Any:
         sure = DecodingResult("en", None, tuple(SENTENCE), "x", -0.5, 0.0, 0.0, 1.0)
         silent = replace(sure, avg_logprob=-2.0, no_speech_prob=0.9)
         return [silent if seek in (0, 4000) else sure for seek in seeks]

@@ -50,17 +50,23 @@ class Both:
         monkeypatch.setattr(windows, "decode_session", self.our_decoding)
         monkeypatch.setattr(words, "find_alignment", self.our_alignment)
 
-    def result(self, seek: int, options: Any) -> dict[str, Any]:
-        attempt = (seek, float(options.temperature), tuple(options.prompt))
+    def result(self, seek: int, options: Any, prompt: Sequence[int]) -> dict[str, Any]:
+        attempt = (seek, float(options.temperature), tuple(prompt))
         self.tried.append(attempt)
         if len(self.tried) > ENDLESS:
             raise Endless
         return random_result((self.trial, *attempt), attempt[1], not options.without_timestamps)
 
     def our_decoding(
-        self, session: Any, tokenizer: Any, dims: Any, options: Any, seeks: Sequence[int]
+        self,
+        session: Any,
+        tokenizer: Any,
+        dims: Any,
+        options: Any,
+        prompt: Sequence[int],
+        seeks: Sequence[int],
     ) -> list[DecodingResult]:
-        result = self.result(seeks[0], options)
+        result = self.result(seeks[0], options, prompt)
         return [DecodingResult(**{**result, "tokens": tuple(result["tokens"])})]
 
     def our_alignment(
@@ -87,7 +93,7 @@ class TheirModel:
     def decode(self, mel: Any, options: Any) -> Any:
         from whisper.decoding import DecodingResult
 
-        result = self.both.result(int(mel[0, 0]), options)
+        result = self.both.result(int(mel[0, 0]), options, options.prompt)
         return DecodingResult(audio_features=None, **result)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -115,17 +116,14 @@ class TestFiles:
             raise OSError(28, "No space left on device")
 
         if step == "replace":
-            monkeypatch.setattr(writers.os, "replace", full)
+            monkeypatch.setattr(os, "replace", full)
         else:
 
-            class Full(io.StringIO):
-                write = full
+            def half(path: Path, text: str, *_: object) -> None:
+                path.write_bytes(text[:5].encode())
+                full()
 
-            def opened(path: Path, *_: object, **__: object) -> Full:
-                path.touch()
-                return Full()
-
-            monkeypatch.setattr("builtins.open", opened)
+            monkeypatch.setattr(Path, "write_text", half)
         with pytest.raises(OutputError, match=r"a\.txt: cannot be written \(No space left"):
             write_result(self.RESULT, tmp_path, "a", "txt")
         monkeypatch.undo()

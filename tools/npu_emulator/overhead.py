@@ -22,8 +22,8 @@ from tools.markdown import markdown_table
 from tools.measuring import by_turns, seconds
 from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking
 from whisper_npu.backends.npu.families.gemm_stream import gemm_int8_sizes, gemm_int8_stream
+from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
 from whisper_npu.backends.npu.packing import pack_gemm_weights
-from whisper_npu.backends.npu.rates import PHOENIX_CORE
 from whisper_npu.backends.npu.registry import KernelEntry, load_registry
 from whisper_npu.backends.npu.runner import Launch, Runner
 from whisper_npu.backends.npu.xrt import open_device
@@ -95,7 +95,7 @@ def ours(entry: KernelEntry, x: Data, w: Data) -> Launch:
         ),
         (Op("product", "linear_int8", ("x", "x.scale", "w", "w.scale"), ("y",)),),
     )
-    family = GemmInt8(entry.contract)
+    family = GemmInt8(entry)
     runner = Runner(open_device().open(entry), family)
     packing = TilePacking(entry.contract.name, family.tile, runner.take)
     packed = packing.take("w", w.shape)
@@ -131,7 +131,7 @@ def main() -> None:
     m, k, n = SHAPE
     x, w = rng.integers(-127, 128, (m, k), np.int8), rng.integers(-127, 128, (n, k), np.int8)
     launch = ours(entry, x, w)
-    bare = Bare(entry, x, pack_gemm_weights(w, GemmInt8(entry.contract).tile))
+    bare = Bare(entry, x, pack_gemm_weights(w, GemmInt8(entry).tile))
     expected = x.astype(np.int32) @ w.T.astype(np.int32)
     assert np.array_equal(bare.product(), expected)
     launch()

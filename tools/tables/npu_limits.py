@@ -1,4 +1,4 @@
-"""What no software on Phoenix can go below, one window at a time (backends/npu/rates.py)."""
+"""What no software on Phoenix can go below, one window at a time (backends/npu/kernel_rates.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tools.markdown import markdown_table
 from tools.tables.npu_traffic import SIZES
-from whisper_npu.backends.npu.rates import physical_limits
+from whisper_npu.backends.npu.kernel_rates import physical_limits
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 
 TOKENS = 100  # for a window of speech

@@ -1,6 +1,6 @@
 """What ``whisper-npu plan`` predicts for a described Phoenix and NumPy on this machine.
 
-Predictions from published figures (backends/npu/rates.py); no such device was measured.
+Predictions from published figures (backends/npu/kernel_rates.py); no such device was measured.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.errors import KernelError, OptionError
 from whisper_npu.model.builders import Precision
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from whisper_npu.backends.npu.backend import NpuBackend
     from whisper_npu.backends.npu.device import Device
 
-DEVICES = ("cpu", "npu", "auto", "software")
 # Where the driver puts the device's node.
 _NODES = Path("/dev/accel")
 
@@ -31,29 +31,47 @@ Folders = Sequence[str | os.PathLike[str]]
 
 
 def open_device(name: str) -> Device | None:
-    """The device of this name; None for the CPU alone.
+    """The device of this name of ``MachineOptions``; None for the CPU alone.
 
     ``auto`` is the NPU if there is one. ``software`` is made of the kernels' NumPy models, for
-    tests. Raises OptionError for another name, KernelError if the NPU cannot be used.
+    tests. Raises KernelError if the NPU cannot be used.
     """
-    if name not in DEVICES:
-        raise OptionError(f"device must be one of {', '.join(DEVICES)}, not {name!r}")
-    if name == "software":
-        from whisper_npu.backends.npu.software import SoftwareDevice
-
-        return SoftwareDevice()
-    if name == "npu" or (name == "auto" and any(_NODES.glob("accel*"))):
-        # Only here, and only now, is pyxrt imported.
-        from whisper_npu.backends.npu.xrt import open_device as open_xrt
-
-        return open_xrt()
-    return None
+    return _OPENERS[name]()
 
 
-def choose_precision(asked: str | None, device: Device | None) -> str:
+def _no_device() -> None:
+    """The CPU alone."""
+
+
+def _open_npu() -> Device:
+    # Only here, and only now, is pyxrt imported.
+    from whisper_npu.backends.npu.xrt import open_device as open_xrt
+
+    return open_xrt()
+
+
+def _open_npu_if_there() -> Device | None:
+    return _open_npu() if any(_NODES.glob("accel*")) else None
+
+
+def _open_software() -> Device:
+    from whisper_npu.backends.npu.software import SoftwareDevice
+
+    return SoftwareDevice()
+
+
+_OPENERS: Mapping[str, Callable[[], Device | None]] = {
+    "cpu": _no_device,
+    "npu": _open_npu,
+    "auto": _open_npu_if_there,
+    "software": _open_software,
+}
+
+
+def choose_precision(asked: str | None, device: Device | None) -> Precision:
     """INT8 on a device, float32 without one, unless asked for. Raises OptionError."""
     if device is None:
-        return asked or "float32"
+        return cast(Precision, asked or "float32")
     if asked not in (None, "int8"):
         raise OptionError(f"precision {asked!r} does not go with an NPU, whose products are int8")
     return "int8"
@@ -73,34 +91,28 @@ def open_machine(
     device: Device | None,
     dims: ModelDimensions,
     precision: Precision,
-    *,
-    kernels: Folders = (),
-    auto: bool = False,
-    allow_fallback: bool = False,
-    check_rate: float = 1e-3,
-    cpu_kernels: bool | None = None,
+    options: MachineOptions,
 ) -> Machine:
-    """The machine for a model of these dimensions.
+    """The machine for a model of these dimensions, on the device that ``options`` gave.
 
-    With ``auto`` kernels are used where they are verified and predicted to be faster; without it
-    wherever they are verified, and it is a KernelError that lists them all if an op has none, and
-    one if a kernel does not open (NoContext: other programs have the NPU), unless
-    ``allow_fallback``. ``cpu_kernels`` says whether to use the kernels compiled for this CPU: by
-    default those that there are, and if True it is a KernelError if there are none.
+    With the device ``auto`` kernels are used where they are verified and predicted to be faster;
+    without it wherever they are verified, and it is a KernelError that lists them all if an op has
+    none, and one if a kernel does not open (NoContext: other programs have the NPU), unless
+    fallback is allowed. Kernels compiled for this CPU are by default used where they are there; it
+    is a KernelError if they were asked for and there are none.
     """
-    if not 0 <= check_rate <= 1:
-        raise OptionError(f"check_rate must be between 0 and 1, not {check_rate}")
     usage = Usage(precision=precision)
-    cpu = _cpu(usage, cpu_kernels)
+    cpu = _cpu(usage, options.cpu_kernels)
     if device is None:
         return Machine((*cpu, *numpy_backends()), usage=usage)
     # Imported here: the CPU alone needs none of this.
-    from whisper_npu.backends.numpy.rates import measure_host
+    from whisper_npu.backends.numpy.host_rates import measure_host
 
-    npu = _npu(device, kernels, usage, check_rate)
+    auto = options.device == "auto"
+    npu = _npu(device, options.kernels, usage, options.check_rate)
     host = numpy_backends(measure_host())
     machine = Machine((npu, *cpu, *host), "auto" if auto else "npu", usage)
-    if not auto and not allow_fallback:
+    if not auto and not options.allow_fallback:
         regions = [r for graph in phase_graphs(dims, precision) for r in machine.choose(graph)]
         require(npu, regions)
         try:
@@ -125,7 +137,7 @@ def describe_machine(
     ``phoenix`` is described and not there: all kernels are taken to be verified. Raises KernelError
     if the NPU cannot be used.
     """
-    from whisper_npu.backends.numpy.rates import measure_host
+    from whisper_npu.backends.numpy.host_rates import measure_host
 
     usage = Usage(precision=precision)
     host = measure_host()
@@ -167,15 +179,15 @@ def _npu(
     """The NPU with the kernels that are verified on it; without a device, all kernels on a Phoenix
     as published figures describe it."""
     from whisper_npu.backends.npu.backend import NpuBackend
+    from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
     from whisper_npu.backends.npu.manager import KernelManager
-    from whisper_npu.backends.npu.rates import PHOENIX_CORE, measured_rates
 
     statuses = KernelManager(device, kernels).list()
     if device is None:
         rates = {status.name: PHOENIX_CORE for status in statuses}
     else:
         rates = {
-            status.name: measured_rates(status.evidence)
+            status.name: status.evidence.rates()
             for status in statuses
             if status.evidence is not None and status.evidence.passed
         }

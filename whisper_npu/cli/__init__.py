@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 
+from whisper_npu.cli.options import HelpFormatter
 from whisper_npu.errors import WhisperNpuError
 
 INTERRUPTED = 130
 # As a shell says of other programs: 128 and the number of SIGPIPE.
 NO_READER = 141
 
-# Each is a module of whisper_npu.cli with ``add_arguments(parser)`` and, unless all it has are
+# Each is a module of this package with ``add_arguments(parser)`` and, unless all it has are
 # commands of its own, ``run(args)``: name -> what the help says in a list, and by itself.
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "transcribe": (
@@ -25,7 +26,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "pull": (
         "download a model",
         "Download a Whisper model from the Hugging Face hub, convert it and keep it in the cache "
-        "(WHISPER_NPU_HOME). HF_ENDPOINT, HF_TOKEN and proxies are honoured.",
+        "(WHISPER_NPU_HOME). Downloads stay in the Hugging Face cache (HF_HOME). HF_ENDPOINT, "
+        "HF_TOKEN and proxies are honoured.",
     ),
     "models": ("list or remove pulled models", "List the models that are there."),
     "convert": (
@@ -36,6 +38,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "plan": (
         "print where every op would run, and why",
         "Print where every op of a model would run, why, and the predicted cost.",
+    ),
+    "bench": (
+        "measure how fast this machine is",
+        "Measure how long each stage of a 30-second window takes here, against real time; nothing "
+        "is downloaded.",
     ),
     "kernels": ("NPU kernels and their files", "NPU kernels and their files."),
     "doctor": (
@@ -83,7 +90,9 @@ def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="whisper-npu", description="Speech in, text out.")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (short, long) in COMMANDS.items():
-        command = subparsers.add_parser(name, help=short, description=long)
+        command = subparsers.add_parser(
+            name, help=short, description=long, formatter_class=HelpFormatter
+        )
         if name in chosen:
             module = import_module(f"whisper_npu.cli.{name}")
             if hasattr(module, "run"):

@@ -8,8 +8,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-# What the help shows; the same as whisper_npu.convert.DTYPES, which takes NumPy to import.
-DTYPES = ("int8", "float16", "float32")
+from whisper_npu.cli.options import add_format
+from whisper_npu.model.weight_shapes import WEIGHT_DTYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(f32, f16, q8_0) or a CTranslate2 folder",
     )
     parser.add_argument("dest", type=Path, help="the folder to make")
-    parser.add_argument("--dtype", choices=DTYPES, default="int8", help="default: %(default)s")
+    parser.add_argument(
+        "--dtype", choices=WEIGHT_DTYPES, default="int8", help="type of the tensors"
+    )
     parser.add_argument("--force", action="store_true", help="replace dest if it is there")
     parser.add_argument(
         "--tokenizer",
@@ -37,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="recordings of speech: smooth the activations that measurably gain from it (int8)",
     )
     parser.add_argument("--quiet", action="store_true", help="no table of errors, no progress bar")
-    parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="default: %(default)s"
-    )
+    add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:

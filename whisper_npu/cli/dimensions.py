@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from whisper_npu.builtin import BUILT_IN, built_in_directory
 from whisper_npu.errors import ModelError
+from whisper_npu.hub.folders import BUILT_IN, built_in_directory
 from whisper_npu.model.dims import KNOWN_DIMENSIONS, ModelDimensions, dimensions_from_config
 from whisper_npu.model.json_file import read_json
 

@@ -7,16 +7,15 @@ import json
 from dataclasses import asdict
 
 from whisper_npu.backends.npu.xrt.checks import Check, Diagnosis, diagnose
+from whisper_npu.cli.options import add_format
 from whisper_npu.errors import KernelError
-
-FORMATS = ("text", "json")
 
 _MARKS = {True: "ok", False: "WRONG", None: "-"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
-    parser.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
+    add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:

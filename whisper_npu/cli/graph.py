@@ -18,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model folder (only its config.json is read), or the name of a published size: "
         + ", ".join(KNOWN_DIMENSIONS),
     )
-    parser.add_argument("--phase", choices=PHASES, help="one phase only (default: all)")
+    parser.add_argument("--phase", choices=PHASES, help="one phase only; if not given, all")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="default: %(default)s"
+        "--precision", choices=PRECISIONS, default="float32", help="of products with weights"
     )
-    parser.add_argument("--format", choices=FORMATS, default="text", help="default: %(default)s")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="what to print")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 from whisper_npu.errors import KernelError
 
 if TYPE_CHECKING:
-    from whisper_npu.backends.cpu.evidence import CpuEvidence
+    from whisper_npu.backends.cpu.library_evidence import CpuEvidence
 
 
-def build(force: bool) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("--force", action="store_true", help="even if that was done before")
+
+
+def run(args: argparse.Namespace) -> int:
     """Compile unless that was done, verify unless that was done; 5 if a kernel failed.
 
     Raises KernelError if nothing can be compiled, OutputError if nothing can be written.
     """
     from whisper_npu.backends.cpu.build import build_library, find_build
-    from whisper_npu.backends.cpu.evidence import find_evidence, library_hash, record_evidence
     from whisper_npu.backends.cpu.kernels import KERNELS
     from whisper_npu.backends.cpu.library import load_library
-    from whisper_npu.backends.cpu.verify import verify_library
+    from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
+    from whisper_npu.backends.cpu.verify_library import verify_library
+    from whisper_npu.files.whole import file_sha256
 
     before = find_build()
-    made = build_library(force)
-    print(f"{made.path}: {'was built before' if made == before and not force else 'built'}")
+    made = build_library(args.force)
+    print(f"{made.path}: {'was built before' if made == before and not args.force else 'built'}")
     library = load_library(made.path)
-    sha256 = library_hash(made.path)
+    sha256 = file_sha256(made.path)
     print(f"{library.cpu or 'this CPU'}: {', '.join(library.isas)}; in use: {library.isa}")
+    store = CpuEvidenceStore()
     known = [
         evidence
         for isa in library.isas
-        for evidence in find_evidence(sha256, library.cpu, isa).values()
+        for evidence in store.find(sha256, library.cpu, isa).values()
     ]
     there = [kernel for isa in library.isas for kernel in KERNELS if library.has(kernel.name, isa)]
-    if force or len(known) < len(there):
+    if args.force or len(known) < len(there):
         known = verify_library(made.path)
-        record_evidence(known)
+        store.record(*known)
     for evidence in known:
         print(f"{evidence.kernel} ({evidence.isa}): {_outcome(evidence)}")
     return 0 if all(evidence.passed for evidence in known) else KernelError.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -12,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from whisper_npu.backends.npu.binaries.shim import DIRECTIONS, ArrayTile
-from whisper_npu.backends.npu.binaries.span import read_file
 from whisper_npu.backends.npu.binaries.transaction import (
     AddressPatch,
     BlockWrite,
@@ -29,11 +29,11 @@ from whisper_npu.backends.npu.binaries.transaction import (
 )
 from whisper_npu.backends.npu.binaries.transfers import Transfer, decode_transfers
 from whisper_npu.backends.npu.binaries.xclbin import MAGIC, MAX_FILE_SIZE, Xclbin, parse_xclbin
-from whisper_npu.backends.npu.binaries.xclbin_metadata import DeclaredKernel
-from whisper_npu.backends.npu.binaries.xclbin_partition import Partition
+from whisper_npu.backends.npu.binaries.xclbin.metadata import DeclaredKernel
+from whisper_npu.backends.npu.binaries.xclbin.partition import Partition
+from whisper_npu.cli.options import add_format
 from whisper_npu.errors import KernelError
-
-FORMATS = ("text", "json")
+from whisper_npu.files.whole import read_file
 
 _WORDS_PER_LINE = 8
 _TRANSFER_COLUMNS = "    {:>6}  {:<12} {:>2}  {:>3} {:>11} {:>11} {:>11}  {:<18} {:<18} {}"
@@ -46,6 +46,17 @@ class _Stream:
     transaction: Transaction
     transfers: tuple[Transfer, ...]
     not_interpreted: str | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the files on stdout."""
+    return inspect(args.files, args.format)
 
 
 def inspect(paths: Sequence[str], form: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import textwrap
@@ -9,31 +10,49 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from whisper_npu.cli.options import REAL_OR_SOFTWARE, add_format, add_kernels
 from whisper_npu.errors import KernelError
 
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
 
-LIST_FORMATS = ("text", "json")
-LIST_DEVICES = ("auto", "npu", "software")
-
 _WIDTH = 100
 _INDENT = "    "
 
 
-def list_kernels(folders: Sequence[str], format_: str, device: str) -> int:
-    """Print the built-in kernels and those of the user's folders. Raises KernelError."""
-    # Imported here: the other kernel commands need no NumPy, and the verdicts take a second.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    add_kernels(parser)
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="also the published kernels that are not ours (kernels/inventory)",
+    )
+    add_format(parser)
+    parser.add_argument(
+        "--device",
+        choices=("auto", *REAL_OR_SOFTWARE),
+        default="auto",
+        help="whose verification to show: the NPU if there is one (auto), or software",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the built-in kernels and those of the user's folders, with ``--all`` also those of the
+    published inventory. Raises KernelError."""
+    # Imported here: the other kernel commands need no NumPy.
     from whisper_npu.backends.cpu.status import cpu_kernel_statuses
     from whisper_npu.backends.npu.manager import KernelManager
-    from whisper_npu.backends.npu.verdicts import judge
+    from whisper_npu.backends.npu.verdicts import judge, read_verdicts
 
-    manager = KernelManager(_opened(device), folders)
+    manager = KernelManager(_opened(args.device), args.kernels, inventory=args.all)
     for notice in manager.registry.notices:
         print(f"whisper-npu: {notice}", file=sys.stderr)
     kernels: list[dict[str, Any]] = []
-    for status in manager.list():
-        verdict = judge(status.entry)
+    statuses = manager.list()
+    recorded = {f: read_verdicts(f) for f in {status.entry.folder for status in statuses}}
+    for status in statuses:
+        verdict = judge(status.entry, recorded[status.entry.folder].get(status.name))
         kernels.append(
             {
                 "name": verdict.kernel,
@@ -62,7 +81,7 @@ def list_kernels(folders: Sequence[str], format_: str, device: str) -> int:
         }
         for cpu in cpu_kernel_statuses()
     ]
-    print(json.dumps(kernels, indent=2) if format_ == "json" else _text(kernels))
+    print(json.dumps(kernels, indent=2) if args.format == "json" else _text(kernels))
     return 0
 
 

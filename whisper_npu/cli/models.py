@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from typing import Any
 
-from whisper_npu.builtin import BUILT_IN, built_in_directory
+from whisper_npu.cli.options import HelpFormatter, add_format
 from whisper_npu.errors import ModelError, WhisperNpuError
+from whisper_npu.files.whole import file_sha256
+from whisper_npu.hub.folders import BUILT_IN, built_in_directory
 from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size, record
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
-_DTYPES = {"I8": "int8", "F16": "float16", "F32": "float32"}
 _COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command and of its own commands."""
-    parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="default: %(default)s"
-    )
+    add_format(parser)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND")
     remover = actions.add_parser(
         "remove",
         help="remove pulled models",
-        description="Remove pulled models and what is left of their downloads.",
+        description="Remove pulled models. Downloads in the Hugging Face cache stay there.",
+        formatter_class=HelpFormatter,
     )
     remover.add_argument("names", nargs="+", metavar="NAME", help="as in the list")
     remover.set_defaults(command=remove)
@@ -80,14 +79,14 @@ def _described(model: StoredModel) -> dict[str, Any]:
 def _built_in() -> dict[str, Any]:
     # Imported here: it needs NumPy, which this module, imported for every command, must not load.
     from whisper_npu.model.safetensors_file import SafetensorsFile
+    from whisper_npu.model.stored import SAFETENSORS
 
     folder = built_in_directory()
+    embedding = SafetensorsFile(folder / WEIGHTS).entries[TOKEN_EMBEDDING]
     files = {
-        file.name: {
-            "size": file.stat().st_size,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        }
+        file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)}
         for file in sorted(folder.iterdir())
+        if file.is_file()  # in a checkout the recipe lies beside them
     }
     return {
         "name": BUILT_IN,
@@ -96,7 +95,7 @@ def _built_in() -> dict[str, Any]:
         "repository": None,
         "revision": None,
         "commit": None,
-        "dtype": _DTYPES[SafetensorsFile(folder / WEIGHTS).entries[TOKEN_EMBEDDING].dtype],
+        "dtype": SAFETENSORS[embedding.dtype].name,
         "pulled": None,
         "files": files,
     }

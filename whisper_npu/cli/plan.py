@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.cli.dimensions import dimensions_of
-from whisper_npu.cli.transcribe_options import flag
+from whisper_npu.cli.machine import CPU_KERNELS
+from whisper_npu.cli.options import add_format, add_kernels, add_options
 from whisper_npu.errors import OptionError
 from whisper_npu.model.builders import PHASES, PRECISIONS, Precision
 
@@ -34,33 +35,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=DEVICES,
         default="cpu",
         help="cpu, the npu of this machine, or phoenix: one as described by published figures, "
-        "all of whose kernels are taken to be verified (default: %(default)s)",
+        "all of whose kernels are taken to be verified",
     )
     parser.add_argument(
         "--policy",
         choices=("auto", "npu"),
         default="auto",
-        help="a kernel where it is faster, or wherever there is one (default: %(default)s)",
+        help="a kernel where it is faster, or wherever there is one",
     )
-    parser.add_argument("--kernels", action="append", default=[], metavar="DIR")
+    add_kernels(parser)
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="of products with weights (default: int8 on the NPU, float32 on the CPU)",
+        help="of products with weights; if not given, int8 on the NPU and float32 on the CPU",
     )
-    parser.add_argument(
-        "--cpu_kernels",
-        type=flag,
-        metavar="{True,False}",
-        help="for what the NPU leaves, the kernels compiled for this CPU (default: where they are)",
-    )
-    parser.add_argument("--phase", choices=PHASES, help="one phase only (default: all)")
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+    add_options(parser, (CPU_KERNELS,))
+    parser.add_argument("--phase", choices=PHASES, help="one phase only; if not given, all")
+    add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan on stdout."""
-    from whisper_npu.backends.npu.rates import physical_limits
+    from whisper_npu.backends.npu.kernel_rates import physical_limits
     from whisper_npu.backends.opening import describe_machine
     from whisper_npu.runtime.model import phase_graphs
     from whisper_npu.runtime.placement import placed_ops

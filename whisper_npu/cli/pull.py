@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from whisper_npu.errors import OptionError
 from whisper_npu.hub.names import SHORT_NAMES, repository_of
@@ -20,21 +19,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", default="main", help="branch, tag or commit (%(default)s)")
     parser.add_argument("--dtype", default="int8", choices=_DTYPES, help="default: %(default)s")
-    parser.add_argument("--force", action="store_true", help="pull again what is there")
+    parser.add_argument("--force", action="store_true", help="convert again what is there")
     parser.add_argument(
-        "--keep", action="store_true", help="keep the download, as for another --dtype"
+        "--keep",
+        action="store_true",
+        help="has no effect any more: downloads stay in the Hugging Face cache (HF_HOME)",
     )
     parser.add_argument(
         "--offline",
         action="store_true",
-        help="only see that the model is there (as with HF_HUB_OFFLINE=1)",
+        help="use only what was pulled or is in the Hugging Face cache (as with HF_HUB_OFFLINE=1)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Pull the model and say on stdout where it is."""
-    # Imported here: --help needs no HTTP.
-    from whisper_npu.pulling import pull
+    # Imported here: --help needs no HTTP and no NumPy.
+    from whisper_npu.convert.pull import pull
 
     if not args.revision:
         raise OptionError("--revision: must not be empty")
@@ -44,9 +45,7 @@ def run(args: argparse.Namespace) -> int:
         revision=args.revision,
         dtype=args.dtype,
         force=args.force,
-        keep=args.keep,
-        offline=args.offline or _offline_by_environment(),
-        progress=True,
+        offline=args.offline,
     )
     already = "already " if was_there else ""
     print(
@@ -54,8 +53,3 @@ def run(args: argparse.Namespace) -> int:
         f"{model.path}\nUse it with: whisper-npu transcribe --model {model.name}"
     )
     return 0
-
-
-def _offline_by_environment() -> bool:
-    # What huggingface_hub takes for true.
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

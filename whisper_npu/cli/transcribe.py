@@ -1,4 +1,4 @@
-"""``whisper-npu transcribe``: audio files to transcripts."""
+"""``whisper-npu transcribe``: audio files to transcripts. Options are openai-whisper's."""
 
 from __future__ import annotations
 
@@ -7,116 +7,148 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from whisper_npu.builtin import BUILT_IN
-from whisper_npu.cli import transcribe_options
-from whisper_npu.cli.transcribe_options import add_arguments as add_arguments
+from whisper_npu.backends.machine_options import MachineOptions
+from whisper_npu.cli.machine import (
+    MODEL,
+    THREADS,
+    add_machine,
+    machine_options,
+    prepare_numpy,
+    unnamed_model,
+)
+from whisper_npu.cli.options import (
+    Option,
+    add_options,
+    as_options,
+    flag,
+    optional_count,
+    optional_float,
+    optional_int,
+)
+from whisper_npu.cli.progress import Display, SegmentStream, showing_warnings
+from whisper_npu.decoding.options import (
+    APPEND_PUNCTUATIONS,
+    PREPEND_PUNCTUATIONS,
+    TranscribeOptions,
+    fallback_temperatures,
+)
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
-from whisper_npu.results import Segment, Transcription
-from whisper_npu.text.languages import LANGUAGES
-from whisper_npu.text.writers import LineOptions, format_timestamp, prepare_output_dir, write_result
+from whisper_npu.text.languages import TASKS
+from whisper_npu.text.writers import OUTPUT_FORMATS, LineOptions, prepare_output_dir, write_result
 
-# What the libraries that NumPy may be built with read when they are loaded. OpenBLAS can be told
-# later too, but has started its threads by then.
-_THREAD_VARIABLES = (
-    "OPENBLAS_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
+_DECODING: Sequence[Option] = (
+    ("language", str, None, "code (en) or English name of the language; detected if not given"),
+    ("temperature", float, 0.0, "of sampling; at 0 the likeliest tokens are taken"),
+    ("best_of", optional_int, 5, "samples to choose from, above temperature 0"),
+    ("beam_size", optional_int, 5, "beams, at temperature 0"),
+    ("patience", float, None, "beams times this must end before the search does, 1 if not given"),
+    ("length_penalty", float, None, "exponent of the length penalty; the mean if not given"),
+    ("suppress_tokens", str, "-1", "ids never to produce, with commas; -1: the model's own list"),
+    ("seed", int, 0, "of sampling: equal seeds give equal results"),
+)
+_LONG_AUDIO: Sequence[Option] = (
+    ("initial_prompt", str, None, "text that the model takes to precede the audio"),
+    ("carry_initial_prompt", flag, False, "put the initial prompt before every window"),
+    (
+        "condition_on_previous_text",
+        flag,
+        None,
+        "give each window the text of those before it; if not given, True without --batch_size",
+    ),
+    ("temperature_increment_on_fallback", optional_float, 0.2, "step after a failed attempt"),
+    ("compression_ratio_threshold", optional_float, 2.4, "text that compresses better has failed"),
+    ("logprob_threshold", optional_float, -1.0, "a mean log-probability below this has failed"),
+    ("no_speech_threshold", optional_float, 0.6, "likelihood from which failed text is silence"),
+    ("clip_timestamps", str, "0", "seconds start,end,start,... of the parts to transcribe"),
+    (
+        "batch_size",
+        optional_int,
+        None,
+        "decode so many windows side by side: faster on long audio, cut at pauses; if not given, "
+        "one after the other",
+    ),
+)
+_WORDS: Sequence[Option] = (
+    ("word_timestamps", flag, False, "time every word; the options below need it"),
+    ("prepend_punctuations", str, PREPEND_PUNCTUATIONS, "signs that belong to the word after them"),
+    ("append_punctuations", str, APPEND_PUNCTUATIONS, "signs that belong to the word before them"),
+    (
+        "hallucination_silence_threshold",
+        optional_float,
+        None,
+        "skip silences longer than this (seconds) around text that looks invented",
+    ),
+    ("highlight_words", flag, False, "underline each word as it is spoken, in srt and vtt"),
+    ("max_line_width", optional_count, None, "characters in a line of srt and vtt"),
+    ("max_line_count", optional_count, None, "lines in a cue; needs --max_line_width"),
+    ("max_words_per_line", optional_count, None, "words in a cue; not with --max_line_width"),
+)
+_GENERAL: Sequence[Option] = (
+    MODEL,
+    THREADS,
+    ("fp16", flag, None, "accepted, but without effect: everything is computed in float32"),
+    ("verbose", flag, True, "True prints segments as they are found, False a progress bar"),
 )
 
+# These become ``LineOptions``; others of the groups above go to the transcriber as they are.
+_LINE_OPTIONS = ("highlight_words", "max_line_count", "max_line_width", "max_words_per_line")
 
-class SegmentStream(Protocol):
-    """Segments as they are decoded; ``whisper_npu.transcriber.SegmentStream`` is one."""
 
-    @property
-    def language(self) -> str: ...
-
-    @property
-    def language_probs(self) -> Mapping[str, float] | None:
-        """By code, if the language was detected."""
-        ...
-
-    @property
-    def seek(self) -> int:
-        """Position in mel frames, of ``n_frames``."""
-        ...
-
-    @property
-    def n_frames(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Segment]: ...
-
-    def result(self) -> Transcription:
-        """The transcription so far."""
-        ...
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("audio", nargs="+", help="files; - is standard input, written as stdin.*")
+    general = parser.add_argument_group("model and output")
+    general.add_argument("--output_dir", "-o", default=".", help="folder for the transcripts")
+    general.add_argument(
+        "--output_format", "-f", default="all", choices=OUTPUT_FORMATS, help="what to write"
+    )
+    general.add_argument("--quiet", action="store_true", help="print errors only")
+    add_options(general, _GENERAL)
+    add_machine(parser)
+    decoding = parser.add_argument_group("decoding")
+    decoding.add_argument(
+        "--task", default="transcribe", choices=TASKS, help="translate: into English"
+    )
+    add_options(decoding, _DECODING)
+    add_options(parser.add_argument_group("long audio"), _LONG_AUDIO)
+    add_options(parser.add_argument_group("words and subtitle lines"), _WORDS)
 
 
 class Transcribes(Protocol):
     """What the command needs of a transcriber."""
 
-    def segments(self, audio: str, **options: Any) -> SegmentStream: ...
+    def segments(self, audio: str, options: TranscribeOptions) -> SegmentStream: ...
 
 
 def run(args: argparse.Namespace) -> int:
     """Transcribe every file; return the highest exit code of those that failed, or 0."""
-    options = transcribe_options.transcribe_options(args)
-    lines = transcribe_options.line_options(args)
-    machine = transcribe_options.machine_options(args)
-    stems = transcribe_options.output_stems(args.audio)
+    options = _transcribe_options(args)
+    lines = _line_options(args)
+    machine = machine_options(args)
+    stems = _output_stems(args.audio)
     prepare_output_dir(args.output_dir)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if args.quiet else "always", UserWarning)
-        warnings.showwarning = _show_warning
-        for notice in transcribe_options.notices(args):
+    with showing_warnings(args.quiet):
+        for notice in _notices(args):
             warnings.warn(notice, stacklevel=1)
-        # OpenBLAS's threads wait for work by taking turns with ours, by default for 0.1 s.
-        # 2 ** 20 clock ticks, half a millisecond, are enough from one product to the next.
-        os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
-        if args.threads:
-            _set_threads(args.threads)
-        transcriber = load(args.model or _unnamed_model(args.quiet), machine)
+        prepare_numpy(args.threads)
+        transcriber = load(args.model or unnamed_model(args.quiet), machine)
         return max(
             _transcribe_file(transcriber, args, path, stem, options, lines)
             for path, stem in zip(args.audio, stems, strict=True)
         )
 
 
-def load(model: str, machine: Mapping[str, Any]) -> Transcribes:
+def load(model: str, machine: MachineOptions) -> Transcribes:
     """Load the model. Raises ModelError, OptionError and KernelError."""
     # Imported here, so that errors in options are reported at once, and because NumPy reads the
     # number of threads when it is imported.
     from whisper_npu.transcriber import Transcriber
 
-    try:
-        return Transcriber(model, **machine)
-    except OptionError as error:
-        raise OptionError(f"--{error}") from None
-
-
-def _unnamed_model(quiet: bool) -> str:
-    """The model pulled last, or else the built-in one; says on stderr which it is."""
-    # Imported here, as most models are named.
-    from whisper_npu.hub.store import Store
-
-    pulled = Store().latest()
-    if pulled is None:
-        warnings.warn(transcribe_options.BUILT_IN_NOTICE, stacklevel=1)
-        return BUILT_IN
-    if not quiet:
-        print(
-            f"whisper-npu: using {pulled.name} ({pulled.dtype}), the model pulled last; "
-            "--model names another",
-            file=sys.stderr,
-        )
-    return str(pulled.path)
-
-
-def _set_threads(threads: int) -> None:
-    for name in _THREAD_VARIABLES:
-        os.environ[name] = str(threads)
+    with as_options():
+        return Transcriber.from_options(model, machine)
 
 
 def _transcribe_file(
@@ -124,12 +156,12 @@ def _transcribe_file(
     args: argparse.Namespace,
     path: str,
     stem: str,
-    options: dict[str, Any],
+    options: TranscribeOptions,
     lines: LineOptions,
 ) -> int:
     try:
-        stream = transcriber.segments(path, **options)
-        with _Display(stream, args.verbose, args.quiet) as display:
+        stream = transcriber.segments(path, options)
+        with Display(stream, args.verbose, args.quiet) as display:
             for segment in stream:
                 display.show(segment)
         write_result(stream.result().to_dict(), args.output_dir, stem, args.output_format, lines)
@@ -146,52 +178,52 @@ def _transcribe_file(
     return 0
 
 
-class _Display:
-    """Prints segments, or moves a progress bar on stderr if that is a terminal.
+def _transcribe_options(args: argparse.Namespace) -> TranscribeOptions:
+    """Raises OptionError for a value that an option does not take."""
+    names = [name for name, *_ in (*_DECODING, *_LONG_AUDIO, *_WORDS) if name not in _LINE_OPTIONS]
+    options = {name: getattr(args, name) for name in names}
+    increment = options.pop("temperature_increment_on_fallback")
+    if options["condition_on_previous_text"] is None:
+        options["condition_on_previous_text"] = args.batch_size is None
+    with as_options():
+        options["temperature"] = fallback_temperatures(args.temperature, increment)
+        return TranscribeOptions(task=args.task, **options)
 
-    Both only if stdout is not a terminal: there the bar would run through the text.
+
+def _line_options(args: argparse.Namespace) -> LineOptions:
+    """How cues are cut. Raises OptionError if that needs word timestamps and they are off."""
+    values: Mapping[str, Any] = {name: getattr(args, name) for name in _LINE_OPTIONS}
+    for name, value in values.items():
+        if value and not args.word_timestamps:
+            raise OptionError(f"--{name} requires --word_timestamps True")
+    return LineOptions(**values)
+
+
+def _notices(args: argparse.Namespace) -> list[str]:
+    """What the user should know: options without effect."""
+    found = []
+    if args.fp16 is not None:
+        found.append("--fp16 has no effect: everything is computed in float32")
+    if args.max_line_count and not args.max_line_width:
+        found.append("--max_line_count has no effect without --max_line_width")
+    if args.max_words_per_line and args.max_line_width:
+        found.append("--max_words_per_line has no effect with --max_line_width")
+    return found
+
+
+def _output_stems(audio: Sequence[str]) -> list[str]:
+    """The names, without extension, of the outputs of each input: "stdin" for "-".
+
+    Raises OptionError if two inputs have the same: one would overwrite the other.
     """
-
-    def __init__(self, stream: SegmentStream, verbose: bool, quiet: bool) -> None:
-        self._stream = stream
-        self._prints = verbose and not quiet
-        if stream.language_probs is not None and not quiet:
-            language = LANGUAGES.get(stream.language, stream.language)
-            _print(f"Detected language: {language.title()}")
-        shares_terminal = self._prints and sys.stdout.isatty()
-        self._bar: Any = None
-        if sys.stderr.isatty() and not quiet and not shares_terminal:
-            # Imported here, as it is not needed otherwise.
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=stream.n_frames, unit="frames")
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._bar is not None:
-            if kind is None:
-                self._bar.update(self._bar.total - self._bar.n)
-            self._bar.close()
-
-    def show(self, segment: Segment) -> None:
-        if self._prints:
-            start, end = format_timestamp(segment.start), format_timestamp(segment.end)
-            _print(f"[{start} --> {end}] {segment.text}")
-        if self._bar is not None:
-            self._bar.update(min(self._stream.seek, self._bar.total) - self._bar.n)
-
-
-def _print(text: str) -> None:
-    """Print at once, with ? for what the console cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        print(text.encode(encoding, "replace").decode(encoding), flush=True)
-    except BrokenPipeError:
-        # Nobody reads any more (as with | head), but the files are still wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"whisper-npu: warning: {message}", file=sys.stderr)
+    by_stem: dict[str, str] = {}
+    for path in audio:
+        name = os.path.basename(os.path.normpath(path))
+        stem = "stdin" if path == "-" else os.path.splitext(name)[0]
+        if stem in by_stem:
+            raise OptionError(
+                f"{by_stem[stem]} and {path} would both be written to {stem}.*; "
+                "transcribe them one at a time into different folders (--output_dir)"
+            )
+        by_stem[stem] = path
+    return list(by_stem)

@@ -18,29 +18,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.convert.destination import check_destination, replacing
+from whisper_npu.convert.destination import check_destination
 from whisper_npu.convert.errors_table import ErrorMeter, TensorError
-from whisper_npu.convert.safetensors_writer import (
-    CHUNK,
-    OutputTensor,
-    SafetensorsWriter,
-    file_sha256,
-)
+from whisper_npu.convert.safetensors_writer import CHUNK, OutputTensor, SafetensorsWriter
 from whisper_npu.convert.smoothing import find_factors, smoothed
 from whisper_npu.convert.source import Source, open_source
 from whisper_npu.errors import ModelError, OptionError, OutputError
+from whisper_npu.files.whole import file_sha256, replacing_folder, writing
 from whisper_npu.model.safetensors_file import SafetensorsFile
-from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
+from whisper_npu.model.stored import SAFETENSORS
+from whisper_npu.model.weight_shapes import WEIGHT_DTYPES, Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.quant import quantize_weight
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.version import __version__
 
-DTYPES = ("int8", "float16", "float32")
 SCHEME = "int8 symmetric: weight = int8 * scale, one float32 scale per row, integers in [-127, 127]"
 WEIGHTS = "model.safetensors"
 FILES = (WEIGHTS, "config.json", "generation_config.json", "tokenizer.json")
-_FLOAT_NAMES = {"float32": "F32", "float16": "F16"}
+_SAFETENSORS_NAMES = {stored.name: name for name, stored in SAFETENSORS.items()}
 
 
 @dataclass(frozen=True)
@@ -75,15 +71,15 @@ def convert(
 ) -> ConversionReport:
     """Convert ``source``, in any format that ``open_source`` knows, to the model folder ``dest``.
 
-    ``dtype`` is one of ``DTYPES``: int8 quantises matrices, convolutions and the embedding and
-    leaves the rest float32; the others store everything so. ``smooth`` are recordings of speech to
-    find out which activations gain from smoothing (int8 only). ``origin`` names the source in the
-    metadata (its file name, if not given). What was written is read back and compared before
+    ``dtype`` is one of ``WEIGHT_DTYPES``: int8 quantises matrices, convolutions and the embedding
+    and leaves the rest float32; the others store everything so. ``smooth`` are recordings of speech
+    to find out which activations gain from smoothing (int8 only). ``origin`` names the source in
+    the metadata (its file name, if not given). What was written is read back and compared before
     ``dest`` appears, whole or not at all. Raises ModelError, OptionError, OutputError and, for
     ``smooth``, AudioError.
     """
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if dtype not in WEIGHT_DTYPES:
+        raise OptionError(f"dtype must be one of {', '.join(WEIGHT_DTYPES)}, not {dtype!r}")
     if smooth and dtype != "int8":
         raise OptionError(f"smooth is for int8 only, not for dtype {dtype}")
     opened = open_source(source, tokenizer)
@@ -103,17 +99,14 @@ def convert(
         "source_sha256": json.dumps(hashes),
     }
     factors: Mapping[str, F32] = {}
-    try:
-        with replacing(dest) as folder:
-            _write_companions(opened, folder, dtype)
-            if smooth:
-                factors = _smoothing_factors(opened, folder, smooth)
-                metadata["smoothed"] = json.dumps(sorted(factors))
-            weights = smoothed(opened, factors)
-            errors = _write_weights(weights, folder / WEIGHTS, dtype, metadata, progress)
-            digest, size = file_sha256(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
-    except OSError as error:
-        raise OutputError(f"{dest}: cannot be written: {error.strerror or error}") from error
+    with writing(dest), replacing_folder(dest) as folder:
+        _write_companions(opened, folder, dtype)
+        if smooth:
+            factors = _smoothing_factors(opened, folder, smooth)
+            metadata["smoothed"] = json.dumps(sorted(factors))
+        weights = smoothed(opened, factors)
+        errors = _write_weights(weights, folder / WEIGHTS, dtype, metadata, progress)
+        digest, size = file_sha256(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
     return ConversionReport(
         source, opened.kind, hashes, dest, dtype, digest, size, tuple(factors), tuple(errors)
     )
@@ -145,7 +138,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 def _layout(name: str, shape: Shape, dtype: str) -> list[OutputTensor]:
     """What a tensor of the source becomes."""
     if dtype != "int8":
-        return [OutputTensor(name, _FLOAT_NAMES[dtype], shape)]
+        return [OutputTensor(name, _SAFETENSORS_NAMES[dtype], shape)]
     if not is_quantizable(name, shape):
         return [OutputTensor(name, "F32", shape)]
     return [OutputTensor(name, "I8", shape), OutputTensor(scale_name(name), "F32", shape[:1])]

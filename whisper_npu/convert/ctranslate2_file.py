@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from whisper_npu.convert.binary_reader import BinaryReader
 from whisper_npu.convert.tensors import LARGEST_TENSOR_COUNT, Rows, RowScale, check_name
 from whisper_npu.errors import ModelError
+from whisper_npu.files.span import Reader, Span
 from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, INT8, StoredType
 
 # Types came with version 4; vocabularies and config.json beside the file do not matter here.
@@ -40,8 +40,8 @@ class ModelFile:
 def read_model_file(path: Path) -> ModelFile:
     """The header and all variables' places of a Whisper's model.bin. Raises ModelError."""
     with path.open("rb") as file:
-        reader = BinaryReader(file)
-        (version,) = reader.integers("I")
+        reader = Reader(Span.of_file(file, ModelError))
+        (version,) = reader.unpack("I", "the version")
         if version not in _VERSIONS:
             raise ModelError(
                 f"{path}: is version {version} of CTranslate2's format; "
@@ -50,7 +50,7 @@ def read_model_file(path: Path) -> ModelFile:
         specification = _string(reader, path)
         if specification != _SPECIFICATION:
             raise ModelError(f"{path}: is a {specification}, not a {_SPECIFICATION}")
-        reader.integers("I")
+        reader.skip(4, "the revision")
         arrays, scalars = _variables(reader, path)
         for alias, name in _aliases(reader, path):
             # What holds for a variable holds for its scales.
@@ -59,38 +59,38 @@ def read_model_file(path: Path) -> ModelFile:
                     arrays[alias + suffix] = arrays[name + suffix]
         if reader.left:
             raise ModelError(f"{path}: {reader.left} bytes follow the aliases; it is damaged")
-        return ModelFile(_scaled(arrays, path), scalars, reader.size)
+        return ModelFile(_scaled(arrays, path), scalars, reader.span.size)
 
 
-def _string(reader: BinaryReader, path: Path) -> str:
-    (length,) = reader.integers("H")
-    raw = reader.take(length)
+def _string(reader: Reader, path: Path) -> str:
+    (length,) = reader.unpack("H", "the length of a name")
+    raw = reader.take(length, "a name")
     if raw[-1:] != b"\0":
         raise ModelError(f"{path}: no name stands where one is due; it is damaged")
     return check_name(raw[:-1].decode("latin-1"), path)
 
 
-def _count(reader: BinaryReader, path: Path) -> int:
-    (count,) = reader.integers("I")
+def _count(reader: Reader, path: Path) -> int:
+    (count,) = reader.unpack("I", "the number of variables")
     if count > LARGEST_TENSOR_COUNT:
         raise ModelError(f"{path}: claims {count} variables; it is damaged")
     return count
 
 
-def _variables(reader: BinaryReader, path: Path) -> tuple[dict[str, Rows], dict[str, int]]:
+def _variables(reader: Reader, path: Path) -> tuple[dict[str, Rows], dict[str, int]]:
     arrays: dict[str, Rows] = {}
     scalars: dict[str, int] = {}
     for _ in range(_count(reader, path)):
         name = _string(reader, path)
-        (rank,) = reader.integers("B")
-        shape = reader.integers(f"{rank}I")
-        type_number, n_bytes = reader.integers("BI")
+        (rank,) = reader.unpack("B", f"the rank of {name}")
+        shape = reader.unpack(f"{rank}I", f"the shape of {name}")
+        type_number, n_bytes = reader.unpack("BI", f"the size of {name}")
         if name in arrays or name in scalars:
             raise ModelError(f"{path}: variable {name} is there twice")
         if not shape:
             if n_bytes != _SCALARS.get(type_number):
                 raise ModelError(f"{path}: variable {name} is no scalar of {n_bytes} bytes")
-            raw = reader.take(n_bytes)
+            raw = reader.take(n_bytes, f"variable {name}")
             if type_number in _INTEGERS:
                 scalars[name] = int.from_bytes(raw, "little", signed=True)
             continue
@@ -102,11 +102,11 @@ def _variables(reader: BinaryReader, path: Path) -> tuple[dict[str, Rows], dict[
             )
         if stored.size(math.prod(shape)) != n_bytes or not n_bytes:
             raise ModelError(f"{path}: variable {name} cannot be {list(shape)} in {n_bytes} bytes")
-        arrays[name] = Rows(path, reader.skip(n_bytes), shape, stored)
+        arrays[name] = Rows(path, reader.skip(n_bytes, f"variable {name}"), shape, stored)
     return arrays, scalars
 
 
-def _aliases(reader: BinaryReader, path: Path) -> list[tuple[str, str]]:
+def _aliases(reader: Reader, path: Path) -> list[tuple[str, str]]:
     return [(_string(reader, path), _string(reader, path)) for _ in range(_count(reader, path))]
 
 

@@ -1,11 +1,8 @@
-"""The folder that a conversion makes: checked before, and there whole or not at all."""
+"""The folder that a conversion makes: checked before anything is made."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from whisper_npu.errors import OutputError
@@ -28,26 +25,3 @@ def check_destination(dest: Path, source: Path, files: Sequence[str], force: boo
         raise OutputError(f"{dest}: holds {foreign[0]}, which is no part of a converted model")
     if entries and not force:
         raise OutputError(f"{dest}: is there already; --force replaces it")
-
-
-@contextmanager
-def replacing(dest: Path) -> Iterator[Path]:
-    """A new folder beside ``dest`` that takes its place if the block ends well.
-
-    Otherwise it is removed and ``dest`` is what it was. Raises OSError.
-    """
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=".part", dir=dest.parent))
-    try:
-        yield partial
-        partial.chmod(0o755)  # mkdtemp lets nobody else read
-        if dest.exists():
-            old = partial.with_suffix(".old")
-            dest.rename(old)
-            partial.rename(dest)
-            shutil.rmtree(old)
-        else:
-            partial.rename(dest)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from whisper_npu.convert.binary_reader import BinaryReader
 from whisper_npu.convert.configs import load_tokenizer, made_config, made_generation
-from whisper_npu.convert.names import names_from_openai
+from whisper_npu.convert.openai_names import names_from_openai
 from whisper_npu.convert.tensors import (
     LARGEST_TENSOR_COUNT,
     Rows,
@@ -24,6 +23,7 @@ from whisper_npu.convert.tensors import (
 )
 from whisper_npu.convert.tokenizer_files import read_tokenizer, special_tokens, tokenizer_json
 from whisper_npu.errors import ModelError
+from whisper_npu.files.span import Reader, Span
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.stored import FLOAT16, FLOAT32, U8, StoredType
 from whisper_npu.model.weight_shapes import check_layers
@@ -54,8 +54,8 @@ _N_FFT = 201
 def read_ggml(path: Path, tokenizer: Path | None) -> Source:
     """A ggml file with float32, float16 or q8_0 tensors. Raises ModelError."""
     with path.open("rb") as file:
-        reader = BinaryReader(file)
-        reader.take(4)
+        reader = Reader(Span.of_file(file, ModelError))
+        reader.skip(4, "the magic number")
         dims = _dimensions(reader, path)
         _skip_filters(reader, dims, path)
         tokens = _tokens(reader, dims, path)
@@ -76,9 +76,9 @@ def read_ggml(path: Path, tokenizer: Path | None) -> Source:
     return Source("ggml", path, tuple(files), dtype, dims, weights, config, generation, text)
 
 
-def _dimensions(reader: BinaryReader, path: Path) -> ModelDimensions:
+def _dimensions(reader: Reader, path: Path) -> ModelDimensions:
     n_vocab, a_ctx, a_state, a_head, a_layer, t_ctx, t_state, t_head, t_layer, n_mels, _ = (
-        reader.integers("11i")
+        reader.unpack("11i", "the dimensions")
     )
     dims = ModelDimensions(
         n_mels, a_ctx, a_state, a_head, a_layer, n_vocab, t_ctx, t_state, t_head, t_layer
@@ -88,34 +88,37 @@ def _dimensions(reader: BinaryReader, path: Path) -> ModelDimensions:
     return dimensions_from_config(made_config(dims, None), str(path))
 
 
-def _skip_filters(reader: BinaryReader, dims: ModelDimensions, path: Path) -> None:
-    n_mels, n_fft = reader.integers("2i")
+def _skip_filters(reader: Reader, dims: ModelDimensions, path: Path) -> None:
+    n_mels, n_fft = reader.unpack("2i", "the size of the mel filters")
     if (n_mels, n_fft) != (dims.n_mels, _N_FFT):
         raise ModelError(
             f"{path}: has mel filters [{n_mels}, {n_fft}], not [{dims.n_mels}, {_N_FFT}]"
         )
-    reader.skip(4 * n_mels * n_fft)
+    reader.skip(4 * n_mels * n_fft, "the mel filters")
 
 
-def _tokens(reader: BinaryReader, dims: ModelDimensions, path: Path) -> list[bytes]:
+def _tokens(reader: Reader, dims: ModelDimensions, path: Path) -> list[bytes]:
     """The text tokens by rank."""
-    (count,) = reader.integers("i")
+    (count,) = reader.unpack("i", "the number of tokens")
     if not 0 < count <= dims.n_vocab:
         raise ModelError(f"{path}: has {count} tokens; the model has {dims.n_vocab}")
-    tokens = [reader.take(*reader.integers("I")) for _ in range(count)]
+    tokens = []
+    for _ in range(count):
+        (length,) = reader.unpack("I", "the length of a token")
+        tokens.append(reader.take(length, "a token"))
     # Some converters write the first special token along.
     return tokens[:-1] if tokens[-1] == b"<|endoftext|>" else tokens
 
 
-def _tensors(reader: BinaryReader, path: Path) -> dict[str, StoredTensor]:
+def _tensors(reader: Reader, path: Path) -> dict[str, StoredTensor]:
     """All tensors, by the names in the file."""
     found: dict[str, StoredTensor] = {}
     while reader.left:
-        n_dims, length, type_number = reader.integers("3i")
+        n_dims, length, type_number = reader.unpack("3i", "a tensor's header")
         if not 1 <= n_dims <= 4 or len(found) == LARGEST_TENSOR_COUNT:
             raise ModelError(f"{path}: no tensor begins where one is due; the file is damaged")
-        shape = reader.integers(f"{n_dims}i")[::-1]
-        raw = reader.take(length)
+        shape = reader.unpack(f"{n_dims}i", "a tensor's shape")[::-1]
+        raw = reader.take(length, "a tensor's name")
         name = check_name(raw.decode("latin-1"), path)
         stored = _TYPES.get(type_number)
         if stored is None:
@@ -125,7 +128,7 @@ def _tensors(reader: BinaryReader, path: Path) -> dict[str, StoredTensor]:
             raise ModelError(f"{path}: tensor {name} is there twice")
         if min(shape) < 1 or shape[-1] % stored.group:
             raise ModelError(f"{path}: tensor {name} cannot be {stored.name} {list(shape)}")
-        start = reader.skip(stored.size(math.prod(shape)))
+        start = reader.skip(stored.size(math.prod(shape)), f"tensor {name}")
         if name in _COLUMNS and shape[1:] == (1,):
             shape = shape[:1]
         found[name] = Rows(path, start, shape, stored)

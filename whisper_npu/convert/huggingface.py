@@ -18,7 +18,12 @@ from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import dimensions_from_config
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.safetensors_file import SafetensorsFile, TensorEntry, weight_files
+from whisper_npu.model.safetensors_file import (
+    SafetensorsFile,
+    TensorEntry,
+    scale_names,
+    weight_files,
+)
 from whisper_npu.model.stored import INT8
 from whisper_npu.model.weight_shapes import scale_name
 
@@ -55,7 +60,7 @@ def _tensors(paths: list[Path]) -> dict[str, StoredTensor]:
             if check_name(name, path) in found:
                 raise ModelError(f"{path}: tensor {name} is also in another shard")
             found[name] = (file, entry)
-    scales = {scale_name(name) for name, (_, entry) in found.items() if entry.dtype == "I8"}
+    scales = scale_names({name: entry for name, (_, entry) in found.items()}, paths[0].parent)
     return {
         name: _quantized(file, name, found) if entry.dtype == "I8" else _floats(file, name)
         for name, (file, entry) in found.items()
@@ -72,13 +77,8 @@ def _quantized(
     file: SafetensorsFile, name: str, found: Mapping[str, tuple[SafetensorsFile, TensorEntry]]
 ) -> Rows:
     values = file.entries[name]
-    scale_file, scale = found.get(scale_name(name), (None, None))
-    if scale_file is not file or scale is None:
-        raise ModelError(f"{file.path}: tensor {name} is I8 and has no {scale_name(name)} with it")
-    if scale.dtype != "F32" or scale.shape != values.shape[:1]:
-        raise ModelError(
-            f"{file.path}: tensor {scale_name(name)} is {scale.dtype} {list(scale.shape)}, "
-            f"not F32 {list(values.shape[:1])}"
-        )
+    scale_file, scale = found[scale_name(name)]
+    if scale_file is not file:
+        raise ModelError(f"{file.path}: int8 tensor {name} has {scale_name(name)} in another shard")
     rows = RowScale(file.data_start + scale.start, divides=False)
     return Rows(file.path, file.data_start + values.start, values.shape, INT8, rows)

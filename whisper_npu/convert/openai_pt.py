@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from whisper_npu.convert.configs import load_tokenizer, made_config, made_generation
-from whisper_npu.convert.names import names_from_openai
+from whisper_npu.convert.openai_names import names_from_openai
 from whisper_npu.convert.pickle_reader import LARGEST_PICKLE, PickledTensor, read_pickle
 from whisper_npu.convert.tensors import (
     Rows,
@@ -26,7 +26,7 @@ from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.convert.torch_zip import Member, zip_members
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
-from whisper_npu.model.stored import StoredType
+from whisper_npu.model.stored import StoredType, fill
 from whisper_npu.model.weight_shapes import Shape, check_layers
 from whisper_npu.ops.arrays import F32
 
@@ -173,9 +173,7 @@ class StridedRows:
         # The bytes between the numbers are read too: in one piece where they are few.
         if 4 * span <= block_bytes or out.size == 1:
             raw = np.empty(self.stored.size(span), np.uint8)
-            file.seek(self.start + self.stored.size(offset))
-            if file.readinto(raw.data) != raw.size:
-                raise ModelError(f"{self.path}: ends within a tensor")
+            fill(file, self.start + self.stored.size(offset), raw)
             numbers = self.stored.decode(raw)
             steps_in_bytes = [stride * numbers.itemsize for stride in strides]
             out[...] = np.lib.stride_tricks.as_strided(numbers, out.shape, steps_in_bytes)

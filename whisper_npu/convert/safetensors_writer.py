@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_npu.model.stored import SAFETENSORS
 from whisper_npu.model.weight_shapes import Shape
 
-# Bytes per value. In the file, larger types come first: so every tensor is aligned to its type.
-ITEM_SIZE: Mapping[str, int] = {"F32": 4, "F16": 2, "I8": 1}
 CHUNK = 8 << 20
 
 
@@ -30,6 +28,11 @@ class OutputTensor:
     dtype: str
     shape: Shape
 
+    @property
+    def n_bytes(self) -> int:
+        """What it takes in the file."""
+        return SAFETENSORS[self.dtype].size(math.prod(self.shape))
+
 
 class SafetensorsWriter:
     """A safetensors file whose tensors are written in any order and in pieces of whole rows.
@@ -40,12 +43,13 @@ class SafetensorsWriter:
     def __init__(
         self, path: Path, tensors: Sequence[OutputTensor], metadata: Mapping[str, str]
     ) -> None:
-        ordered = sorted(tensors, key=lambda tensor: (-ITEM_SIZE[tensor.dtype], tensor.name))
+        # Larger types come first: so every tensor is aligned to its type.
+        ordered = sorted(tensors, key=lambda t: (-SAFETENSORS[t.dtype].size(1), t.name))
         header: dict[str, Any] = {"__metadata__": dict(metadata)}
         self._offsets: dict[str, int] = {}
         at = 0
         for tensor in ordered:
-            end = at + math.prod(tensor.shape) * ITEM_SIZE[tensor.dtype]
+            end = at + tensor.n_bytes
             header[tensor.name] = {
                 "dtype": tensor.dtype,
                 "shape": list(tensor.shape),
@@ -78,12 +82,3 @@ class SafetensorsWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         self._file.close()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

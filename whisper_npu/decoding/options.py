@@ -300,14 +300,20 @@ class TranscribeOptions(_SharedOptions):
                 )
         return seconds
 
-    def decoding(
-        self, temperature: float, language: str | None, prompt: Sequence[int]
-    ) -> DecodingOptions:
-        """The options of one attempt at one window."""
+    @property
+    def group(self) -> int:
+        """Sequences that are decoded for each window at the first temperature."""
+        return (self.best_of if self.temperatures[0] > 0 else self.beam_size) or 1
+
+    def attempts(self, language: str | None) -> tuple[DecodingOptions, ...]:
+        """The options of each attempt at a window, one for each temperature."""
+        return tuple(self._attempt(temperature, language) for temperature in self.temperatures)
+
+    def _attempt(self, temperature: float, language: str | None) -> DecodingOptions:
         shared = {f.name: getattr(self, f.name) for f in fields(_SharedOptions)}
         unused = ("beam_size", "patience") if temperature > 0 else ("best_of",)
         shared.update(dict.fromkeys(unused), language=language)
-        return DecodingOptions(**shared, temperature=temperature, prompt=prompt)
+        return DecodingOptions(**shared, temperature=temperature)
 
 
 def _check_temperature(value: object) -> None:

@@ -43,7 +43,8 @@ def decode(
     """
     options = options or DecodingOptions()
     session = model.decoder(states, options.group)
-    return decode_session(session, tokenizer, model.dims, options, seeks or [0] * len(states))
+    seeks = seeks or [0] * len(states)
+    return decode_session(session, tokenizer, model.dims, options, options.prompt, seeks)
 
 
 def detect_language(
@@ -76,23 +77,25 @@ def decode_session(
     tokenizer: Tokenizer,
     dims: ModelDimensions,
     options: DecodingOptions,
+    prompt: str | Sequence[int] | None,
     seeks: Sequence[int],
 ) -> list[DecodingResult]:
     """As :func:`decode`, for the windows of a session with ``options.group`` sequences each.
 
-    The session starts over, so that one may serve several attempts at the same windows.
+    The session starts over, so that one may serve several attempts at the same windows. ``prompt``
+    takes the place of ``options.prompt``, so that one object serves windows with other prompts.
     """
     task = "transcribe" if options.task == "lang_id" else options.task
     tokenizer = tokenizer.for_task(options.language, task)
     if options.task != "lang_id" and (options.language or not tokenizer.is_multilingual):
-        return _Decoding(session, tokenizer, dims, options).run(seeks)
+        return _Decoding(session, tokenizer, dims, options, prompt).run(seeks)
     detected, probabilities = detect_session_language(session, tokenizer)
     results = [
         DecodingResult(max(by_code, key=by_code.__getitem__), by_code) for by_code in probabilities
     ]
     if options.task == "lang_id":
         return results
-    decoded = _Decoding(session, tokenizer, dims, options).run(seeks, detected)
+    decoded = _Decoding(session, tokenizer, dims, options, prompt).run(seeks, detected)
     return [
         replace(result, language=language.language, language_probs=language.language_probs)
         for result, language in zip(decoded, results, strict=True)
@@ -108,10 +111,11 @@ class _Decoding:
         tokenizer: Tokenizer,
         dims: ModelDimensions,
         options: DecodingOptions,
+        prompt: str | Sequence[int] | None,
     ) -> None:
         self._session, self._tokenizer, self._options = session, tokenizer, options
         self._n_ctx = dims.n_text_ctx
-        self._initial = initial_tokens(tokenizer, options, dims.n_text_ctx)
+        self._initial = initial_tokens(tokenizer, options, prompt, dims.n_text_ctx)
         self._sot_index = self._initial.index(tokenizer.sot)
         self._rules = logit_rules(tokenizer, dims, options)
         if options.group >= dims.n_vocab:
@@ -183,7 +187,12 @@ class _Decoding:
         )
 
 
-def initial_tokens(tokenizer: Tokenizer, options: DecodingOptions, n_text_ctx: int) -> list[int]:
+def initial_tokens(
+    tokenizer: Tokenizer,
+    options: DecodingOptions,
+    prompt: str | Sequence[int] | None,
+    n_text_ctx: int,
+) -> list[int]:
     """What the decoder is given before it samples: prompt, start of transcript, prefix.
 
     Raises OptionError if that leaves no room in the context.
@@ -201,9 +210,9 @@ def initial_tokens(tokenizer: Tokenizer, options: DecodingOptions, n_text_ctx: i
         # not cut where sampling may take all of it, as it may by default.
         left = half - (options.sample_len or half)
         tokens += prefix[-left:] if left > 0 else prefix
-    if options.prompt:
-        prompt = _as_tokens(tokenizer, "prompt", options.prompt)
-        tokens = [tokenizer.sot_prev, *prompt[-(half - 1) :], *tokens]
+    if prompt:
+        before = _as_tokens(tokenizer, "prompt", prompt)
+        tokens = [tokenizer.sot_prev, *before[-(half - 1) :], *tokens]
     if len(tokens) > n_text_ctx:
         raise OptionError(
             f"prefix: with the prompt it takes {len(tokens)} tokens, and the model's context has "

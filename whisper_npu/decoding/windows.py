@@ -95,6 +95,7 @@ class Transcript(Iterator[Segment]):
             language = self._detect_language(tokenizer)
         self._tokenizer = tokenizer.for_task(language, options.task)
         self.language = self._tokenizer.language or "en"
+        self._attempts = options.attempts(self.language)
         prompt = options.initial_prompt
         self._settings = ChainSettings(
             options,
@@ -131,13 +132,9 @@ class Transcript(Iterator[Segment]):
 
     def _detect_language(self, tokenizer: Tokenizer) -> str:
         states = self._encode(self._features.opening_window())
-        session = self._model.decoder([states], self._group)
+        session = self._model.decoder([states], self._options.group)
         _, (self.language_probs,) = detect_session_language(session, tokenizer)
         return max(self.language_probs, key=self.language_probs.__getitem__)
-
-    @property
-    def _group(self) -> int:
-        return self._options.decoding(self._options.temperatures[0], None, ()).group
 
     def _encode(self, features: F32) -> F32:  # [n_mels, N_FRAMES] -> [n_audio_ctx, d]
         """Encoder states of a window; the latest is not encoded again."""
@@ -204,7 +201,7 @@ class Transcript(Iterator[Segment]):
         ]
         results = self._decode_with_fallback(windows, states, prompt)
         for (lane, window), of_window, result in zip(batch, states, results, strict=True):
-            open_session = partial(self._model.decoder, [of_window], self._group)
+            open_session = partial(self._model.decoder, [of_window], self._options.group)
             segments = lane.chain.take(window, result, open_session)
             lane.known.append((segments, lane.chain.seek))
 
@@ -217,13 +214,13 @@ class Transcript(Iterator[Segment]):
         """
         results: dict[int, DecodingResult] = {}
         failed = list(range(len(windows)))
-        for temperature in self._options.temperatures:
-            options = self._options.decoding(temperature, self.language, prompt)
+        for options in self._attempts:
             found = decode_session(
                 self._model.decoder([states[i] for i in failed], options.group),
                 self._tokenizer,
                 self._model.dims,
                 options,
+                prompt,
                 [windows[i].seek for i in failed],
             )
             results.update(zip(failed, found, strict=True))

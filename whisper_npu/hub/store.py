@@ -1,9 +1,9 @@
 """The cache of pulled models: a folder for each, with a record of what it is.
 
     models/openai--whisper-tiny/             the converted model and whisper-npu.json, its record
-    downloads/openai--whisper-tiny/COMMIT/   what was downloaded of it, if kept or not complete
     locks/openai--whisper-tiny.lock          held by who changes it
 
+Downloads are in the Hugging Face cache. (Versions before that kept them in ``downloads`` here.)
 Reading takes no lock: a model is renamed into place when it is complete.
 """
 
@@ -95,9 +95,19 @@ class Store:
         """The model pulled last. Raises ModelError if a record is damaged."""
         return max(self.all(), key=lambda model: model.pulled, default=None)
 
-    def downloads(self, repository: str) -> Path:
-        """The folder for what is downloaded of a repository."""
-        return self.home / "downloads" / _key(repository)
+    def discard_downloads(self, repository: str) -> None:
+        """Remove what an earlier version downloaded of a repository, and say so on stderr.
+
+        Whoever holds the lock may do so. Raises OutputError.
+        """
+        folder = self._downloads(repository)
+        if folder.exists():
+            with _writing(self.home):
+                shutil.rmtree(folder)
+            print(
+                f"whisper-npu: removed {folder}: downloads are now kept in the Hugging Face cache",
+                file=sys.stderr,
+            )
 
     @contextmanager
     def changing(self, repository: str, *, wait: bool = True) -> Iterator[None]:
@@ -162,14 +172,14 @@ class Store:
         return model
 
     def remove(self, name: str) -> None:
-        """Remove a model and what was downloaded of it.
+        """Remove a model, and what an earlier version downloaded of it.
 
         Raises OptionError for what is no name, ModelError if nothing of it is there or another
         process is changing it, OutputError if it cannot be removed.
         """
         repository = repository_of(name)
-        place, downloads = self._models / _key(repository), self.downloads(repository)
-        if not place.exists() and not downloads.exists():
+        place = self._models / _key(repository)
+        if not place.exists() and not self._downloads(repository).exists():
             names = sorted(short_name(_repository(key)) for key in self._keys())
             there = ", ".join(names) or "none is"
             raise ModelError(f"{name}: was not pulled; of the models, these are there: {there}")
@@ -180,7 +190,10 @@ class Store:
                 _discard(removed)
                 place.rename(removed)
                 _discard(removed)
-            _discard(downloads)
+            self.discard_downloads(repository)
+
+    def _downloads(self, repository: str) -> Path:
+        return self.home / "downloads" / _key(repository)
 
     def _hidden(self, repository: str, state: str) -> Path:
         return self._models / f".{_key(repository)}.{state}"

@@ -12,12 +12,11 @@ import numpy as np
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.safetensors_file import SafetensorsFile, TensorEntry, weight_files
+from whisper_npu.model.safetensors_file import SafetensorsFile, scale_names, weight_files
 from whisper_npu.model.weight_shapes import (
     TIED_OUTPUT,
     TOKEN_EMBEDDING,
     check_weights,
-    is_quantizable,
     scale_name,
 )
 from whisper_npu.ops.arrays import F32, I8
@@ -48,9 +47,9 @@ class StoredWeights(Mapping[str, F32 | Quantized]):
     that are stored as int8; ``files`` are the files, as they were when their headers were read.
     """
 
-    def __init__(self, files: Mapping[str, SafetensorsFile], folder: str) -> None:
+    def __init__(self, files: Mapping[str, SafetensorsFile], folder: Path) -> None:
         entries = {name: file.entries[name] for name, file in files.items()}
-        scales = _scale_names(entries, folder)
+        scales = scale_names(entries, folder)
         self._files, self._folder = files, folder
         self.files = {file.path: file.found for file in files.values()}
         self.shapes = {name: e.shape for name, e in entries.items() if name not in scales}
@@ -102,7 +101,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             if name in files:
                 raise ModelError(f"{file.path}: tensor {name} is also in another shard")
             files[name] = file
-    weights = StoredWeights(files, str(folder))
+    weights = StoredWeights(files, folder)
     check_weights(weights.shapes, dims, str(folder))
     if TIED_OUTPUT in weights.shapes and not _equal(weights[TIED_OUTPUT], weights[TOKEN_EMBEDDING]):
         raise ModelError(
@@ -111,25 +110,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(folder, dims, config, generation, weights)
 
 
-def _scale_names(entries: Mapping[str, TensorEntry], source: str) -> set[str]:
-    """The tensors that are scales of int8 weights. Raises ModelError if one is missing or unfit."""
-    scales = set()
-    for name, entry in entries.items():
-        if entry.dtype != "I8":
-            continue
-        if not is_quantizable(name, entry.shape):
-            raise ModelError(f"{source}: tensor {name} is int8, which only matrices may be")
-        scale = entries.get(scale_name(name))
-        if scale is None or scale.dtype != "F32" or scale.shape != entry.shape[:1]:
-            raise ModelError(
-                f"{source}: int8 tensor {name} needs {scale_name(name)}, float32 "
-                f"[{entry.shape[0]}]; convert the model again with whisper-npu convert"
-            )
-        scales.add(scale_name(name))
-    return scales
-
-
-def _quantized(values: I8, scale: F32, name: str, source: str) -> Quantized:
+def _quantized(values: I8, scale: F32, name: str, source: Path) -> Quantized:
     if not (np.isfinite(scale).all() and (scale >= 0).all()):
         raise ModelError(f"{source}: tensor {scale_name(name)} holds a scale that is no scale")
     if values.size and values.min() < -127:

@@ -17,10 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, U8, StoredType
-from whisper_npu.model.weight_shapes import Shape
-
-FLOAT_TYPES: Mapping[str, StoredType] = {"F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16}
+from whisper_npu.model.stored import INT8, SAFETENSORS, U8, StoredType, fill
+from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
 
 # A large-v3 has 1,259 tensors, about 150 kB of header. Parsed JSON takes many times its length.
 _LARGEST_HEADER = 16 << 20
@@ -59,6 +57,29 @@ class TensorEntry:
     shape: Shape
     start: int
     stop: int
+
+
+def scale_names(entries: Mapping[str, TensorEntry], source: Path) -> set[str]:
+    """The names of the scales of all int8 tensors.
+
+    Raises ModelError, naming ``source``, if a tensor may not be int8, or if its scale is missing or
+    unfit.
+    """
+    scales = set()
+    for name, entry in entries.items():
+        if entry.dtype != "I8":
+            continue
+        if not is_quantizable(name, entry.shape):
+            raise ModelError(f"{source}: tensor {name} is int8, which only matrices may be")
+        scale = entries.get(scale_name(name))
+        if scale is None or scale.dtype != "F32" or scale.shape != entry.shape[:1]:
+            found = f", not {scale.dtype} {list(scale.shape)}" if scale else ""
+            raise ModelError(
+                f"{source}: int8 tensor {name} needs {scale_name(name)}, float32 "
+                f"[{entry.shape[0]}]{found}; convert the model again with whisper-npu convert"
+            )
+        scales.add(scale_name(name))
+    return scales
 
 
 class _Rooms:
@@ -127,13 +148,7 @@ class SafetensorsFile:
         raw = self._rooms.take(size) if stays else np.empty(size, np.uint8)
         try:
             with self.path.open("rb", buffering=0) as file:
-                file.seek(self.data_start + entry.start + first * row)
-                done = 0
-                while done < raw.size:  # one call reads 2 GB at most
-                    count = file.readinto(raw[done:].data)
-                    if not count:
-                        raise ModelError(f"{self.path}: ends within tensor {name}")
-                    done += count
+                fill(file, self.data_start + entry.start + first * row, raw, f"tensor {name}")
         except OSError as error:
             raise ModelError(f"{self.path}: cannot be read: {error.strerror}") from error
         array = raw.view(np.int8) if entry.dtype == "I8" else self.float_type(name).decode(raw)
@@ -141,8 +156,8 @@ class SafetensorsFile:
 
     def float_type(self, name: str) -> StoredType:
         """How a tensor of floating-point numbers is stored; others raise ModelError."""
-        stored = FLOAT_TYPES.get(self.entries[name].dtype)
-        if stored is None:
+        stored = SAFETENSORS.get(self.entries[name].dtype)
+        if stored is None or stored is INT8:
             raise ModelError(
                 f"{self.path}: tensor {name} is {self.entries[name].dtype}; "
                 "F32, F16, BF16 and I8 with scales are read"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,25 @@ FLOAT16 = StoredType("float16", 1, 2, _from_float16)
 BFLOAT16 = StoredType("bfloat16", 1, 2, _from_bfloat16)
 INT8 = StoredType("int8", 1, 1, _from_int8)
 
+# By their names in safetensors files.
+SAFETENSORS: Mapping[str, StoredType] = {
+    "F32": FLOAT32,
+    "F16": FLOAT16,
+    "BF16": BFLOAT16,
+    "I8": INT8,
+}
+
+
+def fill(file: BufferedReader | FileIO, start: int, raw: U8, what: str = "a tensor") -> None:
+    """Read all of ``raw``, a part of ``what``, from byte ``start`` on. Raises ModelError."""
+    file.seek(start)
+    done = 0
+    while done < raw.size:  # one call reads 2 GB at most
+        count = file.readinto(raw[done:].data)
+        if not count:
+            raise ModelError(f"{file.name}: ends within {what}")
+        done += count
+
 
 def read_rows(
     file: BufferedReader, start: int, shape: Shape, stored: StoredType, block_bytes: int
@@ -74,7 +93,5 @@ def read_rows(
         rows = min(count, shape[0] - first)
         # Into an array of our own: a mapped file would count as resident memory.
         raw = np.empty(stored.size(rows * row), np.uint8)
-        file.seek(start + stored.size(first * row))
-        if file.readinto(raw.data) != raw.size:
-            raise ModelError(f"{file.name}: ends within a tensor")
+        fill(file, start + stored.size(first * row), raw)
         yield stored.decode(raw).reshape(rows, *shape[1:])

@@ -14,6 +14,8 @@ Shape = tuple[int, ...]
 
 # The logits share the token embedding. Some checkpoints store it a second time under this name.
 TIED_OUTPUT = "proj_out.weight"
+# What the matrices of a converted model may be stored as.
+WEIGHT_DTYPES = ("int8", "float16", "float32")
 TOKEN_EMBEDDING = "model.decoder.embed_tokens.weight"
 
 

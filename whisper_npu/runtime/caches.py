@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,8 +114,8 @@ def _untouched(shape: tuple[int, ...]) -> F32:
     NumPy asks for huge pages, all of which would be there from the first token on.
     """
     nbytes = max(1, 4 * math.prod(shape))
-    if os.name == "nt":
-        memory = mmap.mmap(-1, nbytes)
-    else:
+    if hasattr(mmap, "MAP_PRIVATE"):
         memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        memory = mmap.mmap(-1, nbytes)
     return np.frombuffer(memory, np.float32, math.prod(shape)).reshape(shape)

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_npu.files.whole import replacing
 from whisper_npu.home import home_folder
 from whisper_npu.runtime.backend import Array, Shape
 from whisper_npu.runtime.workers import in_threads
@@ -147,8 +148,7 @@ class PackedFile:
         sweep()
         if shutil.disk_usage(folder).free < 2 * _end(self._tensors):
             raise OSError(f"{folder} has too little room for {_end(self._tensors)} bytes")
-        unfinished = folder / f".{os.urandom(8).hex()}{_SUFFIX}"
-        try:
+        with replacing(self.path) as unfinished:
             with unfinished.open("x+b", buffering=0) as file:
                 writer = Writer(file, self._tensors)
                 yield writer
@@ -162,11 +162,6 @@ class PackedFile:
                 for path, before in self._files.items()
             ):
                 raise OSError("the model was changed while it was read")
-            unfinished.replace(self.path)
-        except BaseException:
-            with suppress(OSError):
-                unfinished.unlink()
-            raise
 
 
 class Writer:
@@ -236,7 +231,7 @@ def sweep() -> None:
 def _is_stale(path: Path) -> bool:
     """Raises OSError where it cannot be known."""
     if path.name.startswith("."):
-        # Being written, unless whoever began it is long gone.
+        # Being written (``replacing`` names it so), unless whoever began it is long gone.
         return time.time() - path.stat().st_mtime > _LONGEST_WRITE
     try:
         with path.open("rb") as file:

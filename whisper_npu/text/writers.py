@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import OutputError
+from whisper_npu.files.whole import replacing, temporary_name, writing
 
 # A result dictionary: ``text``, ``segments`` and ``language``, as ``Transcription.to_dict`` gives.
 Result = Mapping[str, Any]
@@ -19,6 +19,7 @@ Cue = tuple[str, str, str]
 
 _LONG_PAUSE = 3.0
 _NO_LIMIT = 1000
+_ADVICE = "free the name or choose another folder with --output_dir"
 _INDENTED = re.compile(r"(\s*)(.*)$")
 
 
@@ -117,7 +118,8 @@ def write_result(
     paths = []
     for extension in formats:
         path = Path(output_dir, f"{stem}.{extension}")
-        _write_atomically(path, RENDERERS[extension](result, options))
+        with writing(path, _ADVICE), replacing(path) as new:
+            new.write_text(RENDERERS[extension](result, options), "utf-8", "replace")
         paths.append(path)
     return paths
 
@@ -126,35 +128,13 @@ def prepare_output_dir(output_dir: str | os.PathLike[str]) -> None:
     """Create the folder if need be. Raises OutputError if it cannot be created or written to."""
     try:
         os.makedirs(output_dir, exist_ok=True)
-        probe = _temporary_name(output_dir)
+        probe = temporary_name(Path(output_dir, "probe"))
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise OutputError(
             f"{os.fspath(output_dir)}: cannot write to this folder ({error.strerror}); "
             "choose another with --output_dir"
-        ) from error
-
-
-def _temporary_name(folder: str | os.PathLike[str]) -> Path:
-    return Path(folder, f".whisper-npu-{secrets.token_hex(8)}.tmp")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    # Not with the tempfile module: its files can be read by their owner only, also once renamed.
-    temporary = _temporary_name(path.parent)
-    try:
-        try:
-            with open(temporary, "x", encoding="utf-8", errors="replace") as file:
-                file.write(text)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); "
-            "free the name or choose another folder with --output_dir"
         ) from error
 
 

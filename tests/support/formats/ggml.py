@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.formats.seeded import SeededModel
-from whisper_npu.convert.names import openai_name
+from whisper_npu.convert.openai_names import openai_name
 from whisper_npu.ops.mel import mel_filters
 
 # The number of the file's type (q8_0 with the version of ggml's quantisation).

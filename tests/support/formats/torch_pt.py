@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.support.formats.seeded import SeededModel
-from whisper_npu.convert.names import openai_name
+from whisper_npu.convert.openai_names import openai_name
 
 DTYPES = {"float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage"}
 # torch gives the folder within the archive the name of the file.

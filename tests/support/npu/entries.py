@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.backends.npu.contract import KernelContract, contract_from_json
+from whisper_npu.backends.npu.kernel_evidence import contract_hash
+from whisper_npu.backends.npu.registry import KernelEntry
+
+# What kernels of a fixed shape compute, as Python that stands beside a registry.
+MODELS = Path(__file__).parents[2] / "data/npu/models.py"
 
 _ENTRY: dict[str, Any] = {
     "name": "mine",
@@ -48,9 +53,37 @@ def contract(**changes: Any) -> KernelContract:
     return contract_from_json(entry(**changes), "test")
 
 
-def write_registry(folder: Path, *entries: dict[str, Any], schema: int = 1) -> Path:
-    """A kernel folder with these entries."""
+def matmul_entry(**changes: Any) -> KernelEntry:
+    """The kernel in a folder that has its model and none of its files."""
+    return KernelEntry(contract(**changes), MODELS.parent, MODELS.name)
+
+
+def write_registry(
+    folder: Path, *entries: dict[str, Any], schema: int = 1, models: str | None = None
+) -> Path:
+    """A kernel folder with these entries, and with their models or these (Python)."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"schema": schema, "kernels": list(entries)})
+    (folder / MODELS.name).write_text(models or MODELS.read_text())
+    text = json.dumps({"schema": schema, "models": MODELS.name, "kernels": list(entries)})
     (folder / "registry.json").write_text(text)
+    return folder
+
+
+def verdict_record(**changes: Any) -> dict[str, Any]:
+    """A verdict of ``verdicts.json`` on the kernel of ``entry``, with fields replaced."""
+    measure = {"case": "all 127", "quantity": "error", "value": 0.5, "limit": 0}
+    fields: dict[str, Any] = {
+        "kernel": "mine",
+        "contract": contract_hash(matmul_entry()),
+        "usable": False,
+        "reasons": ["loses half"],
+        "measures": [measure],
+    }
+    return {**fields, **changes}
+
+
+def write_verdicts(folder: Path, *records: dict[str, Any]) -> Path:
+    """``verdicts.json`` of a kernel folder."""
+    text = json.dumps({"schema": 1, "verdicts": list(records)})
+    (folder / "verdicts.json").write_text(text)
     return folder

@@ -15,8 +15,8 @@ from whisper_npu.backends.npu.device import (
     LaunchTimedOut,
     NoContext,
 )
+from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
 from whisper_npu.backends.npu.manager import VERIFIED, KernelStatus
-from whisper_npu.backends.npu.rates import PHOENIX_CORE
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.model.graph import Graph, Op

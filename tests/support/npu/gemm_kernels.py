@@ -8,7 +8,12 @@ from typing import Any
 from tests.support.npu.entries import entry, write_registry
 from whisper_npu.backends.npu.contract import contract_from_json
 from whisper_npu.backends.npu.device import DeviceIdentity
-from whisper_npu.backends.npu.evidence import Evidence, contract_hash, evidence_key, file_hashes
+from whisper_npu.backends.npu.kernel_evidence import (
+    NpuEvidence,
+    contract_hash,
+    evidence_key,
+    file_hashes,
+)
 from whisper_npu.backends.npu.registry import KernelEntry
 
 LARGE, SMALL = "gemm_int8_64x64x64", "gemm_int8_16x64x64"
@@ -51,7 +56,7 @@ def gemm_folder(folder: Path) -> Path:
     return write_registry(folder, gemm_json(64), gemm_json(16))
 
 
-def evidence_of(identity: DeviceIdentity, entry: KernelEntry, **changes: Any) -> Evidence:
+def evidence_of(identity: DeviceIdentity, entry: KernelEntry, **changes: Any) -> NpuEvidence:
     """Evidence as a verification that the kernel passed leaves it."""
     fields: dict[str, Any] = {
         "key": evidence_key(identity, entry),
@@ -69,4 +74,4 @@ def evidence_of(identity: DeviceIdentity, entry: KernelEntry, **changes: Any) ->
         "date": "2026-01-02T03:04:05+00:00",
         "producer": "test",
     }
-    return Evidence(**{**fields, **changes})
+    return NpuEvidence(**{**fields, **changes})

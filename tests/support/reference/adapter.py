@@ -22,7 +22,7 @@ from whisper.model import ModelDimensions, Whisper
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer
 
 from tests.support.vocabulary import BYTE_CHARACTERS
-from whisper_npu.convert.names import openai_name
+from whisper_npu.convert.openai_names import openai_name
 
 GPT2_SPLIT = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # openai's

@@ -18,8 +18,9 @@ from whisper_npu.backends.opening import numpy_model
 from whisper_npu.convert import conversion as module
 from whisper_npu.convert import convert
 from whisper_npu.convert.conversion import FILES
-from whisper_npu.convert.safetensors_writer import SafetensorsWriter, file_sha256
+from whisper_npu.convert.safetensors_writer import SafetensorsWriter
 from whisper_npu.errors import ModelError, OptionError, OutputError
+from whisper_npu.files.whole import file_sha256
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.weight_shapes import is_quantizable, scale_name
 from whisper_npu.ops.quant import quantize_weight

@@ -40,19 +40,19 @@ def damaged(path: Path, at: int, layout: str, *values: int) -> Path:
         (VOCABULARY, 0, "has 0 tokens"),
         (VOCABULARY, -1, "has -1 tokens"),
         (VOCABULARY, 1 << 30, "has 1073741824 tokens; the model has"),
-        (VOCABULARY + 4, -1, "4294967295 bytes are due"),
-        (VOCABULARY, len(MODEL.text_tokens) - 1, "bytes are due"),
+        (VOCABULARY + 4, -1, "4294967295 bytes does not fit into"),
+        (VOCABULARY, len(MODEL.text_tokens) - 1, "does not fit into"),
         (TENSORS, 0, "no tensor begins"),
         (TENSORS, 5, "no tensor begins"),
-        (TENSORS + 4, 1 << 30, "1073741824 bytes are due"),
-        (TENSORS + 4, -5, "-5 bytes are due"),
+        (TENSORS + 4, 1 << 30, "1073741824 bytes does not fit into"),
+        (TENSORS + 4, -5, "-5 bytes does not fit into"),
         (TENSORS + 8, 2, "encoder.conv1.weight is q4_0; f32, f16 and q8_0 are read"),
         (TENSORS + 8, 7, "encoder.conv1.weight is q5_1; f32"),
         (TENSORS + 8, 99, "encoder.conv1.weight is of type 99; f32"),
         (TENSORS + 8, 8, r"encoder.conv1.weight cannot be q8_0 \[2, 3, 3\]"),
         (TENSORS + 12, 0, r"encoder.conv1.weight cannot be float32 \[2, 3, 0\]"),
         (TENSORS + 12, -3, r"encoder.conv1.weight cannot be float32 \[2, 3, -3\]"),
-        (TENSORS + 12, 1 << 30, "bytes are due"),
+        (TENSORS + 12, 1 << 30, "tensor .* does not fit into"),
     ],
 )
 def test_damaged_fields(micro: dict[str, Path], at: int, value: int, message: str) -> None:
@@ -63,7 +63,7 @@ def test_damaged_fields(micro: dict[str, Path], at: int, value: int, message: st
 @pytest.mark.parametrize("keep", [5, 47, FILTERS + 7, VOCABULARY + 3, TENSORS - 1, TENSORS + 5, -1])
 def test_truncated_files(micro: dict[str, Path], keep: int) -> None:
     micro["f32.bin"].write_bytes(micro["f32.bin"].read_bytes()[:keep])
-    with pytest.raises(ModelError, match=r"f32\.bin: ends at byte \d+; \d+ bytes are due"):
+    with pytest.raises(ModelError, match=r"f32\.bin: byte \d+ .* does not fit into the \d+ bytes"):
         open_source(micro["f32.bin"])
 
 

@@ -44,18 +44,32 @@ def test_an_output_layer_that_is_stored_too(micro: dict[str, Path], kind: str) -
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
-        (None, r"embed_tokens.weight is I8 and has no model.decoder.embed_tokens.weight_scale"),
-        (np.ones(3, np.float32), r"weight_scale is F32 \[3\], not F32 \[271\]"),
-        (np.ones((271, 1), np.float32), r"weight_scale is F32 \[271, 1\], not F32 \[271\]"),
-        (np.ones(271, np.float16), r"weight_scale is F16 \[271\], not F32"),
+        (None, r"needs model.decoder.embed_tokens.weight_scale, float32 \[271\];"),
+        (np.ones(3, np.float32), r"weight_scale, float32 \[271\], not F32 \[3\];"),
+        (np.ones((271, 1), np.float32), r"weight_scale, float32 \[271\], not F32 \[271, 1\];"),
+        (np.ones(271, np.float16), r"weight_scale, float32 \[271\], not F16 \[271\];"),
     ],
 )
 def test_scales_that_do_not_fit(
     micro: dict[str, Path], scale: np.ndarray | None, message: str
 ) -> None:
     rewrite(micro["int8"], model__decoder__embed_tokens__weight_scale=scale)
-    with pytest.raises(ModelError, match=rf"model\.safetensors: tensor .*{message}"):
+    with pytest.raises(ModelError, match=rf"int8: int8 tensor {EMBEDDING} .*{message}"):
         open_source(micro["int8"])
+
+
+def test_a_scale_in_another_shard(micro: dict[str, Path]) -> None:
+    folder = micro["int8"]
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    scale = f"{EMBEDDING}_scale"
+    save_file({scale: tensors.pop(scale)}, folder / "b.safetensors")
+    save_file(tensors, folder / "a.safetensors")
+    places = {**dict.fromkeys(tensors, "a.safetensors"), scale: "b.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    message = rf"a\.safetensors: int8 tensor {EMBEDDING} has {scale} in another shard"
+    with pytest.raises(ModelError, match=message):
+        open_source(folder)
 
 
 def test_tensors_that_are_not_whispers(micro: dict[str, Path]) -> None:

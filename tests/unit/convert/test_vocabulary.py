@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import vocabulary as tool
-from whisper_npu.convert import vocabulary
+from whisper_npu.convert import tokenizer_files
 from whisper_npu.convert.tokenizer_files import (
     LANGUAGE_CODES,
     merges,
@@ -110,6 +110,6 @@ def test_vocabulary_files_that_are_no_text(tmp_path: Path, monkeypatch: pytest.M
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ModelError, match=r"tokenizer\.json: cannot be read as text"):
         read_tokenizer(tmp_path, 6)
-    monkeypatch.setattr(vocabulary, "LARGEST_FILE", 1)
+    monkeypatch.setattr(tokenizer_files, "LARGEST_FILE", 1)
     with pytest.raises(ModelError, match=r"tokenizer\.json: has more than 0 MiB"):
         read_tokenizer(tmp_path, 6)

@@ -14,7 +14,7 @@ from tests.support.cpu_library import require_compiler
 from whisper_npu.backends.cpu.api import read_api
 from whisper_npu.backends.cpu.build import find_compiler, source_folder
 from whisper_npu.backends.cpu.isas import read_isas
-from whisper_npu.backends.cpu.verify import Guarded
+from whisper_npu.backends.cpu.verify_library import Guarded
 from whisper_npu.ops.quant import linear_int8
 
 SOURCE = Path(__file__).parent / "emulated_amx.cc"

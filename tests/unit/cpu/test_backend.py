@@ -21,7 +21,7 @@ from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
 from whisper_npu.backends.cpu.library import Library, load_library
 from whisper_npu.backends.cpu.op_case import OpCase, Random
 from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
-from whisper_npu.backends.cpu.verify import run_case
+from whisper_npu.backends.cpu.verify_library import run_case
 from whisper_npu.errors import KernelError
 from whisper_npu.model.builders import build_align, build_encoder, build_step
 from whisper_npu.model.dims import ModelDimensions

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import Recipe
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_machine
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.runtime.model import Model
@@ -20,7 +21,8 @@ def test_a_window_of_a_batch_is_to_the_bit_what_it_is_alone(
 ) -> None:
     checkpoint = load_checkpoint(seeded_directory(Recipe("nano")))
     dims = checkpoint.dims
-    model = Model(checkpoint, "int8", open_machine(None, dims, "int8", cpu_kernels=True))
+    machine = open_machine(None, dims, "int8", MachineOptions(cpu_kernels=True))
+    model = Model(checkpoint, "int8", machine)
     rng = np.random.default_rng(0)
     features = rng.standard_normal((5, dims.n_mels, dims.n_frames), np.float32)
     prompt, nexts = rng.integers(0, 50, (5, 3)), rng.integers(0, 50, (4, 5, group))

@@ -100,7 +100,7 @@ def test_floats_are_compiled_for_those_that_have_their_own(
     for name in ("api.h", "integers.cc", "floats.cc", "pool.cc"):
         (folder / name).write_text("")
     _read(folder, ISAS)
-    monkeypatch.setattr(build, "_PLACES", (folder,))
+    monkeypatch.setattr(build, "shipped_file", lambda name: folder / "api.h")
     monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(build, "find_compiler", lambda: ["cc"])
     commands: list[list[str]] = []

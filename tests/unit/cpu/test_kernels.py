@@ -18,13 +18,15 @@ from whisper_npu import Transcriber
 from whisper_npu.backends.cpu import backend as backend_module
 from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, open_cpu_backend
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.evidence import find_evidence, library_hash, record_evidence
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library, load_library
-from whisper_npu.backends.cpu.verify import run_case
+from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
+from whisper_npu.backends.cpu.verify_library import run_case
+from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_machine
 from whisper_npu.errors import KernelError, OptionError
+from whisper_npu.files.whole import file_sha256
 from whisper_npu.model.builders import Precision, build_step
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.ops.arrays import F32
@@ -52,7 +54,7 @@ def _outputs(model: Model, seed: int = 0) -> list[F32]:
 
 
 def _model(checkpoint: Checkpoint, cpu_kernels: bool | None) -> Model:
-    machine = open_machine(None, checkpoint.dims, "int8", cpu_kernels=cpu_kernels)
+    machine = open_machine(None, checkpoint.dims, "int8", MachineOptions(cpu_kernels=cpu_kernels))
     return Model(checkpoint, "int8", machine)
 
 
@@ -157,7 +159,7 @@ def test_what_lies_between_steps_on_numpy_is_one_call(
 
 
 def test_only_int8_models_round_more_than_float32(cpu_home: Path, checkpoint: Checkpoint) -> None:
-    machine = open_machine(None, checkpoint.dims, "float32", cpu_kernels=True)
+    machine = open_machine(None, checkpoint.dims, "float32", MachineOptions(cpu_kernels=True))
     model = Model(checkpoint, "float32", machine)
     _outputs(model)
     placement = machine.usage.since(Usage())
@@ -229,8 +231,8 @@ def test_rounding_more_than_float32_does_not_show_in_int8(
     further, those of several are not.
     """
     models = [
-        Model(checkpoint, p, open_machine(None, checkpoint.dims, p, cpu_kernels=kernels))
-        for p, kernels in PRECISIONS
+        Model(checkpoint, p, open_machine(None, checkpoint.dims, p, options))
+        for p, options in ((p, MachineOptions(cpu_kernels=kernels)) for p, kernels in PRECISIONS)
     ]
     squares: list[tuple[float, float]] = []
     for seed in range(6):
@@ -271,12 +273,12 @@ def test_only_what_is_verified_is_used(cpu_home: Path, checkpoint: Checkpoint) -
     build = find_build()
     assert build is not None
     library = load_library(build.path)
-    found = find_evidence(library_hash(build.path), library.cpu, library.isa)
+    found = CpuEvidenceStore().find(file_sha256(build.path), library.cpu, library.isa)
     opened = open_cpu_backend(Usage())
     assert opened is not None
     assert {kernel.name for kernel in opened.kernels} == set(found)
     failed = found["cpu_linear_int8"]
-    record_evidence([type(failed)(**{**vars(failed), "failure": "wrong"})])
+    CpuEvidenceStore().record(type(failed)(**{**vars(failed), "failure": "wrong"}))
     opened = open_cpu_backend(Usage())
     assert opened is not None
     assert LINEAR_INT8 not in opened.kernels
@@ -319,7 +321,7 @@ import numpy as np
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.library import load_library
-from whisper_npu.backends.cpu.verify import run_case
+from whisper_npu.backends.cpu.verify_library import run_case
 library = load_library(find_build().path)
 library.threads = 3
 case = next(c for c in LINEAR_INT8.cases(np.random.default_rng(0)) if "520x" in c.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,28 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from whisper_npu.backends.cpu import evidence as evidence_module
+from whisper_npu.backends import evidence as evidence_module
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.evidence import (
-    FILE_NAME,
-    CpuEvidence,
-    find_evidence,
-    library_hash,
-    read_evidence,
-    record_evidence,
-)
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.attention import ATTENTION
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_ROWS
 from whisper_npu.backends.cpu.library import Kernel, Library, Scratch, load_library
+from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
-from whisper_npu.backends.cpu.verify import run_case
+from whisper_npu.backends.cpu.verify_library import run_case
 from whisper_npu.backends.numpy.specification import specify
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.quant import linear_int8
 from whisper_npu.runtime.backend import Bound
+
+DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture
@@ -47,7 +43,7 @@ def library(cpu_home: Path) -> Iterator[Library]:
 
 
 def test_all_kernels_pass_in_every_instruction_set(library: Library) -> None:
-    found = {(e.kernel, e.isa): e.failure for e in read_evidence()}
+    found = {(e.kernel, e.isa): e.failure for e in CpuEvidenceStore().all().values()}
     expected = {(kernel.name, isa) for kernel in KERNELS for isa in library.isas}
     # There are none where they would not pay.
     vnni = [isa for isa in library.isas if isa in ("avx512_vnni", "amx")]
@@ -227,38 +223,46 @@ def _evidence(**changes: Any) -> CpuEvidence:
 
 
 def test_evidence_is_for_one_library_processor_and_instruction_set(cache_home: Path) -> None:
-    assert read_evidence() == []
-    record_evidence([_evidence(), _evidence(kernel="other", failure="wrong")])
-    record_evidence([_evidence(isa="j"), _evidence(cases=2)])
-    assert len(read_evidence()) == 3
-    found = find_evidence("l", "c", "i")
+    store = CpuEvidenceStore()
+    assert store.all() == {}
+    store.record(_evidence(), _evidence(kernel="other", failure="wrong"))
+    store.record(_evidence(isa="j"), _evidence(cases=2))
+    assert len(store.all()) == 3
+    found = store.find("l", "c", "i")
     assert {name: e.passed for name, e in found.items()} == {"k": True, "other": False}
     assert found["k"].cases == 2
     for key in (("m", "c", "i"), ("l", "d", "i"), ("l", "c", "k")):
-        assert find_evidence(*key) == {}
+        assert store.find(*key) == {}
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"evidence": [{}]}', '{"evidence": 3}', "[" * 99_999])
 def test_damaged_evidence_is_none(cache_home: Path, text: str) -> None:
-    record_evidence([_evidence()])
-    (cache_home / "cpu" / FILE_NAME).write_text(text)
-    assert read_evidence() == []
+    store = CpuEvidenceStore()
+    store.record(_evidence())
+    store.path.write_text(text)
+    assert store.all() == {}
+    store.record(_evidence())
+    assert len(store.all()) == 1
 
 
 def test_evidence_of_wrong_types_is_none(cache_home: Path) -> None:
-    record_evidence([_evidence(failure=0), _evidence(cases="1"), _evidence(kernel=1)])
-    assert read_evidence() == []
+    for wrong in ({"failure": 0}, {"cases": "1"}, {"kernel": 1}, {"worst_error": None}):
+        CpuEvidenceStore().record(_evidence(**wrong))
+        assert CpuEvidenceStore().all() == {}
 
 
 def test_evidence_that_is_too_large(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record_evidence([_evidence()])
+    CpuEvidenceStore().record(_evidence())
     monkeypatch.setattr(evidence_module, "_MAX_BYTES", 10)
-    assert read_evidence() == []
+    assert CpuEvidenceStore().all() == {}
 
 
-def test_the_hash_is_of_the_whole_library(tmp_path: Path) -> None:
-    file = tmp_path / "x"
-    file.write_bytes(b"abc")
-    before = library_hash(file)
-    file.write_bytes(b"abd")
-    assert library_hash(file) != before
+def test_a_file_of_an_earlier_version(cache_home: Path) -> None:
+    """As released: where it is not understood, all users have to build again."""
+    (cache_home / "cpu").mkdir(parents=True)
+    shutil.copy(DATA / "evidence" / "cpu.json", cache_home / "cpu" / "evidence.json")
+    found = CpuEvidenceStore().find("5c" * 32, "Intel(R) Xeon(R) Processor @ 2.70GHz", "avx512")
+    assert {name: (e.passed, e.cases) for name, e in found.items()} == {
+        "cpu_linear_int8": (True, 36),
+        "cpu_gelu": (False, 3),
+    }

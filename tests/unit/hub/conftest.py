@@ -6,33 +6,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from tests.support.checkpoints import Recipe
-from tests.unit.hub.fake_hub import FakeHub, read_folder, serving
-from whisper_npu.hub import client
+from tests.unit.hub.fake_hub import FakeHub, reached, read_folder
+from whisper_npu.hub import remote
 
 
 @pytest.fixture
 def hub(
-    seeded_directory: Callable[[Recipe], Path], monkeypatch: pytest.MonkeyPatch
+    seeded_directory: Callable[[Recipe], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[FakeHub]:
-    monkeypatch.setattr(client, "BACK_OFF", (0.0, 0.0, 0.0))
-    for name in (
-        "HF_TOKEN",
-        "HF_HUB_OFFLINE",
-        "HTTP_PROXY",
-        "http_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(remote, "BACK_OFF", (0.0, 0.0, 0.0))
     files = read_folder(seeded_directory(Recipe("nano")))
-    with serving(FakeHub(files, {"model.safetensors"})) as fake:
-        monkeypatch.setenv("HF_ENDPOINT", fake.endpoint)
+    fake = FakeHub(files, {"model.safetensors"})
+    with reached(fake, tmp_path_factory.mktemp("huggingface")):
         yield fake
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only for hubs that do not answer: on a busy machine others may be as slow."""
-    monkeypatch.setattr(client, "TIMEOUTS", (5.0, 0.2))
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)

@@ -1,4 +1,4 @@
-"""A hub on this machine, which can be told to fail in every way."""
+"""A hub on this machine, which can be told to fail in every way, and the library pointed at it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import close_session, constants
 
 REPOSITORY = "owner/nano"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -34,8 +38,17 @@ class Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         # A proxy gets the whole address.
         parts = urlsplit(self.path)
-        hub.requests.append((parts.netloc, parts.path, self.headers))
+        # What the library asks for its own ends.
+        if parts.path == "/api/agent-harnesses":
+            self.send(404)
+            return
+        if self.command == "GET":
+            hub.requests.append((parts.netloc, parts.path, self.headers))
+        else:
+            hub.heads.append((parts.path, self.headers))
         hub.answer(self, unquote(parts.path))
+
+    do_HEAD = do_GET
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -48,7 +61,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command == "GET":
+            self.wfile.write(body)
 
     def send_content(self, content: bytes, start: int, length: int | None = None) -> None:
         if start == 0:
@@ -71,15 +85,17 @@ class FakeHub:
     # What the API says, where it is not the truth.
     listing: dict[str, Any] = field(default_factory=dict)
     commit: str = COMMIT
-    # By file name, or "api"; each is used once.
+    # By file name, "HEAD " and file name, or "api"; each is used once.
     faults: dict[str, list[Fault]] = field(default_factory=dict)
-    # Host (of requests to a proxy), path and headers of every request.
+    # Host (of requests to a proxy), path and headers of every request for content.
     requests: list[tuple[str, str, Message]] = field(default_factory=list)
+    # Path and headers of every request for what a file is.
+    heads: list[tuple[str, Message]] = field(default_factory=list)
     endpoint: str = ""
     released: threading.Event = field(default_factory=threading.Event)
 
     def asked(self, name: str) -> list[Message]:
-        """The headers of all requests for a file, or the "api"."""
+        """The headers of all requests for the content of a file, or for the "api"."""
         return [
             headers
             for _, path, headers in self.requests
@@ -91,8 +107,11 @@ class FakeHub:
         content = self._api(path) if name == "api" else self._file(path, name)
         asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
         start = int(asked[1]) if asked else 0
-        if faults := self.faults.get(name):
+        head = handler.command == "HEAD"
+        if faults := self.faults.get(f"HEAD {name}" if head else name):
             faults.pop(0)(handler, content or b"", start)
+        elif head and content is not None:
+            handler.send(200, content, **self._described(name, content))
         elif content is None:
             code = (
                 "RevisionNotFound"
@@ -105,15 +124,19 @@ class FakeHub:
 
     def _api(self, path: str) -> bytes | None:
         if path == f"/api/models/{REPOSITORY}/refs":
-            refs = {"branches": [{"name": "main"}], "tags": [{"name": "v1"}]}
+            refs = {kind: [_ref(name)] for kind, name in (("branches", "main"), ("tags", "v1"))}
+            refs["converts"] = []
             return json.dumps(refs).encode()
+        if path == f"/api/models/{REPOSITORY}/tree/{self.commit}":
+            return json.dumps([self._leaf(name) for name in self.files]).encode()
         if path not in (
             f"/api/models/{REPOSITORY}/revision/{revision}"
             for revision in ("main", "v1", self.commit)
         ):
             return None
         siblings = [self._sibling(name, content) for name, content in self.files.items()]
-        return json.dumps({"sha": self.commit, "siblings": siblings, **self.listing}).encode()
+        about = {"id": REPOSITORY, "tags": [], "sha": self.commit, "siblings": siblings}
+        return json.dumps({**about, **self.listing}).encode()
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:
         entry: dict[str, Any] = {
@@ -127,10 +150,29 @@ class FakeHub:
             entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 7}
         return entry
 
+    def _leaf(self, name: str) -> dict[str, Any]:
+        described = self._sibling(name, self.files[name])
+        leaf = {"type": "file", "path": name, "oid": described["blobId"], "size": described["size"]}
+        if lfs := described.get("lfs"):
+            leaf["lfs"] = {**lfs, "oid": lfs["sha256"]}
+        return leaf
+
+    def _described(self, name: str, content: bytes) -> dict[str, str]:
+        found = {"X_Repo_Commit": self.commit, "ETag": f'"{git_blob(content)}"'}
+        if name in self.lfs:
+            found["X_Linked_ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
+            found["X_Linked_Size"] = str(len(content))
+        return found
+
     def _file(self, path: str, name: str) -> bytes | None:
         # A second server, to which the hub redirects, serves under /cdn.
-        folders = (f"/{REPOSITORY}/resolve/{self.commit}/{name}", f"/cdn/{name}")
-        return self.files.get(name) if path in folders else None
+        revisions = (self.commit, "main", "v1")
+        paths = (f"/cdn/{name}", *(f"/{REPOSITORY}/resolve/{r}/{name}" for r in revisions))
+        return self.files.get(name) if path in paths else None
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"name": name, "ref": f"refs/{name}", "targetCommit": COMMIT}
 
 
 class _Server(ThreadingHTTPServer):
@@ -161,6 +203,35 @@ def serving(hub: FakeHub) -> Iterator[FakeHub]:
         server.server_close()
 
 
+@contextmanager
+def reached(hub: FakeHub, folder: Path) -> Iterator[FakeHub]:
+    """Serve, and have the library use it with an empty cache in ``folder``, in a hurry.
+
+    The library reads its environment when it is imported, so its constants are set as well.
+    """
+    sleep = time.sleep
+    with serving(hub), pytest.MonkeyPatch.context() as patch:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HF_HOME", str(folder))
+        patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+        set_endpoint(patch, hub.endpoint)
+        # Files are small here, and so are the pieces in which they are written.
+        patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+        patch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+        # One that knows another proxy, maybe.
+        close_session()
+        yield hub
+        close_session()
+
+
+def set_endpoint(patch: pytest.MonkeyPatch, endpoint: str) -> None:
+    patch.setenv("HF_ENDPOINT", endpoint)
+    patch.setattr(constants, "ENDPOINT", endpoint)
+    template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
 def read_folder(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -184,8 +255,12 @@ def longer(handler: Handler, content: bytes, start: int) -> None:
     handler.send_content(content + b"more", start)
 
 
+def damage(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 def corrupt(handler: Handler, content: bytes, start: int) -> None:
-    handler.send_content(content[:-1] + bytes([content[-1] ^ 1]), start)
+    handler.send_content(damage(content), start)
 
 
 def stall(handler: Handler, content: bytes, start: int) -> None:
@@ -209,6 +284,12 @@ def ignore_range(handler: Handler, content: bytes, start: int) -> None:
 def other_range(handler: Handler, content: bytes, start: int) -> None:
     content_range = f"bytes 1-{len(content) - 1}/{len(content)}"
     handler.send(206, content[1:], Content_Range=content_range)
+
+
+def begin_anew(handler: Handler, content: bytes, start: int) -> None:
+    """Half of it, from the first byte, whatever was asked for."""
+    handler.send(200, content[: len(content) // 2], len(content))
+    handler.cut()
 
 
 def refuse(status: int, **headers: str) -> Fault:

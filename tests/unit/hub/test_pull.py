@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from huggingface_hub import constants, snapshot_download
 
 from tests.support.checkpoints import Recipe, write_checkpoint
 from tests.unit.hub.fake_hub import (
@@ -18,15 +23,15 @@ from tests.unit.hub.fake_hub import (
     FakeHub,
     corrupt,
     cut_after,
+    damage,
     read_folder,
     refuse,
+    set_endpoint,
 )
-from whisper_npu import convert
+from whisper_npu.convert.pull import pull
 from whisper_npu.errors import ModelError, OutputError
-from whisper_npu.hub import download
-from whisper_npu.hub.client import BLOCK
+from whisper_npu.hub.folders import model_directory
 from whisper_npu.hub.store import Store, StoredModel
-from whisper_npu.pulling import pull
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -47,7 +52,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         made.append({"files": sorted(file.name for file in source.iterdir()), **options})
         shutil.copytree(source, dest)
 
-    monkeypatch.setattr(convert, "convert", copy)
+    monkeypatch.setattr("whisper_npu.convert.pull.convert", copy)
     return made
 
 
@@ -59,13 +64,37 @@ def complaint(store: Store, kind: type[Exception] = ModelError, **options: Any) 
     return message
 
 
-def left(store: Store) -> list[str]:
-    """Everything in the cache but locks."""
+def cached() -> list[str]:
+    """The files of the repository in the Hugging Face cache."""
+    folder = Path(constants.HF_HUB_CACHE) / "models--owner--nano"
     return sorted(
-        path.relative_to(store.home).as_posix()
-        for path in store.home.rglob("*")
-        if path.is_file() and path.suffix != ".lock"
+        path.relative_to(folder).as_posix()
+        for kind in ("refs", "snapshots", "blobs")
+        for path in (folder / kind).rglob("*")
+        if path.is_file() and (kind != "blobs" or path.suffix == ".incomplete")
     )
+
+
+def snapshot_folder() -> Path:
+    return Path(constants.HF_HUB_CACHE) / "models--owner--nano/snapshots" / COMMIT
+
+
+def snapshot_files(hub: FakeHub) -> list[str]:
+    return sorted(f"snapshots/{hub.commit}/{name}" for name in hub.files)
+
+
+def part(hub: FakeHub) -> Path:
+    digest = hashlib.sha256(hub.files[WEIGHTS]).hexdigest()
+    folder = Path(constants.HF_HUB_CACHE) / "models--owner--nano/blobs"
+    return folder / f"{digest}.whisper-npu.incomplete"
+
+
+@contextmanager
+def no_network(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody answers any more."""
+    with patch.context() as patched:
+        set_endpoint(patched, "http://127.0.0.1:1")
+        yield
 
 
 class TestReal:
@@ -79,7 +108,7 @@ class TestReal:
         assert store.find(REPOSITORY) == model
         assert model.is_whole()
         assert model.size < len(hub.files[WEIGHTS])
-        assert not store.downloads(REPOSITORY).exists()
+        assert cached() == ["refs/main", *snapshot_files(hub)]
         metadata = (model.path / WEIGHTS).read_bytes()[:2000]
         assert f"{REPOSITORY}@{COMMIT}".encode() in metadata
 
@@ -89,9 +118,20 @@ class TestReal:
         with pytest.raises(ModelError):
             pull(store, REPOSITORY)
         assert store.all() == []
-        assert {Path(file).parent.as_posix() for file in left(store)} == {
-            f"downloads/owner--nano/{COMMIT}"
-        }
+        assert cached() == ["refs/main", *snapshot_files(hub)]
+
+    def test_shards_offline(self, hub: FakeHub, store: Store, tmp_path: Path) -> None:
+        write_checkpoint(Recipe("nano"), tmp_path / "sharded", shards=3)
+        hub.files = read_folder(tmp_path / "sharded")
+        pull(store, REPOSITORY)
+        assert not pull(store, REPOSITORY, offline=True, force=True)[1]
+        assert model_directory(REPOSITORY) == store.home / "models/owner--nano"
+        store.remove(REPOSITORY)
+        assert model_directory(REPOSITORY) == snapshot_folder()
+        (snapshot_folder() / "model-00002-of-00003.safetensors").unlink()
+        assert complaint(store, offline=True).endswith(
+            ": has no model-00002-of-00003.safetensors, and nothing is downloaded offline"
+        )
 
 
 class TestWhatIsDownloaded:
@@ -181,7 +221,7 @@ class TestWhatIsDownloaded:
     def test_an_index_of_nothing(self, hub: FakeHub, store: Store, index: dict[str, Any]) -> None:
         del hub.files[WEIGHTS]
         hub.files[INDEX] = json.dumps(index).encode()
-        assert complaint(store).endswith(f"{INDEX} names no files")
+        assert complaint(store).endswith(f"{INDEX}: names no files")
 
     def test_a_shard_that_is_missing(self, hub: FakeHub, store: Store) -> None:
         del hub.files[WEIGHTS]
@@ -197,15 +237,34 @@ class TestWhatIsDownloaded:
         assert "are needed to download and convert, and" in complaint(store, OutputError)
         assert hub.asked(WEIGHTS) == []
         # What is there already needs no more room.
-        folder = store.downloads(REPOSITORY) / COMMIT
-        (folder / f"{WEIGHTS}.part").write_bytes(hub.files[WEIGHTS][:1000])
+        part(hub).write_bytes(hub.files[WEIGHTS][:1000])
         pull(store, REPOSITORY)
 
+    @pytest.mark.parametrize(("full", "purpose"), [("hub", "download"), ("home", "convert")])
+    def test_no_room_on_one_of_two_disks(
+        self,
+        hub: FakeHub,
+        store: Store,
+        monkeypatch: pytest.MonkeyPatch,
+        full: str,
+        purpose: str,
+    ) -> None:
+        class Usage(NamedTuple):
+            free: int
+
+        disks = {Path(constants.HF_HUB_CACHE): 1, store.home: 2}
+        monkeypatch.setattr("whisper_npu.convert.pull._disk", disks.__getitem__)
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda path: Usage(0 if Path(path).name == full else 1 << 40)
+        )
+        assert f"are needed to {purpose}, and 0.0 MB are free" in complaint(store, OutputError)
+        assert hub.asked(WEIGHTS) == []
+
     def test_a_full_disk(self, hub: FakeHub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(*_: Any) -> None:
+        def full(*_: Any) -> int:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(download, "_show", full)
+        monkeypatch.setattr("whisper_npu.hub.remote._Part.write", full)
         assert "cannot be written (No space left on device)" in complaint(store, OutputError)
 
 
@@ -225,7 +284,8 @@ class TestAgain:
         model, was_there = pull(store, REPOSITORY, **options)
         assert not was_there
         assert model.pulled > first.pulled
-        assert len(hub.asked(WEIGHTS)) == 2
+        # What was downloaded is in the Hugging Face cache.
+        assert len(hub.asked(WEIGHTS)) == 1
         assert store.all() == [model]
 
     def test_or_there_is_a_new_commit(self, hub: FakeHub, store: Store) -> None:
@@ -242,41 +302,91 @@ class TestAgain:
         assert not pull(store, REPOSITORY)[1]
         assert model.is_whole()
 
-    def test_a_kept_download_is_used(self, hub: FakeHub, store: Store) -> None:
-        pull(store, REPOSITORY, keep=True)
-        assert (store.downloads(REPOSITORY) / COMMIT / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
-        pull(store, REPOSITORY, dtype="float16")
+    def test_or_what_was_downloaded_is_damaged(self, hub: FakeHub, store: Store) -> None:
+        pull(store, REPOSITORY)
+        weights = Path(constants.HF_HUB_CACHE) / "models--owner--nano" / snapshot_files(hub)[2]
+        assert weights.name == WEIGHTS
+        weights.write_bytes(damage(hub.files[WEIGHTS]))
+        pull(store, REPOSITORY, force=True)
+        assert weights.read_bytes() == hub.files[WEIGHTS]
+        assert len(hub.asked(WEIGHTS)) == 2
+
+    def test_what_other_programs_downloaded_is_used(self, hub: FakeHub, store: Store) -> None:
+        snapshot_download(REPOSITORY, allow_patterns=["*.safetensors", "config.json"])
         assert len(hub.asked(WEIGHTS)) == 1
-        assert not store.downloads(REPOSITORY).exists()
+        pull(store, REPOSITORY)
+        assert len(hub.asked(WEIGHTS)) == 1
+        assert len(hub.asked("config.json")) == 1
+
+    def test_and_they_use_what_was_pulled(self, hub: FakeHub, store: Store) -> None:
+        pull(store, REPOSITORY)
+        hub.requests.clear()
+        folder = Path(snapshot_download(REPOSITORY))
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == hub.files
+        assert not [path for _, path, _ in hub.requests if "/resolve/" in path]
 
     def test_a_download_that_failed_is_continued(self, hub: FakeHub, store: Store) -> None:
         hub.faults[WEIGHTS] = [cut_after(200_000), refuse(403)]
         complaint(store)
         assert store.all() == []
-        folder = f"downloads/owner--nano/{COMMIT}"
-        small = [f"{folder}/{name}" for name in hub.files if name != WEIGHTS]
-        assert left(store) == sorted([*small, f"{folder}/{WEIGHTS}.part"])
+        small = [path for path in snapshot_files(hub) if not path.endswith(WEIGHTS)]
+        assert cached() == sorted([f"blobs/{part(hub).name}", "refs/main", *small])
         pull(store, REPOSITORY)
-        assert hub.asked(WEIGHTS)[-1]["Range"] == f"bytes={200_000 // BLOCK * BLOCK}-"
+        assert hub.asked(WEIGHTS)[-1]["Range"] == "bytes=200000-"
         assert len(hub.asked("tokenizer.json")) == 1
+        assert not part(hub).exists()
 
-    def test_but_not_with_another_commit(self, hub: FakeHub, store: Store) -> None:
+    def test_but_not_if_the_file_is_another_one_now(self, hub: FakeHub, store: Store) -> None:
         hub.faults[WEIGHTS] = [cut_after(200_000), refuse(403)]
         complaint(store)
-        hub.commit = LATER
+        before = part(hub)
+        hub.commit, hub.files[WEIGHTS] = LATER, damage(hub.files[WEIGHTS])
         pull(store, REPOSITORY)
         assert hub.asked(WEIGHTS)[-1]["Range"] is None
-        assert not store.downloads(REPOSITORY).exists()
+        assert not before.exists()
+
+    def test_a_process_that_is_killed(self, hub: FakeHub, store: Store) -> None:
+        """What it wrote until then is there, and it holds no lock."""
+        hub.faults[WEIGHTS] = [cut_after(200_000)]
+        code = (
+            "import os, time\n"
+            "from huggingface_hub import constants\n"
+            "from whisper_npu.convert.pull import pull\n"
+            "from whisper_npu.hub.store import Store\n"
+            "constants.DOWNLOAD_CHUNK_SIZE = 1000\n"
+            # As it waits for the next attempt.
+            "time.sleep = lambda _: os._exit(9)\n"
+            "pull(Store(), 'owner/nano')\n"
+        )
+        assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+        assert hub.files[WEIGHTS].startswith(part(hub).read_bytes())
+        came = part(hub).stat().st_size
+        assert came > 100_000
+        pull(store, REPOSITORY)
+        assert hub.asked(WEIGHTS)[-1]["Range"] == f"bytes={came}-"
 
     @pytest.mark.parametrize("fault", [corrupt, refuse(404)])
     def test_what_is_there_survives_a_failure(
         self, hub: FakeHub, store: Store, fault: Callable[..., None]
     ) -> None:
         model, _ = pull(store, REPOSITORY)
+        hub.commit, hub.files[WEIGHTS] = LATER, damage(hub.files[WEIGHTS])
         hub.faults[WEIGHTS] = 2 * [fault]
-        complaint(store, force=True)
+        complaint(store)
         assert store.all() == [model]
         assert model.is_whole()
+
+    def test_two_at_once_that_share_only_the_hugging_face_cache(
+        self, hub: FakeHub, tmp_path: Path
+    ) -> None:
+        stores = [Store(tmp_path / name) for name in ("a", "b")]
+        threads = [threading.Thread(target=pull, args=(store, REPOSITORY)) for store in stores]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [len(store.all()) for store in stores] == [1, 1]
+        assert len(hub.asked(WEIGHTS)) == 1
 
     def test_two_at_once(self, hub: FakeHub, store: Store) -> None:
         """The second waits for the first and finds what that has pulled."""
@@ -303,13 +413,109 @@ class TestOffline:
             assert pull(store, REPOSITORY, revision=revision, offline=True) == (model, True)
         assert hub.requests == []
 
-    def test_what_is_not(self, hub: FakeHub, store: Store) -> None:
+    def test_what_is_not(self, hub: FakeHub, store: Store, tmp_path: Path) -> None:
         assert complaint(store, offline=True) == (
             "owner/nano: is not in the cache, and nothing is downloaded offline"
         )
         pull(store, REPOSITORY)
+        shutil.rmtree(constants.HF_HUB_CACHE)
         hub.requests.clear()
         there = "the cache has int8 of revision main (0123456789ab), not"
         assert f"{there} float32 of main" in complaint(store, dtype="float32", offline=True)
         assert f"{there} int8 of v1" in complaint(store, revision="v1", offline=True)
+        model = store.find(REPOSITORY)
+        assert pull(store, REPOSITORY, offline=True, force=True) == (model, True)
         assert hub.requests == []
+
+    @pytest.mark.parametrize("revision", ["main", "v1", COMMIT])
+    def test_what_is_in_the_hugging_face_cache_is_converted(
+        self, hub: FakeHub, store: Store, monkeypatch: pytest.MonkeyPatch, revision: str
+    ) -> None:
+        first, _ = pull(store, REPOSITORY, revision=revision)
+        store.remove(REPOSITORY)
+        with no_network(monkeypatch):
+            model, was_there = pull(store, REPOSITORY, revision=revision, offline=True)
+        assert not was_there
+        assert store.all() == [model]
+        assert (model.revision, model.commit, model.files) == (revision, COMMIT, first.files)
+
+    @pytest.mark.parametrize("options", [{"dtype": "float16"}, {"force": True}])
+    def test_also_another_dtype_and_by_force(
+        self, hub: FakeHub, store: Store, options: dict[str, Any]
+    ) -> None:
+        first, _ = pull(store, REPOSITORY)
+        hub.requests.clear()
+        model, was_there = pull(store, REPOSITORY, offline=True, **options)
+        assert not was_there
+        assert model.pulled > first.pulled
+        assert hub.requests == []
+
+    @pytest.mark.parametrize("name", ["tokenizer.json", WEIGHTS])
+    def test_a_part_of_a_model(self, hub: FakeHub, store: Store, name: str) -> None:
+        pull(store, REPOSITORY)
+        store.remove(REPOSITORY)
+        (snapshot_folder() / name).unlink()
+        assert complaint(store, offline=True) == (
+            f"{snapshot_folder()}: has no {name}, and nothing is downloaded offline"
+        )
+        assert store.all() == []
+
+    @pytest.mark.parametrize(("name", "kind"), [(WEIGHTS, "sha256"), ("tokenizer.json", "git")])
+    def test_a_damaged_file(self, hub: FakeHub, store: Store, name: str, kind: str) -> None:
+        pull(store, REPOSITORY)
+        store.remove(REPOSITORY)
+        file = snapshot_folder() / name
+        file.write_bytes(damage(hub.files[name]))
+        message = complaint(store, offline=True)
+        assert message.startswith(f"{file}: is damaged: its {kind}")
+        assert message.endswith("; pull the model again with the network")
+        assert store.all() == []
+
+
+@pytest.mark.usefixtures("conversions")
+class TestEarlierVersions:
+    """They kept downloads in the home folder."""
+
+    @pytest.fixture
+    def downloads(self, store: Store) -> Path:
+        folder = store.home / "downloads" / "owner--nano"
+        (folder / COMMIT).mkdir(parents=True)
+        (folder / COMMIT / f"{WEIGHTS}.part").write_bytes(b"half")
+        return folder
+
+    def test_what_they_left_is_removed(
+        self, hub: FakeHub, store: Store, downloads: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        other = downloads.with_name("owner--other")
+        other.mkdir()
+        pull(store, REPOSITORY)
+        said = f"whisper-npu: removed {downloads}: downloads are now kept in the Hugging Face cache"
+        assert capsys.readouterr().err == f"{said}\n"
+        assert list(downloads.parent.iterdir()) == [other]
+        pull(store, REPOSITORY)
+        assert capsys.readouterr().err == ""
+
+    def test_their_models_are_used(self, hub: FakeHub, store: Store) -> None:
+        folder = store.home / "models" / "owner--nano"
+        folder.mkdir(parents=True)
+        files = {name: hub.files[name] for name in (WEIGHTS, "config.json", "tokenizer.json")}
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        described = {
+            name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        }
+        record = {
+            "repository": REPOSITORY,
+            "revision": "main",
+            "commit": COMMIT,
+            "dtype": "int8",
+            "pulled": "2026-01-01T00:00:00.000000Z",
+            "files": described,
+        }
+        (folder / "whisper-npu.json").write_text(json.dumps(record))
+        model, was_there = pull(store, REPOSITORY)
+        assert was_there
+        assert (model.path, model.pulled) == (folder, record["pulled"])
+        assert hub.asked(WEIGHTS) == []
+        assert model_directory(REPOSITORY) == folder

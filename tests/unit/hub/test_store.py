@@ -167,20 +167,25 @@ class TestModels:
 
 
 class TestRemoval:
-    def test_it_takes_the_download_too(self, store: Store) -> None:
+    def test_it_takes_the_download_of_an_earlier_version_too(
+        self, store: Store, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         install(store)
         other = install(store, "a/b")
-        downloads = store.downloads(NANO) / COMMIT
+        downloads = store.home / "downloads" / "owner--nano" / COMMIT
         downloads.mkdir(parents=True)
         (downloads / "model.safetensors.part").write_bytes(b"half")
         store.remove(NANO)
         assert store.all() == [other]
-        assert not store.downloads(NANO).exists()
+        assert not downloads.parent.exists()
+        said = f"whisper-npu: removed {downloads.parent}: downloads are now kept in the Hugging"
+        assert capsys.readouterr().err == f"{said} Face cache\n"
 
     def test_of_a_mere_download(self, store: Store) -> None:
-        store.downloads(NANO).mkdir(parents=True)
+        downloads = store.home / "downloads" / "owner--nano"
+        downloads.mkdir(parents=True)
         store.remove(NANO)
-        assert not store.downloads(NANO).exists()
+        assert not downloads.exists()
 
     def test_of_what_is_not_there(self, store: Store) -> None:
         with pytest.raises(ModelError, match=r"^tiny: was not pulled; .* there: none is$"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from whisper_npu.backends.npu.adversarial import FLOATS, INTEGERS
-from whisper_npu.backends.npu.models.bfloat16 import rounded, widen
+from whisper_npu.backends.npu.dtypes import rounded, widen
 
 
 @pytest.mark.parametrize("name", INTEGERS)

@@ -25,9 +25,9 @@ from whisper_npu.backends.npu.device import (
     NoDevice,
 )
 from whisper_npu.backends.npu.families.gemm import gemm_shape, product_shape
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
 from whisper_npu.backends.npu.packing import GemmTile, unpack_gemm_weights
-from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import FileStatus
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy.specification import forms_of

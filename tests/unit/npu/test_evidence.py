@@ -13,20 +13,26 @@ import pytest
 
 from tests.support.npu.entries import contract
 from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
-from whisper_npu.backends.npu import evidence as module
+from whisper_npu.backends import evidence as module
 from whisper_npu.backends.npu.contract import KernelContract, KernelFile
 from whisper_npu.backends.npu.device import DeviceIdentity
-from whisper_npu.backends.npu.evidence import (
-    Evidence,
-    EvidenceStore,
+from whisper_npu.backends.npu.families import gemm
+from whisper_npu.backends.npu.kernel_evidence import (
+    NpuEvidence,
+    NpuEvidenceStore,
     contract_hash,
     evidence_key,
     file_hashes,
 )
-from whisper_npu.backends.npu.families import gemm
-from whisper_npu.backends.npu.registry import KernelEntry, built_in_folder, read_folder
+from whisper_npu.backends.npu.registry import (
+    KernelEntry,
+    built_in_folder,
+    inventory_folder,
+    read_folder,
+)
 from whisper_npu.errors import KernelError, OutputError
 
+DATA = Path(__file__).parents[2] / "data"
 IDENTITY = DeviceIdentity("npu1", "1022:1502 rev 00", "1.5.5.391", "amdxdna 0.1", "2.20.0")
 
 
@@ -40,14 +46,14 @@ def entry(tmp_path: Path) -> KernelEntry:
 
 
 @pytest.fixture
-def store(tmp_path: Path, entry: KernelEntry) -> EvidenceStore:
+def store(tmp_path: Path, entry: KernelEntry) -> NpuEvidenceStore:
     """With evidence for ``entry``."""
-    made = EvidenceStore(tmp_path / "home" / "evidence.json")
+    made = NpuEvidenceStore(tmp_path / "home" / "evidence.json")
     made.record(evidence_of(IDENTITY, entry))
     return made
 
 
-def test_an_exact_match_is_found(store: EvidenceStore, entry: KernelEntry) -> None:
+def test_an_exact_match_is_found(store: NpuEvidenceStore, entry: KernelEntry) -> None:
     found = store.find(IDENTITY, entry)
     assert found == evidence_of(IDENTITY, entry)
     assert found is not None
@@ -56,7 +62,9 @@ def test_an_exact_match_is_found(store: EvidenceStore, entry: KernelEntry) -> No
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(DeviceIdentity)])
-def test_another_device_is_unverified(store: EvidenceStore, entry: KernelEntry, field: str) -> None:
+def test_another_device_is_unverified(
+    store: NpuEvidenceStore, entry: KernelEntry, field: str
+) -> None:
     other = replace(IDENTITY, **{field: getattr(IDENTITY, field) + "1"})
     assert store.find(other, entry) is None
 
@@ -93,14 +101,14 @@ def test_every_field_of_the_contract_is_changed() -> None:
 
 @pytest.mark.parametrize("field", CHANGED)
 def test_another_contract_is_unverified(
-    store: EvidenceStore, entry: KernelEntry, field: str
+    store: NpuEvidenceStore, entry: KernelEntry, field: str
 ) -> None:
     other = replace(entry.contract, **{field: CHANGED[field]})
     assert store.find(IDENTITY, replace(entry, contract=other)) is None
 
 
 @pytest.mark.parametrize("file", ["mine/mine.xclbin", "mine/insts.bin"])
-def test_other_bytes_are_unverified(store: EvidenceStore, entry: KernelEntry, file: str) -> None:
+def test_other_bytes_are_unverified(store: NpuEvidenceStore, entry: KernelEntry, file: str) -> None:
     path = entry.folder / file
     content = path.read_bytes()
     path.write_bytes(content[:-1] + b"?")
@@ -112,7 +120,7 @@ def test_other_bytes_are_unverified(store: EvidenceStore, entry: KernelEntry, fi
 
 
 def test_another_folder_with_the_same_bytes_is_verified(
-    store: EvidenceStore, entry: KernelEntry, tmp_path: Path
+    store: NpuEvidenceStore, entry: KernelEntry, tmp_path: Path
 ) -> None:
     os.rename(entry.folder / "mine", tmp_path / "home" / "mine")
     assert store.find(IDENTITY, replace(entry, folder=tmp_path / "home")) is not None
@@ -179,7 +187,8 @@ def _found(entry: KernelEntry) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_evidence_of_earlier_versions_is_found(name: str) -> None:
-    entries = {e.contract.name: e for e in read_folder(built_in_folder())}
+    folders = (built_in_folder(), inventory_folder())
+    entries = {e.contract.name: e for folder in folders for e in read_folder(folder)}
     assert _found(entries[name]) == KNOWN[name]
 
 
@@ -187,6 +196,16 @@ def test_evidence_of_earlier_versions_is_found(name: str) -> None:
 def test_evidence_of_earlier_versions_is_found_for_other_kernels(name: str) -> None:
     entries = [gemm_entry(64), gemm_entry(16), KernelEntry(contract(), Path("nowhere"))]
     assert _found({e.contract.name: e for e in entries}[name]) == OWN[name]
+
+
+def test_a_file_of_an_earlier_version() -> None:
+    """As released, of the kernels in ``OWN``."""
+    store = NpuEvidenceStore(DATA / "evidence" / "npu.json")
+    passed, failed = (store.find(IDENTITY, gemm_entry(rows)) for rows in (64, 16))
+    assert passed is not None
+    assert failed is not None
+    assert (passed.passed, passed.rate, passed.worst_error) == (True, 2e11, 0.0)
+    assert (failed.failure, failed.rate, failed.worst_error) == ("wrong", None, 3.0)
 
 
 def test_the_file_of_a_gemm_that_has_one_is_part_of_the_key(tmp_path: Path) -> None:
@@ -197,7 +216,7 @@ def test_the_file_of_a_gemm_that_has_one_is_part_of_the_key(tmp_path: Path) -> N
     assert file_hashes(entry) != before
 
 
-def test_records_are_added_and_replaced(store: EvidenceStore, entry: KernelEntry) -> None:
+def test_records_are_added_and_replaced(store: NpuEvidenceStore, entry: KernelEntry) -> None:
     other = replace(IDENTITY, firmware="9")
     store.record(evidence_of(other, entry))
     store.record(evidence_of(IDENTITY, entry, failure="wrong", worst_error=3.0))
@@ -205,24 +224,24 @@ def test_records_are_added_and_replaced(store: EvidenceStore, entry: KernelEntry
     found = store.find(IDENTITY, entry)
     assert found is not None
     assert (found.failure, found.worst_error) == ("wrong", 3.0)
-    again = EvidenceStore(store.path).find(other, entry)
+    again = NpuEvidenceStore(store.path).find(other, entry)
     assert again is not None
     assert again.passed
 
 
 def test_without_a_file_there_is_no_evidence(tmp_path: Path, entry: KernelEntry) -> None:
-    assert EvidenceStore(tmp_path / "none.json").find(IDENTITY, entry) is None
+    assert NpuEvidenceStore(tmp_path / "none.json").find(IDENTITY, entry) is None
 
 
 def test_the_default_file_is_in_the_home(cache_home: Path, entry: KernelEntry) -> None:
-    EvidenceStore().record(evidence_of(IDENTITY, entry))
+    NpuEvidenceStore().record(evidence_of(IDENTITY, entry))
     assert json.loads((cache_home / "evidence.json").read_text())["evidence"][0]["kernel"] == "mine"
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file(
-    store: EvidenceStore,
+    store: NpuEvidenceStore,
     entry: KernelEntry,
     monkeypatch: pytest.MonkeyPatch,
     call: str,
@@ -268,7 +287,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_named(tmp_path: Path, entry: KernelEntry, text: str) -> None:
-    store = EvidenceStore(tmp_path / "evidence.json")
+    store = NpuEvidenceStore(tmp_path / "evidence.json")
     store.path.write_text(text)
     for use in (
         lambda: store.find(IDENTITY, entry),
@@ -283,8 +302,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, entry: KernelEntry, text: str) 
     assert store.path.read_text() == text
 
 
+def test_whole_numbers_and_what_a_later_version_adds_are_understood(tmp_path: Path) -> None:
+    store = NpuEvidenceStore(tmp_path / "evidence.json")
+    store.path.write_text(record(worst_error=3, rate=200, more="text"))
+    (found,) = store.all().values()
+    assert (found.worst_error, found.rate) == (3, 200)
+
+
 def test_a_file_that_is_too_large_is_not_read(
-    store: EvidenceStore, entry: KernelEntry, monkeypatch: pytest.MonkeyPatch
+    store: NpuEvidenceStore, entry: KernelEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MAX_BYTES", store.path.stat().st_size - 1)
     with pytest.raises(KernelError, match="too large for evidence; remove it"):
@@ -292,17 +318,17 @@ def test_a_file_that_is_too_large_is_not_read(
 
 
 def test_a_report_has_what_was_given(
-    store: EvidenceStore, entry: KernelEntry, tmp_path: Path
+    store: NpuEvidenceStore, entry: KernelEntry, tmp_path: Path
 ) -> None:
     before = store.path.read_bytes()
     evidence = evidence_of(IDENTITY, entry, rate=None, failure="wrong")
     store.export(tmp_path / "deep" / "report.json", [evidence])
     (found,) = json.loads((tmp_path / "deep" / "report.json").read_text())["evidence"]
-    assert Evidence(**found) == evidence
+    assert NpuEvidence(**found) == evidence
     assert store.path.read_bytes() == before
 
 
-def test_a_report_that_cannot_be_written(store: EvidenceStore, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written(store: NpuEvidenceStore, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/report\.json: cannot be written: "):
         store.export(tmp_path / "file" / "report.json", [])

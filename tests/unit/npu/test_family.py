@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import whisper_npu
-from tests.support.npu.entries import contract
+from tests.support.npu.entries import matmul_entry
 from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
 from tests.unit.npu.products import product_graph
 from tests.unit.npu.toy_family import NBYTES, TILE, GeluRows, toy_entry
@@ -21,11 +21,10 @@ from whisper_npu.backends.npu.families import FAMILIES, family_of
 from whisper_npu.backends.npu.families.fixed import FixedShape
 from whisper_npu.backends.npu.families.gemm import GemmInt8
 from whisper_npu.backends.npu.manager import UNVERIFIED, VERIFIED, KernelStatus
-from whisper_npu.backends.npu.rates import measured_rates
-from whisper_npu.backends.npu.registry import built_in_folder, read_folder
+from whisper_npu.backends.npu.registry import load_registry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.npu.verdicts import judge
-from whisper_npu.backends.npu.verify import verify
+from whisper_npu.backends.npu.verify_kernel import verify
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op, Tensor
 from whisper_npu.ops.activation import gelu
@@ -50,7 +49,7 @@ def backend(device: SoftwareDevice | None = None, check_rate: float = 0.0) -> Np
     device, entry = device or SoftwareDevice(), toy_entry()
     evidence = evidence_of(device.identity, entry)
     status = KernelStatus(entry, {}, VERIFIED, evidence)
-    rates = {"toy_gelu": measured_rates(evidence)}
+    rates = {"toy_gelu": evidence.rates()}
     return NpuBackend(device, [status], rates, Usage(), check_rate)
 
 
@@ -72,13 +71,13 @@ def is_right(made: Bound) -> bool:
 
 
 def test_every_kernel_has_a_family() -> None:
-    for entry in read_folder(built_in_folder()):
-        family = family_of(entry.contract)
+    for entry in load_registry(inventory=True):
+        family = family_of(entry)
         assert family.contract is entry.contract
         assert isinstance(family, FixedShape) != isinstance(family, GemmInt8)
         # Only kernels whose instructions are made for a shape have a sample of them.
         assert (family.sample() is None) == (family.kinds == ())
-    assert type(family_of(contract(family="new"))) is FixedShape
+    assert type(family_of(matmul_entry(family="new"))) is FixedShape
 
 
 def test_no_other_file_knows_a_family() -> None:
@@ -94,11 +93,11 @@ def test_a_kernel_without_a_file_of_instructions_needs_a_family_that_makes_them(
     with pytest.raises(
         KernelError, match=r"^kernel mine: no instructions for shape \(\): .*matmul"
     ):
-        family_of(contract()).instructions(())
+        family_of(matmul_entry()).instructions(())
     with pytest.raises(KernelError, match=r"shape \(1,\): they are made for \(m, k, n\)$"):
-        family_of(gemm_entry(64).contract).instructions((1,))
+        family_of(gemm_entry(64)).instructions((1,))
     with pytest.raises(KernelError, match=r"^kernel gemm_int8_64x64x64: m = 1 is not a multiple"):
-        family_of(gemm_entry(64).contract).instructions((1, 64, 64))
+        family_of(gemm_entry(64)).instructions((1, 64, 64))
 
 
 def test_a_kernel_of_the_new_family_is_verified() -> None:
@@ -112,8 +111,8 @@ def test_a_kernel_of_the_new_family_is_verified() -> None:
         outputs[0].view(np.float32)[7] += 1
 
     assert not verify(SoftwareDevice(corrupt=corrupt), toy_entry()).passed
-    # Verdicts are for families with measures.
-    assert "no model" in judge(toy_entry()).reason
+    # It is verified against the op itself: no model has to be measured.
+    assert judge(toy_entry(), None).usable
 
 
 def test_it_is_offered_bound_launched_and_checked() -> None:
@@ -148,7 +147,7 @@ def test_a_usable_kernel_of_another_kind_is_no_reason() -> None:
     """Products are refused for what is known of the kernels for products."""
     kernels = [KernelStatus(toy_entry(), {}, VERIFIED, None)]
     kernels.append(KernelStatus(gemm_entry(64), {}, UNVERIFIED, None))
-    rates = measured_rates(evidence_of(SoftwareDevice().identity, toy_entry()))
+    rates = evidence_of(SoftwareDevice().identity, toy_entry()).rates()
     npu = NpuBackend(SoftwareDevice(), kernels, {"toy_gelu": rates}, Usage())
     refused = Refusal("npu", "gemm_int8_64x64x64 is unverified")
     assert npu.offer(product_graph(1, 2, 3), 0) == refused

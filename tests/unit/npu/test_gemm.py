@@ -15,15 +15,16 @@ from tests.support.npu.gemm_kernels import gemm_entry
 from tests.unit.npu.products import bound_product, product_graph
 from whisper_npu.backends.npu.device import BufferRefused, DeviceError, LaunchFailed, LaunchTimedOut
 from whisper_npu.backends.npu.families.gemm import GemmInt8, TilePacking, gemm_shape
+from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
 from whisper_npu.backends.npu.packing import (
     GemmTile,
     pack_gemm_weights,
     rows_of_gemm_weights,
     unpack_gemm_weights,
 )
-from whisper_npu.backends.npu.rates import PHOENIX_CORE
 from whisper_npu.backends.npu.runner import Launch, Runner
 from whisper_npu.backends.npu.software import FaultHook, SoftwareDevice, no_fault
+from whisper_npu.errors import KernelError
 from whisper_npu.ops.arrays import I8
 from whisper_npu.ops.quant import linear_int8
 
@@ -60,7 +61,7 @@ class Gemm:
 
 def gemm(tile: GemmTile = TILE, fault: FaultHook = no_fault) -> Gemm:
     entry = gemm_entry(tile=tile._asdict())
-    family = GemmInt8(entry.contract)
+    family = GemmInt8(entry)
     return Gemm(Runner(SoftwareDevice(fault).open(entry), family), family)
 
 
@@ -186,7 +187,7 @@ def test_padding_of_shared_buffers_stays_zero() -> None:
             kernel.buffer = buffer  # type: ignore[method-assign]
             return kernel
 
-    family = GemmInt8(gemm_entry(16).contract)
+    family = GemmInt8(gemm_entry(16))
     own = Gemm(Runner(Used().open(gemm_entry(16)), family), family)
     for k in (60, 20):
         x, w = matrices(16, k, 70, k)
@@ -334,3 +335,18 @@ def test_what_is_closed_has_no_buffers() -> None:
     del launch
     assert [buffer() for buffer in buffers] == [None] * 3
     assert not own.runner.has("w")
+
+
+@pytest.mark.parametrize(
+    ("tile", "reason"),
+    [
+        ({}, r"its tile is \{\}; the family gemm_int8 takes m, k and n, each at least 1"),
+        ({"m": 16, "k": 64}, "takes m, k and n"),
+        ({"m": 16, "k": 64, "n": 64, "p": 1}, "takes m, k and n"),
+        ({"m": 16, "k": 0, "n": 64}, "each at least 1"),
+        ({"m": 16, "k": 6, "n": 64}, "tk = 6 is not a multiple of 4"),
+    ],
+)
+def test_a_tile_that_a_registry_has_wrong_is_named(tile: dict[str, int], reason: str) -> None:
+    with pytest.raises(KernelError, match=f"^kernel gemm_int8_16x64x64: .*{reason}"):
+        GemmInt8(gemm_entry(16, tile=tile)).sample()

@@ -13,7 +13,7 @@ import whisper_npu.backends.npu.manager as module
 from tests.support.npu.entries import entry, write_registry
 from tests.support.npu.gemm_kernels import LARGE, SMALL, gemm_json
 from whisper_npu.backends.npu.device import BufferRefused
-from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidence, NpuEvidenceStore
 from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelManager
 from whisper_npu.backends.npu.registry import built_in_folder, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
@@ -63,7 +63,7 @@ def test_verification_is_remembered(folder: Path) -> None:
     assert manager.status("mine").state == UNVERIFIED
     found = manager.verify("mine")
     assert list(found) == ["mine"]
-    assert isinstance(found["mine"], Evidence)
+    assert isinstance(found["mine"], NpuEvidence)
     status = KernelManager(SoftwareDevice(), [folder]).status("mine")
     assert (status.state, status.evidence) == (VERIFIED, found["mine"])
     assert manager.status(SMALL).state == UNVERIFIED
@@ -96,7 +96,7 @@ def test_a_kernel_that_cannot_be_tried_stops_no_other(folder: Path) -> None:
     manager = KernelManager(SoftwareDevice(), [folder])
     found = manager.verify("silent", "mine")
     assert isinstance(found["silent"], KernelError)
-    assert isinstance(found["mine"], Evidence)
+    assert isinstance(found["mine"], NpuEvidence)
     assert len(manager.evidence.all()) == 1
 
 
@@ -106,7 +106,7 @@ def test_all_kernels_are_verified_if_none_is_named(
     asked = []
     others = {}
 
-    def verify(device: object, entry, between) -> Evidence:  # type: ignore[no-untyped-def]
+    def verify(device: object, entry, between) -> NpuEvidence:  # type: ignore[no-untyped-def]
         asked.append(entry.contract.name)
         others[entry.contract.name] = {other.contract.name for other in between}
         raise BufferRefused("not today")
@@ -120,7 +120,7 @@ def test_all_kernels_are_verified_if_none_is_named(
 
 
 def test_evidence_may_be_elsewhere(folder: Path, tmp_path: Path, cache_home: Path) -> None:
-    store = EvidenceStore(tmp_path / "elsewhere.json")
+    store = NpuEvidenceStore(tmp_path / "elsewhere.json")
     manager = KernelManager(SoftwareDevice(), [folder], store)
     manager.verify("mine")
     assert manager.status("mine").state == VERIFIED

@@ -9,21 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.npu.entries import entry, write_registry
-from tests.unit.npu.seed_inventory import (
-    AMD_FILES,
-    COUNTED,
-    ENCODER_FILES,
-    MEL_FILES,
-    TEST_FILES,
-)
 from whisper_npu.backends.npu import registry
-from whisper_npu.backends.npu.contract import EXACT
-from whisper_npu.backends.npu.families import family_of
-from whisper_npu.backends.npu.families.gemm import GemmInt8
-from whisper_npu.backends.npu.models import MODELS
-from whisper_npu.backends.npu.registry import load_registry, read_folder
+from whisper_npu.backends.npu.registry import inventory_folder, load_registry, read_folder
 from whisper_npu.errors import KernelError
-from whisper_npu.model.kinds import KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -34,43 +22,13 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 # The built-in registry
 
 
-def test_every_file_that_the_inventory_names_has_one_place() -> None:
-    listed = [name for kernel in load_registry() for name in kernel.contract.listed]
-    assert len(listed) == len(set(listed))
-    assert {*ENCODER_FILES, *MEL_FILES, *TEST_FILES, *AMD_FILES} <= set(listed)
-
-
-def test_every_file_that_the_inventory_counts_has_a_place() -> None:
-    counts = {"encoder": 0, "mel": 0, "test": 0, "validation": 0}
-    sections = {"mel": "mel", "passthrough": "test", "validation": "validation"}
-    for kernel in load_registry():
-        contract = kernel.contract
-        if contract.family != "amd_gemm":
-            section = sections.get(contract.family, "encoder")
-            counts[section] += len(contract.listed) + contract.unnamed_files
-    assert counts == COUNTED
-    assert sum(counts.values()) == 69
-
-
-def test_built_in_entries_are_consistent() -> None:
-    for kernel in load_registry():
-        contract = kernel.contract
-        assert contract.op is None or contract.op in KINDS, contract.name
-        assert contract.model is None or contract.model in MODELS, contract.name
-        assert (contract.model is not None) or contract.exactness != EXACT, contract.name
-        for argument in contract.arguments:
-            if argument.direction is not None:
-                assert argument.group == argument.index, contract.name
-        for argument in (*contract.inputs, *contract.outputs):
-            if isinstance(family_of(contract), GemmInt8):
-                # Whatever size a launch has.
-                assert (argument.shape, argument.bytes) == (None, None), contract.name
-                continue
-            assert argument.shape is not None
-            size = {"int8": 1, "uint8": 1, "bfloat16": 2}[argument.dtype or ""]
-            for length in argument.shape:
-                size *= length
-            assert argument.bytes == size, contract.name
+def test_built_in_are_our_own_and_the_inventory_is_asked_for() -> None:
+    own = [kernel.contract.name for kernel in load_registry()]
+    assert own == ["gemm_int8_64x64x64", "gemm_int8_16x64x64"]
+    both = load_registry(inventory=True)
+    assert [kernel.contract.name for kernel in both][:2] == own
+    assert len(both) == 34
+    assert not both.notices
 
 
 # Folders of the user
@@ -79,7 +37,7 @@ def test_built_in_entries_are_consistent() -> None:
 def test_a_folder_adds_its_kernels(tmp_path: Path) -> None:
     loaded = load_registry(write_registry(tmp_path, entry()))
     assert loaded["mine"].folder == tmp_path
-    assert "matmul_16x16" in loaded
+    assert "gemm_int8_64x64x64" in loaded
     assert not loaded.notices
 
 
@@ -98,8 +56,8 @@ def test_a_later_folder_wins_and_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     first = write_registry(tmp_path / "first", entry(name="matmul_16x16", version=5))
     second = write_registry(tmp_path / "second", entry(name="matmul_16x16", version=6))
     monkeypatch.setenv(registry.ENVIRONMENT, str(first))
-    before = len(load_registry())
-    loaded = load_registry(second)
+    before = len(load_registry(inventory=True))
+    loaded = load_registry(second, inventory=True)
     assert len(loaded) == before
     assert loaded["matmul_16x16"].contract.version == 6
     assert [notice.split(" replaces ")[0] for notice in loaded.notices] == [
@@ -108,9 +66,42 @@ def test_a_later_folder_wins_and_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     ]
 
 
+def test_a_folder_that_is_named_twice_replaces_nothing(tmp_path: Path) -> None:
+    folder = write_registry(tmp_path, entry())
+    twice = load_registry(folder, folder / ".." / folder.name, inventory_folder(), inventory=True)
+    assert len(twice) == 35
+    assert not twice.notices
+
+
+def test_a_kernel_of_the_inventory_by_a_name_of_ones_own(tmp_path: Path) -> None:
+    """Without the inventory it is a kernel like any other, and replaces nothing."""
+    loaded = load_registry(write_registry(tmp_path, entry(name="matmul_16x16", version=5)))
+    assert loaded["matmul_16x16"].contract.version == 5
+    assert not loaded.notices
+
+
 def test_an_unknown_kernel_is_named(tmp_path: Path) -> None:
-    with pytest.raises(KernelError, match=r"^matmul_17: no such kernel; there are .*matmul_16x16"):
+    with pytest.raises(KernelError) as caught:
         load_registry()["matmul_17"]
+    known = "gemm_int8_16x64x64, gemm_int8_64x64x64"
+    assert str(caught.value) == f"matmul_17: no such kernel; there are {known}"
+
+
+def test_an_unknown_kernel_of_the_inventory_has_its_folder_named() -> None:
+    with pytest.raises(KernelError) as caught:
+        load_registry()["matmul_16x16"]
+    advice = f"; matmul_16x16 is one of the inventory: add --kernels {inventory_folder()}"
+    assert str(caught.value).startswith("matmul_16x16: no such kernel; there are gemm_int8_16")
+    assert str(caught.value).endswith(advice)
+    assert "matmul_16x16" in load_registry(inventory_folder())
+
+
+def test_a_damaged_inventory_is_no_reason_to_fail_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "inventory_folder", lambda: tmp_path / "nowhere")
+    with pytest.raises(KernelError, match=r"^matmul_16x16: no such kernel; there are [^;]*$"):
+        load_registry()["matmul_16x16"]
 
 
 # The state of files
@@ -150,6 +141,16 @@ def test_paths_out_of_the_folder_are_refused(tmp_path: Path, path: str, what: st
     write_registry(tmp_path, entry(**{what: {"path": path}}))
     with pytest.raises(KernelError, match=rf"kernels\[0\]\.{what}\.path: .* is not inside of"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("models", ["/etc/models.py", "../models.py", "a\\b.py", ".."])
+def test_models_out_of_the_folder_are_refused(tmp_path: Path, models: str) -> None:
+    write_registry(tmp_path / "own", entry())
+    file = tmp_path / "own/registry.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "models": models}))
+    with pytest.raises(KernelError) as caught:
+        read_folder(tmp_path / "own")
+    assert str(caught.value) == f"{file}: models: {models!r} is not inside of {tmp_path / 'own'}"
 
 
 # What does not fit

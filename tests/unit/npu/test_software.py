@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support.npu.entries import contract
+from tests.support.npu.entries import matmul_entry
 from tests.support.npu.gemm_kernels import gemm_entry
 from whisper_npu.backends.npu.device import (
     BufferRefused,
@@ -21,12 +20,11 @@ from whisper_npu.backends.npu.device import (
     NoContext,
     NoDevice,
 )
-from whisper_npu.backends.npu.models import run_model
-from whisper_npu.backends.npu.registry import KernelEntry
+from whisper_npu.backends.npu.kernel_models import run_model
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel, Traffic
 from whisper_npu.errors import KernelError
 
-MATMUL = KernelEntry(contract(), Path("nowhere"))
+MATMUL = matmul_entry()
 
 
 def matmul(device: SoftwareDevice) -> tuple[SoftwareKernel, list]:
@@ -42,7 +40,7 @@ def test_a_kernel_of_one_shape_is_its_model() -> None:
     kernel.launch(kernel.program(()), [rows, out])
     assert not out.array.any()
     out.from_device()
-    (expected,) = run_model(kernel.contract, rows.array.view(np.int8))
+    (expected,) = run_model(MATMUL, rows.array.view(np.int8))
     assert np.array_equal(out.array.view(np.int8), expected.reshape(-1))
     assert np.unique(out.array).size > 10
 

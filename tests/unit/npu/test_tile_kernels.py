@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernels.src import tiles
 from tests.unit.npu import tile_library
 from tests.unit.npu.tile_library import SOURCES, Buffer
-from whisper_npu.backends.npu.models import tiles
 from whisper_npu.backends.npu.packing import I8, GemmTile, pack_gemm_weights
 from whisper_npu.ops.activation import gelu, softmax_rows
 from whisper_npu.ops.arrays import F32

@@ -1,153 +1,131 @@
+"""Verdicts: what a contract and its files say, and what ``verdicts.json`` of the folder says."""
+
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.support.npu import xclbin_builder
-from tests.support.npu.entries import entry, write_registry
-from whisper_npu.backends.npu import models
+from tests.support.npu.entries import (
+    entry,
+    matmul_entry,
+    verdict_record,
+    write_registry,
+    write_verdicts,
+)
+from tests.support.npu.gemm_kernels import gemm_entry
+from whisper_npu.backends.npu.kernel_evidence import contract_hash
 from whisper_npu.backends.npu.registry import KernelEntry, built_in_folder, read_folder
-from whisper_npu.backends.npu.verdicts import Verdict, judge
+from whisper_npu.backends.npu.verdicts import (
+    Measure,
+    RecordedVerdict,
+    judge,
+    read_verdicts,
+)
+from whisper_npu.errors import KernelError
 
 DATA = Path(__file__).parents[2] / "data/npu"
 
 
-@pytest.fixture(scope="module")
-def verdicts() -> Mapping[str, Verdict]:
-    """Of all built-in kernels."""
-    return {e.contract.name: judge(e) for e in read_folder(built_in_folder())}
+def good(made: KernelEntry) -> RecordedVerdict:
+    """A verdict with nothing against the kernel."""
+    return RecordedVerdict(contract_hash(made), (), (Measure("any", "error", 0.0, 0.0),))
 
 
-def _value(verdict: Verdict, case: str, quantity: str) -> float:
-    (found,) = (
-        m.value for m in verdict.measures if m.case == case and m.quantity.startswith(quantity)
-    )
-    return found
+# What is recorded
 
 
-# The built-in kernels
+def test_our_own_are_usable_with_numbers() -> None:
+    verdicts = read_verdicts(built_in_folder())
+    for kernel in read_folder(built_in_folder()):
+        verdict = judge(kernel, verdicts[kernel.contract.name])
+        assert (verdict.usable, verdict.reasons) == (True, ())
+        assert verdict.reason == "within all limits"
+        assert any(measure.limit == 0 for measure in verdict.measures)
+        assert all(measure.passed for measure in verdict.measures)
 
 
-def test_only_our_own_are_usable(verdicts: Mapping[str, Verdict]) -> None:
-    usable = [name for name, verdict in verdicts.items() if verdict.usable]
-    assert usable == ["gemm_int8_64x64x64", "gemm_int8_16x64x64"]
-    assert all(verdict.reasons for name, verdict in verdicts.items() if name not in usable)
+def test_a_verdict_is_that_of_the_file(tmp_path: Path) -> None:
+    write_verdicts(write_registry(tmp_path, entry()), verdict_record())
+    (made,) = read_folder(tmp_path)
+    verdict = judge(made, read_verdicts(tmp_path)["mine"])
+    assert (verdict.kernel, verdict.op, verdict.usable) == ("mine", "linear_int8", False)
+    assert verdict.reasons == ("loses half",)
+    (measure,) = verdict.measures
+    assert (measure.value, measure.limit, measure.passed) == (0.5, 0, False)
+    write_verdicts(tmp_path, verdict_record(usable=True, reasons=[]))
+    assert judge(made, read_verdicts(tmp_path)["mine"]).usable
+
+
+def test_a_folder_need_have_no_verdicts(tmp_path: Path) -> None:
+    assert read_verdicts(tmp_path) == {}
+
+
+def test_a_verdict_on_another_contract_is_none() -> None:
+    changed = matmul_entry(version=4)
+    verdict = judge(changed, good(matmul_entry()))
+    assert verdict.reasons == ("the verdict in verdicts.json is on another contract of this name",)
+    assert (verdict.usable, verdict.measures) == (False, ())
 
 
 @pytest.mark.parametrize(
-    ("name", "reasons"),
+    ("changes", "reason"),
     [
-        ("matmul_16x16", ["requantises before K is summed"]),
-        ("matmul_32x32", ["4,096 bytes of a stack of 1,024", "requantises"]),
-        ("gelu_2048", ["represents only [-1, 1]"]),
-        ("layernorm_simple", ["an integer square root"]),
-        ("layernorm_nosqrt", ["has no gain and no bias"]),
-        ("attention_simple", ["sees no further than its tile"]),
-        ("attention_64x64", ["4,352 bytes of a stack", "sees no further"]),
-        ("attention_multicore", ["needs 8 buffers where its metadata declares 5", "sees no"]),
-        ("mel_fixed_v3", ["4,096 bytes of a stack", "no logarithm"]),
-        ("mel_int8_final", ["no model of what it computes"]),
-        ("mel_minimal", ["serves no op of Whisper"]),
-        ("driver_validation", ["no model of what it computes"]),
-        ("amd_gemm_17f0_10", ["1022:17f0, not 1022:1502", "no model"]),
+        ({"model": None, "exactness": "unknown detail: all"}, "no model of .*; not known: all$"),
+        ({"op": None}, "^serves no op of Whisper$"),
+        ({}, r"was not measured: no verdict in verdicts\.json$"),
     ],
 )
-def test_the_reasons_are_those(
-    verdicts: Mapping[str, Verdict], name: str, reasons: list[str]
+def test_without_a_verdict_a_kernel_of_a_fixed_shape_is_not_usable(
+    changes: dict[str, Any], reason: str
 ) -> None:
-    found = verdicts[name].reasons
-    assert len(found) == len(reasons)
-    for reason, part in zip(found, reasons, strict=True):
-        assert part in reason
-    assert verdicts[name].reason == "; ".join(found)
+    verdict = judge(matmul_entry(**changes), None)
+    assert not verdict.usable
+    (only,) = verdict.reasons
+    assert re.search(reason, only)
 
 
-def test_numbers_that_follow_by_hand(verdicts: Mapping[str, Verdict]) -> None:
-    # Of 256 products of 127 * 127, each 16 become 127, which stands for 127 * 128.
-    lost = 1 - 16 * 127 * 128 / (256 * 127 * 127)
-    matmul = verdicts["matmul_16x16"]
-    assert _value(matmul, "all 127", "error of accumulated") == pytest.approx(lost)
-    assert _value(matmul, "all 127", "largest error") == 256 * 127 * 127 - 16 * 127 * 128
-    assert _value(matmul, "all 127", "saturated") == 1
-    # gelu(8) is 8; the table ends at 107 / 127.
-    gelu = verdicts["gelu_simple"]
-    assert _value(gelu, "-8 to 8", "largest error") == pytest.approx(8 - 107 / 127, abs=1e-5)
-    assert _value(gelu, "-8 to 8", "inputs beyond 1") == 0.875
-    assert _value(gelu, "-1 to 1", "error of the largest") < 2 / 127
+def test_a_family_that_serves_the_op_needs_no_verdict() -> None:
+    """What its kernels give is verified against the op itself."""
+    assert judge(gemm_entry(64), None).usable
+    assert not judge(gemm_entry(64, op=None), None).usable
 
 
-def test_mel_loses_quiet_speech(verdicts: Mapping[str, Verdict]) -> None:
-    mel = verdicts["mel_fixed_v3"]
-    assert _value(mel, "speech-like, 40 dB less", "outputs of 0") > 0.99
-    assert _value(mel, "speech-like", "outputs of 0") < 0.8
-    # A feature is judged against a span of 2, and no worse than guessing the mean can count.
-    assert 0.1 < _value(mel, "speech-like", "error of features") < 2
-
-
-def test_a_wider_tile_loses_more_to_saturation(verdicts: Mapping[str, Verdict]) -> None:
-    shares = [
-        _value(verdicts[f"matmul_{size}x{size}"], "speech-like, K = 256", "saturated")
-        for size in (16, 32, 64)
-    ]
-    assert 0 < shares[0] < shares[1] < shares[2]
-
-
-def test_the_verdict_is_the_same_again(verdicts: Mapping[str, Verdict]) -> None:
-    for kernel in read_folder(built_in_folder()):
-        if kernel.contract.family in ("gelu", "layer_norm"):
-            assert judge(kernel) == verdicts[kernel.contract.name]
-
-
-# Kernels that could be
-
-
-def _judged(tmp_path: Path, **changes: Any) -> Verdict:
-    (made,) = read_folder(write_registry(tmp_path, entry(**changes)))
-    return judge(made)
-
-
-def _int32_entry() -> dict[str, Any]:
-    made = entry(model="test.sums", arithmetic={"text": "int32 sums"})
-    made["arguments"][4] |= {"bytes": 1024, "dtype": "int32"}
-    return made
-
-
-def _sums(packed: np.ndarray) -> np.ndarray:
-    a, b = packed[..., :256], packed[..., 256:]
-    a, b = (x.reshape(*x.shape[:-1], 16, 16).astype(np.int32) for x in (a, b))
-    return (a @ b).reshape(*packed.shape[:-1], 256)
-
-
-def _with_model(monkeypatch: pytest.MonkeyPatch, model: Callable[[np.ndarray], np.ndarray]) -> None:
-    with_it = {**models.MODELS, "test.sums": model}
-    monkeypatch.setattr(models, "MODELS", with_it)
-    monkeypatch.setattr("whisper_npu.backends.npu.verdicts.MODELS", with_it)
-
-
-def test_a_kernel_that_returns_int32_sums_is_usable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("records", "place"),
+    [
+        ([verdict_record(contract="00")], r"data\.verdicts\[0\]\.contract must match"),
+        ([verdict_record(usable=1)], r"data\.verdicts\[0\]\.usable must be boolean"),
+        ([verdict_record(reasons="no")], r"data\.verdicts\[0\]\.reasons must be array"),
+        ([verdict_record(measures=[{"case": "x"}])], r"measures\[0\] must contain"),
+        ([verdict_record(note="x")], r"data\.verdicts\[0\] must not contain"),
+        ([verdict_record(), verdict_record()], r"verdicts\[1\]: a second verdict on mine"),
+        ([verdict_record(usable=True)], r"verdicts\[0\]: a kernel is usable if there is no reason"),
+        ([verdict_record(reasons=[])], r"verdicts\[0\]: a kernel is usable if there is no reason"),
+    ],
+)
+def test_verdicts_that_do_not_fit_are_refused(
+    tmp_path: Path, records: list[dict[str, Any]], place: str
 ) -> None:
-    _with_model(monkeypatch, _sums)
-    verdict = _judged(tmp_path, **_int32_entry())
-    assert verdict.usable
-    assert verdict.reasons == ()
-    assert verdict.reason == "within all limits"
-    assert all(measure.value == 0 for measure in verdict.measures)
+    write_verdicts(tmp_path, *records)
+    with pytest.raises(KernelError, match=place) as caught:
+        read_verdicts(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/verdicts.json: ")
 
 
-def test_one_wrong_sum_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lying(packed: np.ndarray) -> np.ndarray:
-        out = _sums(packed)
-        out.reshape(-1)[7] += 1
-        return out
+@pytest.mark.parametrize("text", ["", "[1]", '{"schema": 2, "verdicts": []}', "{"])
+def test_what_are_no_verdicts_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "verdicts.json").write_text(text)
+    with pytest.raises(KernelError, match=r"verdicts\.json: "):
+        read_verdicts(tmp_path)
 
-    _with_model(monkeypatch, lying)
-    assert not _judged(tmp_path, **_int32_entry()).usable
+
+# The contract
 
 
 @pytest.mark.parametrize(
@@ -158,54 +136,35 @@ def test_one_wrong_sum_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({"stack": {"needed": 1025, "reserved": 1024}}, "take 1,025 bytes of a stack of 1,024"),
     ],
 )
-def test_a_right_kernel_of_another_device_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
-) -> None:
-    _with_model(monkeypatch, _sums)
-    verdict = _judged(tmp_path, **{**_int32_entry(), **changes})
+def test_a_right_kernel_of_another_device_is_refused(changes: dict[str, Any], reason: str) -> None:
+    made = matmul_entry(**changes)
+    verdict = judge(made, good(made))
     assert not verdict.usable
     (only,) = verdict.reasons
     assert reason in only
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"tile": {}}, "its tile has 0 for m"),
-        ({"tile": {"m": 16, "k": 2**31, "n": 16}}, "its tile has 2147483648 for k"),
-        ({"tile": {"m": 16, "k": 3, "n": 16}}, "do not divide"),
-        ({"tile": {"m": 32, "k": 32, "n": 32}}, "bo0 has 512 bytes, not 2048"),
-        ({"family": "other"}, "no measures for the family other"),
-        ({"family": "gelu", "tile": {"n": 2**32 - 1}}, "its tile has 4294967295 for n"),
-        ({"family": "layer_norm", "tile": {"d": 10**9}}, "its tile has 1000000000 for d"),
-        ({"family": "attention", "tile": {"t": 16, "d_head": 16}}, "no scale of scores"),
-        ({"family": "mel"}, "bo0 has 512 bytes, not 800"),
-        ({"model": "matmul.unheard_of"}, "no model"),
-    ],
-)
-def test_a_contract_that_cannot_be_measured_is_refused_with_the_reason(
-    tmp_path: Path, changes: dict[str, Any], reason: str
-) -> None:
-    verdict = _judged(tmp_path, **changes)
-    assert not verdict.usable
-    assert reason in verdict.reason
+    # And one of a family that needs no verdict.
+    (only,) = judge(gemm_entry(64, **changes), None).reasons
+    assert reason in only
+    # What is recorded too is not said twice.
+    recorded = replace(good(made), reasons=(only, "slow"))
+    assert judge(made, recorded).reasons == (only, "slow")
+    assert judge(made, recorded).reason == f"{only}; slow"
 
 
 # Files
 
 
-def _with_xclbin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[KernelEntry, Path]:
-    _with_model(monkeypatch, _sums)
-    folder = write_registry(tmp_path, _int32_entry())
+def _with_xclbin(tmp_path: Path) -> tuple[KernelEntry, Path]:
+    folder = write_registry(tmp_path, entry())
     (folder / "mine").mkdir()
     (made,) = read_folder(folder)
     return made, folder / "mine/mine.xclbin"
 
 
-def test_an_xclbin_that_fits_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, file = _with_xclbin(tmp_path, monkeypatch)
+def test_an_xclbin_that_fits_says_nothing(tmp_path: Path) -> None:
+    made, file = _with_xclbin(tmp_path)
     shutil.copy(DATA / "four_columns.xclbin", file)
-    assert judge(made).reasons == ()
+    assert judge(made, good(made)).reasons == ()
 
 
 def _file(width: int, *, kernel: str = "MLIR_AIE", kernel_id: str = "0x901") -> bytes:
@@ -242,28 +201,25 @@ def _file(width: int, *, kernel: str = "MLIR_AIE", kernel_id: str = "0x901") -> 
     ids=["fits", "wide", "narrow", "kernel", "id", "magic", "empty"],
 )
 def test_an_xclbin_is_judged_by_its_own_ids(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, reasons: list[str]
+    tmp_path: Path, data: bytes, reasons: list[str]
 ) -> None:
-    made, file = _with_xclbin(tmp_path, monkeypatch)
+    made, file = _with_xclbin(tmp_path)
     file.write_bytes(data)
-    found = judge(made).reasons
+    found = judge(made, good(made)).reasons
     assert len(found) == len(reasons), found
     for reason, part in zip(found, reasons, strict=True):
         assert part in reason
 
 
-def test_an_xclbin_that_declares_too_few_arguments_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made, file = _with_xclbin(tmp_path, monkeypatch)
+def test_an_xclbin_that_declares_too_few_arguments_is_refused(tmp_path: Path) -> None:
+    made, file = _with_xclbin(tmp_path)
     file.write_bytes(_file(4).replace(b'id="4"', b'id="7"'))
-    assert judge(made).reasons == ("its xclbin does not declare bo1",)
+    assert judge(made, good(made)).reasons == ("its xclbin does not declare bo1",)
 
 
-def test_a_wrong_hash_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _with_model(monkeypatch, _sums)
-    made = _int32_entry() | {"instructions": {"path": "insts.bin", "sha256": "0" * 64}}
+def test_a_wrong_hash_is_a_reason(tmp_path: Path) -> None:
+    made = entry() | {"instructions": {"path": "insts.bin", "sha256": "0" * 64}}
     write_registry(tmp_path, made)
     (tmp_path / "insts.bin").write_bytes(b"x")
     (read,) = read_folder(tmp_path)
-    assert judge(read).reasons == ("insts.bin is not the file of the contract (hash)",)
+    assert judge(read, good(read)).reasons == ("insts.bin is not the file of the contract (hash)",)

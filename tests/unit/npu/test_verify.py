@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.npu.entries import contract
+from tests.support.npu.entries import matmul_entry
 from tests.support.npu.gemm_kernels import gemm_entry
-from whisper_npu.backends.npu import verify as module
+from whisper_npu.backends.npu import verify_kernel as module
 from whisper_npu.backends.npu.adversarial import INTEGERS
 from whisper_npu.backends.npu.device import (
     BufferRefused,
@@ -23,15 +22,15 @@ from whisper_npu.backends.npu.device import (
     LaunchTimedOut,
     NoContext,
 )
-from whisper_npu.backends.npu.evidence import evidence_key
+from whisper_npu.backends.npu.kernel_evidence import evidence_key
 from whisper_npu.backends.npu.launch_case import REPEATS
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
-from whisper_npu.backends.npu.verify import CANARY, verify
+from whisper_npu.backends.npu.verify_kernel import CANARY, verify
 from whisper_npu.errors import KernelError
 
 LARGE, SMALL = gemm_entry(64), gemm_entry(16)
-MATMUL = KernelEntry(contract(), Path("nowhere"))
+MATMUL = matmul_entry()
 # With 256 outputs each, to have compared as many as have to be.
 LAUNCHES = 400
 KERNELS = {"64": LARGE, "16": SMALL, "matmul": MATMUL}
@@ -225,7 +224,7 @@ def test_a_kernel_whose_files_are_missing_is_not_evidence() -> None:
 
 
 def test_a_kernel_without_a_model_cannot_be_tried() -> None:
-    entry = KernelEntry(contract(model=None), Path("nowhere"))
+    entry = matmul_entry(model=None)
     with pytest.raises(KernelError):
         verify(SoftwareDevice(), entry)
 

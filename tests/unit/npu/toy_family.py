@@ -13,8 +13,8 @@ from tests.support.npu.entries import contract
 from whisper_npu.backends.npu.adversarial import FLOATS
 from whisper_npu.backends.npu.device import U8
 from whisper_npu.backends.npu.families.family import Family, SoftwareMemory, Task, Timed, Work
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.launch_case import LaunchCase
-from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.model.graph import Graph
 from whisper_npu.ops.activation import gelu

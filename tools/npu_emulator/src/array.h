@@ -1,15 +1,15 @@
-/* The array of one context: shim DMA of each column and the core program. Inner header of stream.c,
- * shim_dma.c and core.c; the meaning of the registers is in docs/instruction-streams.md. */
-#ifndef WNE_ARRAY_H
-#define WNE_ARRAY_H
+/* The array of one context: shim DMA of each column and the core. Inner header of shim_dma.c, core.c and
+ * stream.c; the meaning of the registers is in docs/instruction-streams.md. */
+#pragma once
 
-#include "wne.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "launch.h"
 
 enum { N_BDS = 16, BD_WORDS = 8, TASK_QUEUE = 4, MAX_COLUMNS = 8 };
 enum { S2MM = 0, MM2S = 1 };
-
-/* Tokens are sent to the packet id of the controller; under any other they are lost. */
-#define CONTROLLER_ID 0xf
 
 struct descriptor {
 	uint32_t words[BD_WORDS];
@@ -39,14 +39,6 @@ struct fifo {
 	size_t size, count;
 };
 
-/* A core program that the emulator knows: GEMM tiles, computed by the kernels' own sources. */
-struct tile_kernel {
-	const char *name;
-	uint32_t tm, tk, tn;
-	void (*zero)(int32_t *c);
-	void (*multiply)(const int8_t *a, const int8_t *b, int32_t *c);
-};
-
 struct core {
 	const struct tile_kernel *kernel;
 	int32_t parameters[2]; /* K tiles per output tile, output tiles per launch */
@@ -71,25 +63,7 @@ struct array_state {
 	char why[256];    /* of a core that cannot go on */
 };
 
+extern const char *const directions[]; /* names of S2MM and MM2S */
+
 /* Says what is wrong and marks the launch as failed. Always false. */
 bool refuse_stream(struct array_state *array, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* shim_dma.c */
-bool shim_write(struct array_state *array, unsigned column, uint32_t offset, uint32_t value, uint32_t mask);
-bool shim_patch(struct array_state *array, unsigned column, uint32_t offset, unsigned argument, uint64_t plus);
-bool shim_wait(struct array_state *array, unsigned column, unsigned direction, unsigned channel);
-bool shim_finished(struct array_state *array);
-/* Moves up to the fifo's room from memory into the input of the core. False: nothing to move. */
-bool shim_feed(struct array_state *array, unsigned channel, struct fifo *fifo);
-/* Moves what the core has given to memory. False: no task takes it. */
-bool shim_drain(struct array_state *array, struct fifo *fifo);
-
-/* core.c */
-bool core_load(struct core *core, const uint8_t *pdi, uint64_t size);
-void core_free(struct core *core);
-void core_reset(struct core *core);
-bool core_write(struct array_state *array, uint32_t offset, uint32_t value);
-/* One product of tiles. False: the core waits for data or for room; array->why says for which. */
-bool core_step(struct array_state *array);
-
-#endif

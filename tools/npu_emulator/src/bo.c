@@ -8,13 +8,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "bo.h"
+#include "log.h"
+#include "options.h"
 
 #define PAGE 4096ull
 #define ROUND_UP(value, unit) (((value) + (unit)-1) / (unit) * (unit))
 
 /* What device memory holds before anything was synced: neither zero nor what the host wrote. */
 #define STALE 0xa5
+
+pthread_mutex_t driver_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static uint64_t next_map_offset = 1ull << 32;
 

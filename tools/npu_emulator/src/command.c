@@ -2,13 +2,29 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "bo.h"
+#include "command.h"
+#include "log.h"
+#include "options.h"
+#include "stream.h"
+
+struct command {
+	struct bo *packet;
+	struct bo **arguments;
+	unsigned n_arguments;
+	uint32_t context; /* handle */
+	uint64_t seq;
+	struct command *next;
+};
+
+atomic_bool device_lost;
 
 static int64_t now(void)
 {
@@ -27,13 +43,13 @@ static int futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t deadline)
 	return result < 0 ? -errno : 0;
 }
 
-int command_wait(struct context *context, uint64_t seq, int64_t deadline)
+int command_wait(struct queue *queue, uint64_t seq, int64_t deadline)
 {
 	for (;;) {
-		uint32_t finished = context->finished;
+		uint32_t finished = queue->finished;
 		if (finished > seq)
 			return 0;
-		int result = futex_wait(&context->finished, finished, deadline);
+		int result = futex_wait(&queue->finished, finished, deadline);
 		if (result == -EINTR || result == -ETIMEDOUT)
 			return result == -EINTR ? -EINTR : -ETIME;
 	}
@@ -41,7 +57,7 @@ int command_wait(struct context *context, uint64_t seq, int64_t deadline)
 
 /* ---- submission ---- */
 
-void command_free(struct command *command, struct bo_table *table)
+static void command_free(struct command *command, struct bo_table *table)
 {
 	bo_put(command->packet, table);
 	for (unsigned i = 0; i < command->n_arguments; i++)
@@ -79,36 +95,20 @@ static struct command *command_new(struct bo_table *table, const struct exec_cmd
 	return command;
 }
 
-int command_submit(struct client *client, struct exec_cmd *argument)
+int command_submit(struct queue *queue, struct exec_cmd *argument)
 {
-	struct context *context;
-	/* A context takes QUEUE_DEPTH commands; one more waits here. */
-	for (;;) {
-		context = context_find(client, argument->hwctx);
-		if (!context || context->broken)
-			return -ENOENT;
-		if (!context->array)
-			return -EINVAL;
-		if (context->submitted - context->finished < QUEUE_DEPTH)
-			break;
-		uint64_t oldest = context->finished;
-		pthread_mutex_unlock(&driver_lock);
-		int result = command_wait(context, oldest, INT64_MAX);
-		pthread_mutex_lock(&driver_lock);
-		if (result < 0)
-			return result;
-	}
 	int error;
-	struct command *command = command_new(&client->bos, argument, &error);
+	struct command *command = command_new(queue->bos, argument, &error);
 	if (!command)
 		return error;
-	command->seq = argument->seq = context->submitted++;
-	if (context->tail)
-		context->tail->next = command;
+	command->context = argument->hwctx;
+	command->seq = argument->seq = queue->submitted++;
+	if (queue->tail)
+		queue->tail->next = command;
 	else
-		context->head = command;
-	context->tail = command;
-	pthread_cond_signal(&context->work);
+		queue->head = command;
+	queue->tail = command;
+	pthread_cond_signal(&queue->work);
 	return 0;
 }
 
@@ -180,12 +180,12 @@ static bool launch_of_packet(const struct command *command, const uint32_t *pack
 	return true;
 }
 
-/* Sleeps, but no longer than until the context is destroyed. False: destroyed. */
-static bool sleep_in(struct context *context, int64_t nanoseconds)
+/* Sleeps, but no longer than until the queue is stopped. False: stopped. */
+static bool sleep_in(struct queue *queue, int64_t nanoseconds)
 {
 	int64_t end = nanoseconds < 0 ? INT64_MAX : now() + nanoseconds;
 	pthread_mutex_lock(&driver_lock);
-	while (!context->stopping && now() < end) {
+	while (!queue->stopping && now() < end) {
 		/* The condition has the real-time clock; wake up early rather than late and look again. */
 		struct timespec until;
 		clock_gettime(CLOCK_REALTIME, &until);
@@ -193,29 +193,29 @@ static bool sleep_in(struct context *context, int64_t nanoseconds)
 		until.tv_nsec += left < 0 ? 0 : left;
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
-		pthread_cond_timedwait(&context->work, &driver_lock, &until);
+		pthread_cond_timedwait(&queue->work, &driver_lock, &until);
 	}
-	bool alive = !context->stopping;
+	bool alive = !queue->stopping;
 	pthread_mutex_unlock(&driver_lock);
 	return alive;
 }
 
 /* Nothing ends a hung command but the driver's time limit, if it has one, or the end of its context. */
-static enum packet_state hang(struct context *context)
+static enum packet_state hang(struct queue *queue)
 {
 	int64_t limit = options.tdr_ms ? options.tdr_ms * 1000000ll : -1;
-	return sleep_in(context, limit) ? STATE_TIMEOUT : STATE_ABORT;
+	return sleep_in(queue, limit) ? STATE_TIMEOUT : STATE_ABORT;
 }
 
-static enum packet_state run_packet(struct context *context, const struct command *command, const uint32_t *packet,
+static enum packet_state run_packet(struct queue *queue, const struct command *command, const uint32_t *packet,
 				    uint64_t n_words)
 {
 	struct launch launch;
 	uint64_t number = (uint64_t)++counters.launches;
 	enum fault_kind fault = fault_of_launch(number);
 
-	trace("launch %llu on context %u, packet %08x", (unsigned long long)number, context->handle, packet[0]);
-	if (options.latency_us && !sleep_in(context, options.latency_us * 1000ll))
+	trace("launch %llu on context %u, packet %08x", (unsigned long long)number, command->context, packet[0]);
+	if (options.latency_us && !sleep_in(queue, options.latency_us * 1000ll))
 		return STATE_ABORT;
 	switch (fault) {
 	case FAULT_ERROR:
@@ -225,7 +225,7 @@ static enum packet_state run_packet(struct context *context, const struct comman
 	case FAULT_TIMEOUT:
 		return STATE_TIMEOUT;
 	case FAULT_HANG:
-		return hang(context);
+		return hang(queue);
 	case FAULT_ENODEV:
 		device_lost = true;
 		return STATE_ABORT;
@@ -234,9 +234,9 @@ static enum packet_state run_packet(struct context *context, const struct comman
 	}
 	if (!launch_of_packet(command, packet, n_words, &launch))
 		return STATE_ERROR;
-	enum packet_state state = array_launch(context->array, &launch);
+	enum packet_state state = array_launch(queue->array, &launch);
 	if (state == STATE_TIMEOUT && options.tdr_ms)
-		return hang(context);
+		return hang(queue);
 	return state;
 }
 
@@ -257,10 +257,10 @@ static void set_state(uint32_t *header, enum packet_state state)
 	atomic_store((_Atomic uint32_t *)header, (*header & ~0xfu) | state);
 }
 
-static struct bo *chained(struct context *context, uint64_t handle)
+static struct bo *chained(struct queue *queue, uint64_t handle)
 {
 	pthread_mutex_lock(&driver_lock);
-	struct bo *bo = handle <= UINT32_MAX ? bo_find(&context->client->bos, (uint32_t)handle) : NULL;
+	struct bo *bo = handle <= UINT32_MAX ? bo_find(queue->bos, (uint32_t)handle) : NULL;
 	if (bo && bo->type == BO_CMD)
 		bo->references++;
 	else
@@ -269,7 +269,7 @@ static struct bo *chained(struct context *context, uint64_t handle)
 	return bo;
 }
 
-static enum packet_state run_chain(struct context *context, const struct command *command, uint32_t *packet,
+static enum packet_state run_chain(struct queue *queue, const struct command *command, uint32_t *packet,
 				   uint64_t n_words)
 {
 	uint32_t n = packet[1];
@@ -279,22 +279,22 @@ static enum packet_state run_chain(struct context *context, const struct command
 	}
 	enum packet_state state = STATE_COMPLETED;
 	for (uint32_t i = 0; i < n && state == STATE_COMPLETED; i++) {
-		struct bo *bo = chained(context, read_u64(packet + 7 + 2 * i));
+		struct bo *bo = chained(queue, read_u64(packet + 7 + 2 * i));
 		if (!bo) {
 			complain("command %u of a chain is no command buffer", i);
 			state = STATE_ERROR;
 		} else {
-			state = run_packet(context, command, (uint32_t *)bo->host, bo->size / 4);
+			state = run_packet(queue, command, (uint32_t *)bo->host, bo->size / 4);
 			/* Sic: the driver marks the first command's packet, whichever failed. */
 			if (state != STATE_COMPLETED) {
-				struct bo *first = chained(context, read_u64(packet + 7));
+				struct bo *first = chained(queue, read_u64(packet + 7));
 				fill_failed((uint32_t *)first->host, first->size / 4, state);
 				pthread_mutex_lock(&driver_lock);
-				bo_put(first, &context->client->bos);
+				bo_put(first, queue->bos);
 				pthread_mutex_unlock(&driver_lock);
 			}
 			pthread_mutex_lock(&driver_lock);
-			bo_put(bo, &context->client->bos);
+			bo_put(bo, queue->bos);
 			pthread_mutex_unlock(&driver_lock);
 		}
 		if (state != STATE_COMPLETED)
@@ -303,7 +303,7 @@ static enum packet_state run_chain(struct context *context, const struct command
 	return state;
 }
 
-static void carry_out(struct context *context, struct command *command)
+static void carry_out(struct queue *queue, struct command *command)
 {
 	uint32_t *packet = (uint32_t *)command->packet->host;
 	uint64_t n_words = command->packet->size / 4;
@@ -311,42 +311,67 @@ static void carry_out(struct context *context, struct command *command)
 	enum packet_state state = STATE_ERROR;
 
 	if (chain)
-		state = run_chain(context, command, packet, n_words);
+		state = run_chain(queue, command, packet, n_words);
 	else if (PACKET_OPCODE(packet[0]) == OPCODE_START_CU)
-		state = run_packet(context, command, packet, n_words);
+		state = run_packet(queue, command, packet, n_words);
 	else
 		complain("packet opcode %u is not known", PACKET_OPCODE(packet[0]));
 	++*(state == STATE_COMPLETED ? &counters.completed : &counters.failed);
 	if (state != STATE_COMPLETED && !chain)
 		fill_failed(packet, n_words, state);
-	trace("command %llu of context %u: state %d", (unsigned long long)command->seq, context->handle, (int)state);
+	trace("command %llu of context %u: state %d", (unsigned long long)command->seq, command->context, (int)state);
 	set_state(packet, state);
 }
 
-void *command_worker(void *argument)
+static void *worker(void *argument)
 {
-	struct context *context = argument;
+	struct queue *queue = argument;
 	pthread_mutex_lock(&driver_lock);
 	for (;;) {
-		while (!context->head && !context->stopping)
-			pthread_cond_wait(&context->work, &driver_lock);
-		struct command *command = context->head;
+		while (!queue->head && !queue->stopping)
+			pthread_cond_wait(&queue->work, &driver_lock);
+		struct command *command = queue->head;
 		if (!command)
 			break;
-		if (context->stopping) {
+		if (queue->stopping) {
 			set_state((uint32_t *)command->packet->host, STATE_ABORT);
 		} else {
 			pthread_mutex_unlock(&driver_lock);
-			carry_out(context, command);
+			carry_out(queue, command);
 			pthread_mutex_lock(&driver_lock);
 		}
-		context->head = command->next;
-		if (!context->head)
-			context->tail = NULL;
-		command_free(command, &context->client->bos);
-		context->finished++;
-		syscall(SYS_futex, &context->finished, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+		queue->head = command->next;
+		if (!queue->head)
+			queue->tail = NULL;
+		command_free(command, queue->bos);
+		queue->finished++;
+		syscall(SYS_futex, &queue->finished, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 	}
 	pthread_mutex_unlock(&driver_lock);
 	return NULL;
+}
+
+/* Signals stay with the threads of the program: Python wants SIGINT in its own. */
+int queue_start(struct queue *queue, struct bo_table *bos)
+{
+	sigset_t all, old;
+	queue->bos = bos;
+	pthread_cond_init(&queue->work, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int result = pthread_create(&queue->worker, NULL, worker, queue);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -result;
+}
+
+void queue_stop(struct queue *queue, bool forked)
+{
+	queue->stopping = true;
+	pthread_cond_broadcast(&queue->work);
+	if (forked)
+		return; /* destroying the condition would wait for the parent's thread to leave it */
+	pthread_mutex_unlock(&driver_lock);
+	pthread_join(queue->worker, NULL);
+	pthread_mutex_lock(&driver_lock);
+	pthread_cond_destroy(&queue->work);
 }

@@ -1,11 +1,16 @@
 /* Hardware contexts: creation, configuration with a PDI, destruction. */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "bo.h"
+#include "command.h"
+#include "context.h"
+#include "log.h"
+#include "options.h"
+#include "partition.h"
+#include "stream.h"
 
 #define CORE_ROWS 4
 
@@ -18,17 +23,6 @@ struct context *context_find(struct client *client, uint32_t handle)
 	while (context && context->handle != handle)
 		context = context->next;
 	return context;
-}
-
-/* Signals stay with the threads of the program: Python wants SIGINT in its own. */
-static int start_worker(struct context *context)
-{
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int result = pthread_create(&context->worker, NULL, command_worker, context);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -result;
 }
 
 int context_create(struct client *client, struct create_hwctx *argument)
@@ -47,8 +41,7 @@ int context_create(struct client *client, struct create_hwctx *argument)
 	int result = partition_take(&context->partition, argument->num_tiles / CORE_ROWS);
 	if (result == 0) {
 		context->client = client;
-		pthread_cond_init(&context->work, NULL);
-		result = start_worker(context);
+		result = queue_start(&context->queue, &client->bos);
 		if (result < 0)
 			partition_release(&context->partition);
 	}
@@ -84,18 +77,37 @@ int context_configure(struct client *client, const struct config_hwctx *argument
 	    argument->param_val_size < sizeof(*configuration) + sizeof(configuration->cu[0]))
 		return -EINVAL;
 	struct bo *pdi = bo_find(&client->bos, configuration->cu[0].cu_bo);
-	if (!pdi || pdi->type != BO_DEV || context->array)
+	if (!pdi || pdi->type != BO_DEV || context->queue.array)
 		return -EINVAL;
-	context->array = array_create(pdi, context->partition.columns);
-	if (!context->array)
+	context->queue.array = array_create(pdi, context->partition.columns);
+	if (!context->queue.array)
 		return -EINVAL;
 	pdi->references++;
 	context->pdi = pdi;
 	return 0;
 }
 
-/* Ends what runs, waits for the worker and frees everything. Called with driver_lock, which it releases
- * while it waits. */
+int context_submit(struct client *client, struct exec_cmd *argument)
+{
+	/* A context takes QUEUE_DEPTH commands; one more waits here. */
+	for (;;) {
+		struct context *context = context_find(client, argument->hwctx);
+		if (!context || context->broken)
+			return -ENOENT;
+		if (!context->queue.array)
+			return -EINVAL;
+		if (context->queue.submitted - context->queue.finished < QUEUE_DEPTH)
+			return command_submit(&context->queue, argument);
+		uint64_t oldest = context->queue.finished;
+		pthread_mutex_unlock(&driver_lock);
+		int result = command_wait(&context->queue, oldest, INT64_MAX);
+		pthread_mutex_lock(&driver_lock);
+		if (result < 0)
+			return result;
+	}
+}
+
+/* Frees everything. Called with driver_lock, which it releases while the worker ends. */
 static void destroy(struct context *context)
 {
 	struct client *client = context->client;
@@ -103,19 +115,12 @@ static void destroy(struct context *context)
 	while (*link != context)
 		link = &(*link)->next;
 	*link = context->next;
-	context->stopping = true;
-	pthread_cond_broadcast(&context->work);
-	if (client->pid == getpid()) { /* a forked child has no such thread */
-		pthread_mutex_unlock(&driver_lock);
-		pthread_join(context->worker, NULL);
-		pthread_mutex_lock(&driver_lock);
-	}
+	queue_stop(&context->queue, client->pid != getpid());
 	if (context->pdi)
 		bo_put(context->pdi, &client->bos);
 	heap_give(&client->bos, (unsigned)context->heap_granule, CONTEXT_GRANULES);
 	partition_release(&context->partition);
-	array_free(context->array);
-	pthread_cond_destroy(&context->work);
+	array_free(context->queue.array);
 	free(context);
 	counters.contexts--;
 }

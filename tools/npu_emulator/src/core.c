@@ -1,14 +1,25 @@
 /* The core program of an emulation xclbin. Its identity is in the PDI; the arithmetic is that of the
  * kernels' own sources (kernels/src), linked into this library. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "array.h"
+#include "core.h"
+#include "shim_dma.h"
 
 extern void gemm_i8_i32_64x64x64(const int8_t *a, const int8_t *b, int32_t *c);
 extern void gemm_i8_i32_16x64x64(const int8_t *a, const int8_t *b, int32_t *c);
 extern void zero_i32_64x64(int32_t *c);
 extern void zero_i32_16x64(int32_t *c);
+
+/* A core program that the emulator knows: GEMM tiles, computed by the kernels' own sources. */
+struct tile_kernel {
+	const char *name;
+	uint32_t tm, tk, tn;
+	void (*zero)(int32_t *c);
+	void (*multiply)(const int8_t *a, const int8_t *b, int32_t *c);
+};
 
 static const struct tile_kernel kernels[] = {
 	{ "gemm_int8", 64, 64, 64, zero_i32_64x64, gemm_i8_i32_64x64x64 },

@@ -5,10 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "wne.h"
-
-pthread_mutex_t driver_lock = PTHREAD_MUTEX_INITIALIZER;
-atomic_bool device_lost;
+#include "bo.h"
+#include "command.h"
+#include "context.h"
+#include "driver.h"
+#include "info.h"
+#include "log.h"
 
 static struct client *clients;
 static pid_t forked; /* this process, if it came from fork() */
@@ -73,7 +75,7 @@ static int timeline_wait(struct client *client, const struct syncobj_timeline_wa
 	if (!context)
 		return -ENOENT;
 	pthread_mutex_unlock(&driver_lock);
-	int result = command_wait(context, point, argument->timeout_nsec);
+	int result = command_wait(&context->queue, point, argument->timeout_nsec);
 	pthread_mutex_lock(&driver_lock);
 	return result;
 }
@@ -90,7 +92,7 @@ static int wait_cmd(struct client *client, const struct wait_cmd *argument)
 		deadline = (int64_t)time.tv_sec * 1000000000 + time.tv_nsec + argument->timeout_ms * 1000000ll;
 	}
 	pthread_mutex_unlock(&driver_lock);
-	int result = command_wait(context, argument->seq, deadline);
+	int result = command_wait(&context->queue, argument->seq, deadline);
 	pthread_mutex_lock(&driver_lock);
 	return result;
 }
@@ -113,7 +115,7 @@ static int dispatch(struct client *client, unsigned number, void *argument)
 	case NR_GEM_CLOSE:
 		return bo_close(&client->bos, ((struct gem_close *)argument)->handle);
 	case NR_EXEC_CMD:
-		return command_submit(client, argument);
+		return context_submit(client, argument);
 	case NR_WAIT_CMD:
 		return wait_cmd(client, argument);
 	case NR_SYNCOBJ_TIMELINE_WAIT:
@@ -126,7 +128,7 @@ static int dispatch(struct client *client, unsigned number, void *argument)
 	case NR_GET_INFO:
 		return info_get(client, argument);
 	case NR_GET_ARRAY:
-		return info_array(client, argument);
+		return info_array(argument);
 	case NR_SET_STATE:
 		return 0;
 	default:

@@ -1,9 +1,11 @@
 /* What the device says of itself: GET_INFO and GET_ARRAY. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "wne.h"
+#include "info.h"
+#include "options.h"
 
 enum {
 	INFO_AIE_METADATA = 1,
@@ -81,7 +83,7 @@ static int resources(const struct client *client, const struct get_info *argumen
 	return answer(argument, data, sizeof(data));
 }
 
-int info_get(struct client *client, const struct get_info *argument)
+int info_get(const struct client *client, const struct get_info *argument)
 {
 	static const uint32_t version[2] = { 2, 0 };
 	switch (argument->param) {
@@ -105,9 +107,8 @@ int info_get(struct client *client, const struct get_info *argument)
 	}
 }
 
-int info_array(struct client *client, struct get_array *argument)
+int info_array(struct get_array *argument)
 {
-	(void)client;
 	switch (argument->param) {
 	case ARRAY_CONTEXTS:
 	case ARRAY_CONTEXT_BY_ID:

@@ -2,14 +2,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "log.h"
 
 struct counters counters;
 
+static const char *stats; /* file of the counters at exit */
 static int trace_descriptor = -1;
 
 /* Raw system calls: this library's own open and close are the emulated ones. */
@@ -20,13 +22,14 @@ static int open_for_append(const char *path)
 	return (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 }
 
-void log_open(void)
+void log_open(const char *trace_file, const char *counters_file)
 {
-	if (!options.trace)
+	stats = counters_file;
+	if (!trace_file)
 		return;
-	trace_descriptor = open_for_append(options.trace);
+	trace_descriptor = open_for_append(trace_file);
 	if (trace_descriptor < 0)
-		complain("WNE_TRACE=%s: %s", options.trace, strerror(errno));
+		complain("WNE_TRACE=%s: %s", trace_file, strerror(errno));
 }
 
 bool tracing(void)
@@ -97,12 +100,12 @@ void counters_write(void)
 	static atomic_flag written = ATOMIC_FLAG_INIT;
 	char text[1024];
 	/* A process that never touched the device says nothing: a shell in between, say. */
-	if (!options.stats || counters.ioctls == 0 || atomic_flag_test_and_set(&written))
+	if (!stats || counters.ioctls == 0 || atomic_flag_test_and_set(&written))
 		return;
 	int n = counters_text(text, sizeof(text));
-	int descriptor = open_for_append(options.stats);
+	int descriptor = open_for_append(stats);
 	if (descriptor < 0 || write(descriptor, text, (size_t)n) != n)
-		complain("WNE_STATS=%s: %s", options.stats, strerror(errno));
+		complain("WNE_STATS=%s: %s", stats, strerror(errno));
 	if (descriptor > STDERR_FILENO)
 		syscall(SYS_close, descriptor);
 }

@@ -1,19 +1,22 @@
 /* Options: environment variables WNE_*, set by hand or by the wrapper `run`. A value that cannot be
  * understood ends the process: a test that meant to inject a fault must not pass without it. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "log.h"
+#include "options.h"
 
 struct options options;
 
 static void refuse(const char *name, const char *value, const char *expected)
 {
 	fprintf(stderr, "npu_emulator: %s=%s: %s expected\n", name, value, expected);
-	_exit(2);
+	syscall(SYS_exit_group, 2); /* _exit() leads back into this library */
 }
 
 static const char *text(const char *name, const char *missing)
@@ -143,10 +146,8 @@ __attribute__((constructor(101))) static void read_options(void)
 	o->vbnv = text("WNE_VBNV", phoenix ? "RyzenAI-npu1" : "RyzenAI-npu4");
 	o->firmware = text("WNE_FIRMWARE", "1.5.5.391");
 	o->driver_version = text("WNE_DRIVER_VERSION", "2.25.0_20260831,0123456789abcdef");
-	o->trace = text("WNE_TRACE", NULL);
-	o->stats = text("WNE_STATS", NULL);
 	/* XRT keeps caches coherent in user space unless told to ask the driver. */
 	if (o->strict)
 		setenv("Debug.force_driver_sync", "true", 1);
-	log_open();
+	log_open(text("WNE_TRACE", NULL), text("WNE_STATS", NULL));
 }

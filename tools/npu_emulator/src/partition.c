@@ -10,7 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "log.h"
+#include "options.h"
+#include "partition.h"
 
 enum { MAX_CONTEXTS = 64, ALLOCATION = MAX_CONTEXTS, COLUMNS_AT = 128 };
 

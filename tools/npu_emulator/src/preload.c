@@ -10,7 +10,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "bo.h"
+#include "command.h"
+#include "driver.h"
+#include "log.h"
+#include "options.h"
+#include "redirect.h"
+#include "sysfs.h"
 
 /* A file made on the spot: what is in the counters at this moment. */
 static int open_counters(void)

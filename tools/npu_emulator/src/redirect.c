@@ -7,13 +7,16 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "options.h"
+#include "redirect.h"
+#include "sysfs.h"
 
 #define REAL(name)                                                     \
 	static __typeof__(name) *real;                                 \

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "array.h"
+#include "log.h"
+#include "shim_dma.h"
 
 enum {
 	BD_BASE = 0x1d000,
@@ -15,7 +17,8 @@ enum {
 	CHANNEL_END = CHANNEL_BASE + 4 * 8,
 };
 
-static const char *const directions[] = { "S2MM", "MM2S" };
+/* Tokens are sent to the packet id of the controller; under any other they are lost. */
+#define CONTROLLER_ID 0xf
 
 static uint32_t bits(uint32_t word, unsigned high, unsigned low)
 {
@@ -219,54 +222,4 @@ bool shim_drain(struct array_state *array, struct fifo *fifo)
 	memmove(fifo->data, fifo->data + moved, fifo->count - moved);
 	fifo->count -= moved;
 	return moved != 0;
-}
-
-/* What is the least that has happened when a token of this channel has arrived. */
-bool shim_wait(struct array_state *array, unsigned column, unsigned direction, unsigned number)
-{
-	struct channel *channel = &array->columns[column].channels[direction][number];
-	struct core *core = &array->core;
-	while (channel->tokens == 0) {
-		struct fifo *fifo = direction == MM2S ? &core->in[number] : &core->out;
-		bool progress = false;
-		if (channel->n_tasks == 0) {
-			snprintf(array->why, sizeof(array->why), "no task with a token is under way");
-		} else {
-			size_t room = fifo->size - fifo->count;
-			progress = (direction == MM2S && room && shim_feed(array, number, fifo)) ||
-				   (direction == S2MM && fifo->count && shim_drain(array, fifo)) || core_step(array);
-		}
-		if (array->failed)
-			return false;
-		if (!progress) {
-			complain("launch: hangs in SYNC on %s %u of column %u: %s", directions[direction], number,
-				 column, array->why);
-			array->starved = true;
-			return false;
-		}
-	}
-	channel->tokens--;
-	return true;
-}
-
-/* At the end of the stream everything has to be known to be done: the host reads, the next launch begins. */
-bool shim_finished(struct array_state *array)
-{
-	const struct core *core = &array->core;
-	for (unsigned c = 0; c < 4; c++) {
-		const struct channel *channel = &array->columns[0].channels[c / 2][c % 2];
-		if (channel->n_tasks)
-			return refuse_stream(array, "the stream ends while %s %u may be at work on %u tasks",
-					     directions[c / 2], c % 2, channel->n_tasks);
-		if (channel->tokens)
-			return refuse_stream(array, "the stream ends with %u tokens of %s %u not waited for",
-					     channel->tokens, directions[c / 2], c % 2);
-	}
-	if (core->in[0].count || core->in[1].count || core->out.count || core->running)
-		return refuse_stream(array,
-				     "the stream ends with data left: %zu and %zu bytes to the core, %zu from it, "
-				     "output tile %u of %u, K tile %u of %u",
-				     core->in[0].count, core->in[1].count, core->out.count, core->tile, core->n_tiles,
-				     core->k, core->n_k);
-	return true;
 }

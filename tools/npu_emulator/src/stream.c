@@ -1,25 +1,18 @@
 /* One launch: decodes the transaction and hands each operation to the tile it is for. Whatever the array
  * could not do is an error, with a line that names the operation. */
-#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "array.h"
+#include "core.h"
+#include "log.h"
+#include "options.h"
+#include "shim_dma.h"
+#include "stream.h"
 
 enum { OP_WRITE32 = 0x00, OP_BLOCKWRITE = 0x01, OP_MASKWRITE = 0x03, OP_SYNC = 0x80, OP_DDR_PATCH = 0x81 };
 enum { HEADER_WORDS = 4, ROWS = 6, MEMORY_TILE_ROWS = 1, CORE_ROW = 2 };
-
-bool refuse_stream(struct array_state *array, const char *format, ...)
-{
-	char text[512];
-	va_list arguments;
-	va_start(arguments, format);
-	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-	complain("launch: %s", text);
-	array->failed = true;
-	return false;
-}
 
 static bool write_register(struct array_state *array, uint32_t address, uint32_t value, uint32_t mask)
 {
@@ -58,6 +51,34 @@ static bool do_patch(struct array_state *array, const uint32_t *op)
 	return shim_patch(array, column, address & 0xfffff, op[8], plus);
 }
 
+/* What is the least that has happened when a token of this channel has arrived. */
+static bool wait_for(struct array_state *array, unsigned column, unsigned direction, unsigned number)
+{
+	struct channel *channel = &array->columns[column].channels[direction][number];
+	struct core *core = &array->core;
+	while (channel->tokens == 0) {
+		struct fifo *fifo = direction == MM2S ? &core->in[number] : &core->out;
+		bool progress = false;
+		if (channel->n_tasks == 0) {
+			snprintf(array->why, sizeof(array->why), "no task with a token is under way");
+		} else {
+			size_t room = fifo->size - fifo->count;
+			progress = (direction == MM2S && room && shim_feed(array, number, fifo)) ||
+				   (direction == S2MM && fifo->count && shim_drain(array, fifo)) || core_step(array);
+		}
+		if (array->failed)
+			return false;
+		if (!progress) {
+			complain("launch: hangs in SYNC on %s %u of column %u: %s", directions[direction], number,
+				 column, array->why);
+			array->starved = true;
+			return false;
+		}
+	}
+	channel->tokens--;
+	return true;
+}
+
 static bool do_sync(struct array_state *array, const uint32_t *op)
 {
 	unsigned direction = op[2] & 0xff, row = op[2] >> 8 & 0xff, column = op[2] >> 16 & 0xff;
@@ -68,7 +89,7 @@ static bool do_sync(struct array_state *array, const uint32_t *op)
 		return refuse_stream(array, "SYNC of direction %u, row %u + %u, column %u + %u, channel %u", direction,
 				     row, rows, column, columns, channel);
 	for (unsigned i = 0; i < columns; i++)
-		if (!shim_wait(array, column + i, direction, channel))
+		if (!wait_for(array, column + i, direction, channel))
 			return false;
 	return true;
 }
@@ -115,6 +136,28 @@ static bool do_operation(struct array_state *array, const uint32_t *op, uint32_t
 	}
 }
 
+/* At the end of the stream everything has to be known to be done: the host reads, the next launch begins. */
+static bool finished(struct array_state *array)
+{
+	const struct core *core = &array->core;
+	for (unsigned c = 0; c < 4; c++) {
+		const struct channel *channel = &array->columns[0].channels[c / 2][c % 2];
+		if (channel->n_tasks)
+			return refuse_stream(array, "the stream ends while %s %u may be at work on %u tasks",
+					     directions[c / 2], c % 2, channel->n_tasks);
+		if (channel->tokens)
+			return refuse_stream(array, "the stream ends with %u tokens of %s %u not waited for",
+					     channel->tokens, directions[c / 2], c % 2);
+	}
+	if (core->in[0].count || core->in[1].count || core->out.count || core->running)
+		return refuse_stream(array,
+				     "the stream ends with data left: %zu and %zu bytes to the core, %zu from it, "
+				     "output tile %u of %u, K tile %u of %u",
+				     core->in[0].count, core->in[1].count, core->out.count, core->tile, core->n_tiles,
+				     core->k, core->n_k);
+	return true;
+}
+
 static bool check_header(struct array_state *array, const uint32_t *words)
 {
 	unsigned generation = strcmp(options.pci_id, "0x1502") == 0 ? 3 : 4;
@@ -154,7 +197,7 @@ static bool carry_out(struct array_state *array)
 	}
 	if (n != n_operations)
 		return refuse_stream(array, "the header says %u operations, the stream has %u", n_operations, n);
-	return shim_finished(array);
+	return finished(array);
 }
 
 enum packet_state array_launch(struct array_state *array, const struct launch *launch)

@@ -2,13 +2,16 @@
  * /dev. It is made once for each set of contents and stays, so that processes can share it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "wne.h"
+#include "log.h"
+#include "options.h"
+#include "sysfs.h"
 
 static char root[512];
 
@@ -129,7 +132,7 @@ __attribute__((constructor(102))) static void find_tree(void)
 	fresh[strlen(fresh) - 1] = '\0';
 	if (!build(fresh)) {
 		complain("cannot write the fake sysfs %s: %s", fresh, strerror(errno));
-		_exit(2);
+		syscall(SYS_exit_group, 2);
 	}
 	if (syscall(SYS_renameat, AT_FDCWD, fresh, AT_FDCWD, root) != 0 && errno != EEXIST && errno != ENOTEMPTY)
 		complain("cannot rename %s: %s", fresh, strerror(errno));

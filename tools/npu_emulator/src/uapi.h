@@ -2,8 +2,7 @@
  *
  * Dispatch goes by the low byte of the request, as in the kernel, so that a shim with a longer or shorter
  * structure is answered too. Offsets are checked at compile time. */
-#ifndef WNE_UAPI_H
-#define WNE_UAPI_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -130,5 +129,3 @@ enum packet_opcode { OPCODE_START_CU = 0, OPCODE_CHAIN = 19 };
 /* Register map of a kernel of the kind MLIR_AIE, behind the cu mask: byte offsets. */
 enum { REG_OPCODE = 0x00, REG_INSTR = 0x08, REG_NINSTR = 0x10, REG_BO0 = 0x14 };
 #define KERNEL_TXN 3
-
-#endif

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.backends.cpu.build import find_build
-from whisper_npu.backends.cpu.evidence import find_evidence, library_hash
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.library import Kernel, Library, Scratch, load_library
+from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
 from whisper_npu.backends.cpu.records import CpuKernel, Ops, Place
 from whisper_npu.backends.numpy.specification import specify
 from whisper_npu.errors import KernelError
+from whisper_npu.files.whole import file_sha256
 from whisper_npu.model.graph import Graph
 from whisper_npu.results import Fallback
 from whisper_npu.runtime.backend import Backend, Bound, Offer, Refusal, Step, function_of
@@ -204,7 +205,7 @@ def _open(path: Path, usage: Usage) -> CpuBackend | None:
     except KernelError as error:
         log.warning("no CPU kernels: %s", error)
         return None
-    evidence = find_evidence(library_hash(path), library.cpu, library.isa)
+    evidence = CpuEvidenceStore().find(file_sha256(path), library.cpu, library.isa)
     known = [kernel for kernel in KERNELS if kernel.name in evidence]
     passed = [kernel for kernel in known if evidence[kernel.name].passed]
     if not passed:

@@ -20,7 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from whisper_npu.backends.cpu.isas import Isa, isas_for, read_isas
-from whisper_npu.errors import KernelError, OutputError
+from whisper_npu.errors import KernelError
+from whisper_npu.files.places import shipped_file
+from whisper_npu.files.whole import replacing, writing
 from whisper_npu.home import home_folder
 
 COMPILERS = ("c++", "g++", "clang++")
@@ -37,9 +39,6 @@ _INTEGERS, _FLOATS = "integers.cc", "floats.cc"
 
 _RECORD = "library.json"
 _LONGEST_RECORD = 1 << 16
-_PACKAGE = Path(__file__).parents[2]
-# ``kernels`` is installed as whisper_npu/kernels (pyproject.toml).
-_PLACES = (_PACKAGE / "kernels" / "src" / "cpu", _PACKAGE.parent / "kernels" / "src" / "cpu")
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ def build_folder() -> Path:
 
 def source_folder() -> Path:
     """The folder of the sources. Raises KernelError if they were not installed."""
-    for place in _PLACES:
-        if (place / "api.h").is_file():
-            return place
-    raise KernelError("kernels/src/cpu was not installed; install whisper-npu again")
+    file = shipped_file("kernels/src/cpu/api.h")
+    if file is None:
+        raise KernelError("kernels/src/cpu was not installed; install whisper-npu again")
+    return file.parent
 
 
 def source_hash() -> str:
@@ -127,16 +126,12 @@ def build_library(force: bool = False) -> Build:
     build = Build(f"kernels-{key[:16]}.so", sources, f"{shlex.join(compiler)}: {version}", flags)
     if find_build() == build and not force:
         return build
-    try:
+    with writing(build_folder()):
         build_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=build_folder(), prefix=".build.") as folder:
-            made = _compile(compiler, isas, Path(folder))
-            os.replace(made, build.path)
-            record = Path(folder) / _RECORD
+            os.replace(_compile(compiler, isas, Path(folder)), build.path)
+        with replacing(build_folder() / _RECORD) as record:
             record.write_text(json.dumps(asdict(build)), encoding="utf-8")
-            os.replace(record, build_folder() / _RECORD)
-    except OSError as error:
-        raise OutputError(f"{build_folder()}: cannot be written: {error.strerror}") from error
     for old in build_folder().glob("kernels-*.so"):
         if old != build.path:
             old.unlink(missing_ok=True)

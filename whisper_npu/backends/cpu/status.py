@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_npu.backends.cpu.build import find_build, source_folder
-from whisper_npu.backends.cpu.evidence import CpuEvidence, find_evidence, library_hash
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.library import load_library
+from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.records import CpuKernel
+from whisper_npu.files.whole import file_sha256
 
 # Why ``kernels verify`` does not try one.
 NOT_TRIED = "is verified by whisper-npu kernels build"
@@ -64,4 +65,4 @@ def _evidence() -> dict[str, CpuEvidence] | None:
     if build is None:
         return None
     library = load_library(build.path)
-    return find_evidence(library_hash(build.path), library.cpu, library.isa)
+    return CpuEvidenceStore().find(file_sha256(build.path), library.cpu, library.isa)

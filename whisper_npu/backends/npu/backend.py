@@ -16,8 +16,8 @@ import numpy as np
 from whisper_npu.backends.npu.device import Device, DeviceLost, KernelLied
 from whisper_npu.backends.npu.families import FAMILIES, family_of
 from whisper_npu.backends.npu.families.family import Family, LookUp, Work
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
-from whisper_npu.backends.npu.rates import KernelRates
 from whisper_npu.backends.npu.runner import Launch, Runner, Runners
 from whisper_npu.backends.npu.trust import Trust
 from whisper_npu.backends.numpy.specification import forms_of
@@ -144,7 +144,7 @@ class NpuBackend(Backend):
         self._used: dict[str, _Kernel] = {}
         self._refused: list[tuple[KernelStatus, Family]] = []
         for status in kernels:
-            family = family_of(status.entry.contract)
+            family = family_of(status.entry)
             if status.name in rates:
                 form = family.form(partial(self._runners.take, status.entry, family))
                 self._used[status.name] = _Kernel(status, rates[status.name], family, form)

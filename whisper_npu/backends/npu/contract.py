@@ -93,10 +93,10 @@ class KernelContract:
     """One kernel.
 
     ``op`` is the op kind (``whisper_npu.model.kinds``) that it could serve, None if there is none.
-    ``family`` says what a kernel needs to be launched and how it is judged
-    (``whisper_npu.backends.npu.families``). ``model`` is ``module.function`` in
-    ``whisper_npu.backends.npu.models`` and ``exactness`` "exact", within what of the model outputs
-    are, or what is not known of it.
+    ``family`` says what a kernel needs to be launched (``whisper_npu.backends.npu.families``).
+    ``model`` is the name of its NumPy model among those of the folder
+    (``whisper_npu.backends.npu.kernel_models``) and ``exactness`` "exact", within what of the model
+    outputs are, or what is not known of it.
     ``listed`` are the files of the published inventory that the entry stands for, and
     ``unnamed_files`` counts those that the inventory does not name.
     """

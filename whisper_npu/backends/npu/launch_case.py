@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.backends.npu.device import KernelLied
-from whisper_npu.backends.npu.models.bfloat16 import widen
+from whisper_npu.backends.npu.dtypes import widen
 
 # Every case is launched twice in a row, the second time over the outputs of other inputs.
 REPEATS = 2

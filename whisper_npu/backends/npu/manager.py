@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whisper_npu.backends.npu.device import Device, Kernel
-from whisper_npu.backends.npu.evidence import Evidence, EvidenceStore
 from whisper_npu.backends.npu.families import family_of
+from whisper_npu.backends.npu.kernel_evidence import NpuEvidence, NpuEvidenceStore
 from whisper_npu.backends.npu.registry import FileStatus, KernelEntry, Registry, load_registry
-from whisper_npu.backends.npu.verify import verify
+from whisper_npu.backends.npu.verify_kernel import verify
 from whisper_npu.errors import KernelError
 
 UNVERIFIED = "unverified"
@@ -25,7 +25,7 @@ class KernelStatus:
     entry: KernelEntry
     files: dict[str, FileStatus]
     state: str
-    evidence: Evidence | None
+    evidence: NpuEvidence | None
 
     @property
     def name(self) -> str:
@@ -34,7 +34,8 @@ class KernelStatus:
 
 
 class KernelManager:
-    """Kernels of the built-in registry and of folders of the user's own.
+    """Kernels of the built-in registry and of folders of the user's own, with ``inventory`` also
+    those of the published inventory.
 
     ``device`` is what they are verified and loaded on; without one nothing is verified. Raises
     KernelError for a registry that is damaged.
@@ -44,11 +45,12 @@ class KernelManager:
         self,
         device: Device | None = None,
         folders: Sequence[str | os.PathLike[str]] = (),
-        evidence: EvidenceStore | None = None,
+        evidence: NpuEvidenceStore | None = None,
+        inventory: bool = False,
     ) -> None:
         self.device = device
-        self.registry: Registry = load_registry(*folders)
-        self.evidence = evidence or EvidenceStore()
+        self.registry: Registry = load_registry(*folders, inventory=inventory)
+        self.evidence = evidence or NpuEvidenceStore()
 
     def list(self) -> list[KernelStatus]:
         """All kernels, in the order of the registry."""
@@ -65,13 +67,13 @@ class KernelManager:
         """A kernel in a context of the device, verified or not. Raises KernelError."""
         return self._device().open(self.registry[name])
 
-    def verify(self, *names: str) -> dict[str, Evidence | KernelError]:
+    def verify(self, *names: str) -> dict[str, NpuEvidence | KernelError]:
         """Verify kernels (all, if none is named) and record what was found.
 
         A kernel that cannot be tried has its error instead of evidence.
         """
         device = self._device()
-        found: dict[str, Evidence | KernelError] = {}
+        found: dict[str, NpuEvidence | KernelError] = {}
         for name in names or [entry.contract.name for entry in self.registry]:
             entry = self.registry[name]
             try:
@@ -88,7 +90,7 @@ class KernelManager:
         return [
             other
             for other in self.registry
-            if family_of(other.contract).distracts and other.contract.name != entry.contract.name
+            if family_of(other).distracts and other.contract.name != entry.contract.name
         ]
 
     def _device(self) -> Device:

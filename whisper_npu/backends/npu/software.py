@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.device import (
     U8,
     Buffer,
@@ -99,7 +98,7 @@ class SoftwareDevice:
 
     def open(self, entry: KernelEntry) -> SoftwareKernel:
         self.act("open", entry.contract.name)
-        return SoftwareKernel(self, entry.contract)
+        return SoftwareKernel(self, entry)
 
     def close(self) -> None:
         pass
@@ -117,10 +116,10 @@ class SoftwareDevice:
 class SoftwareKernel:
     """Implements ``whisper_npu.backends.npu.device.Kernel``."""
 
-    def __init__(self, device: SoftwareDevice, contract: KernelContract) -> None:
-        self.contract = contract
+    def __init__(self, device: SoftwareDevice, entry: KernelEntry) -> None:
+        self.contract = entry.contract
         self._device = device
-        self._family = family_of(contract)
+        self._family = family_of(entry)
 
     def buffer(self, argument: int, nbytes: int) -> SoftwareBuffer:
         self._device.act("buffer", self.contract.name)

@@ -1,21 +1,27 @@
-"""Whether a kernel may be used, computed: from its contract, its files and its errors.
+"""Whether a kernel may be used: what its contract and files say, and what was computed of it.
 
-A verdict is about what the kernel computes. That it computes so on this machine is a matter of
-verification.
+How far a kernel is from the op that it could serve is measured once, by its model, and kept in
+``verdicts.json`` of its folder. That it computes so on this machine is a matter of verification.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from whisper_npu.backends.npu.binaries.xclbin import Xclbin, read_xclbin
 from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.families import family_of
-from whisper_npu.backends.npu.models import MODELS
-from whisper_npu.backends.npu.registry import KernelEntry
-from whisper_npu.backends.npu.verdict_measures import Measure
+from whisper_npu.backends.npu.kernel_evidence import contract_hash
+from whisper_npu.backends.npu.registry import KernelEntry, read_checked
 from whisper_npu.errors import KernelError
+
+FILE_NAME = "verdicts.json"
+SCHEMA_NAME = "verdicts.schema.json"
+
+# What ``exactness`` of a contract begins with where not all is known.
+UNKNOWN = "unknown detail: "
 
 # Phoenix and Hawk Point, the NPUs of the first generation.
 DEVICE_PCI_ID = "1022:1502"
@@ -23,6 +29,30 @@ DEVICE_PCI_ID = "1022:1502"
 DEVICE_COLUMNS = 4
 # The metadata of these kernels declares bo0 ... bo4; XRT crashes on more buffers than declared.
 DECLARED_BUFFERS = 5
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number; ``limit`` is the largest that is acceptable, None if it only explains others."""
+
+    case: str
+    quantity: str
+    value: float
+    limit: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the number is acceptable."""
+        return self.limit is None or self.value <= self.limit
+
+
+@dataclass(frozen=True)
+class RecordedVerdict:
+    """What ``verdicts.json`` says of a kernel; ``contract`` is the hash of what it was made of."""
+
+    contract: str
+    reasons: tuple[str, ...]
+    measures: tuple[Measure, ...]
 
 
 @dataclass(frozen=True)
@@ -41,32 +71,53 @@ class Verdict:
         return "; ".join(self.reasons) or "within all limits"
 
 
-def judge(entry: KernelEntry) -> Verdict:
-    """The verdict on one kernel. The same contract and files always give the same one."""
+def read_verdicts(folder: Path) -> dict[str, RecordedVerdict]:
+    """The verdicts that a kernel folder has in ``verdicts.json``, by kernel; it need have none.
+
+    Raises KernelError that names the file and the place in it.
+    """
+    file = folder / FILE_NAME
+    if not file.exists():
+        return {}
+    found: dict[str, RecordedVerdict] = {}
+    for position, record in enumerate(read_checked(file, SCHEMA_NAME)["verdicts"]):
+        where = f"{file}: verdicts[{position}]"
+        if record["kernel"] in found:
+            raise KernelError(f"{where}: a second verdict on {record['kernel']}")
+        if record["usable"] == bool(record["reasons"]):
+            raise KernelError(f"{where}: a kernel is usable if there is no reason against it")
+        measures = tuple(Measure(**measure) for measure in record["measures"])
+        found[record["kernel"]] = RecordedVerdict(
+            record["contract"], tuple(record["reasons"]), measures
+        )
+    return found
+
+
+def judge(entry: KernelEntry, recorded: RecordedVerdict | None) -> Verdict:
+    """The verdict on one kernel: what its contract and its files say, and what is recorded."""
     contract = entry.contract
-    reasons = [*_misfits(contract), *_file_misfits(entry)]
+    reasons = [*contract_misfits(contract), *_file_misfits(entry)]
     measures: tuple[Measure, ...] = ()
-    if contract.model not in MODELS:
-        detail = contract.exactness.removeprefix("unknown detail: ")
+    if recorded is not None and recorded.contract == contract_hash(entry):
+        # Those of the contract are among them.
+        reasons = list(dict.fromkeys([*reasons, *recorded.reasons]))
+        measures = recorded.measures
+    elif recorded is not None:
+        reasons.append(f"the verdict in {FILE_NAME} is on another contract of this name")
+    elif contract.op in family_of(entry).kinds:
+        # What kernels of such a family give is verified against the op itself.
+        pass
+    elif contract.model is None:
+        detail = contract.exactness.removeprefix(UNKNOWN)
         reasons.append(f"there is no model of what it computes; not known: {detail}")
     elif contract.op is None:
         reasons.append("serves no op of Whisper")
     else:
-        try:
-            judgement = family_of(contract).judge()
-        except KernelError as error:
-            reasons.append(str(error))
-        else:
-            if judgement is None:
-                reasons.append(f"there are no measures for the family {contract.family}")
-            else:
-                measures = judgement.measures
-                if not all(measure.passed for measure in measures):
-                    reasons.append(judgement.summary)
+        reasons.append(f"how far it is from the op was not measured: no verdict in {FILE_NAME}")
     return Verdict(contract.name, contract.op, not reasons, tuple(reasons), measures)
 
 
-def _misfits(contract: KernelContract) -> Iterator[str]:
+def contract_misfits(contract: KernelContract) -> Iterator[str]:
     """What the contract itself says against a launch."""
     device, stack = contract.device, contract.stack
     if device.pci_id != DEVICE_PCI_ID:

@@ -9,7 +9,7 @@ from whisper_npu.backends.numpy.specification import Specification
 from whisper_npu.runtime.backend import Backend
 
 if TYPE_CHECKING:
-    from whisper_npu.backends.numpy.rates import HostRates
+    from whisper_npu.backends.numpy.host_rates import HostRates
 
 
 def numpy_backends(host: HostRates | None = None) -> tuple[Backend, ...]:

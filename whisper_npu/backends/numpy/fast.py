@@ -39,7 +39,7 @@ from whisper_npu.runtime.backend import (
 from whisper_npu.runtime.workers import Workers, scratch, spans, workers
 
 if TYPE_CHECKING:
-    from whisper_npu.backends.numpy.rates import HostRates
+    from whisper_npu.backends.numpy.host_rates import HostRates
 
 # A product of at least this many rows, or another op on rows, is shared out to threads.
 MANY_ROWS = 64

@@ -31,7 +31,7 @@ from whisper_npu.runtime.backend import (
 
 if TYPE_CHECKING:
     # Not needed to run ops.
-    from whisper_npu.backends.numpy.rates import HostRates
+    from whisper_npu.backends.numpy.host_rates import HostRates
 
 # Ops whose output may be written over the first input.
 IN_PLACE = ("gelu", "add")

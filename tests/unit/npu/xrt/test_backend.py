@@ -11,8 +11,8 @@ from tests.unit.npu.products import bound_product, product_graph
 from tests.unit.npu.xrt.conftest import Entries, OpenDevice
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt, State
 from whisper_npu.backends.npu.backend import NpuBackend
+from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
 from whisper_npu.backends.npu.manager import VERIFIED, KernelStatus
-from whisper_npu.backends.npu.rates import PHOENIX_CORE
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt.device import XrtDevice
 from whisper_npu.ops.arrays import I8

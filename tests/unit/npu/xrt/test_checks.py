@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from whisper_npu.backends.npu.device import DeviceIdentity, NoDevice
 from whisper_npu.backends.npu.xrt.checks import Check, Diagnosis, Host, _may_lock_all, diagnose
 from whisper_npu.backends.npu.xrt.detect import driver_version, find_npus, identify, too_old
-from whisper_npu.backends.npu.xrt.errors import no_device
+from whisper_npu.backends.npu.xrt.pyxrt_errors import no_device
 from whisper_npu.cli import doctor, main
 
 IDENTITY = DeviceIdentity("RyzenAI-npu1", "1022:1502 rev 00", "1.5", "amdxdna 2.25", "2.25.00")
@@ -164,6 +165,9 @@ def test_locked_memory(root: Path) -> None:
     found = check(diagnosis, "locked memory")
     assert found.ok
     assert "limited to 64 MiB" in found.found
+    diagnosis = diagnose(machine(root, locked_bytes=lambda: import_module("no_such_module")))
+    assert diagnosis.usable
+    assert check(diagnosis, "locked memory").ok is None
 
 
 def test_pyxrt_outside_of_the_virtual_environment(root: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from whisper_npu.backends.npu.device import BufferRefused, DeviceLost, LaunchFailed, NoDevice
-from whisper_npu.backends.npu.xrt import errors
+from whisper_npu.backends.npu.xrt import pyxrt_errors as errors
 
 # As XRT 2.25 words them.
 CREATE_CONTEXT = "DRM_IOCTL_AMDXDNA_CREATE_HWCTX IOCTL failed (err=-{}): in words"

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from whisper_npu.backends.npu.binaries.shim import BufferDescriptor, Channel, bd_address, push_word
-from whisper_npu.backends.npu.binaries.span import Span, read_file
 from whisper_npu.errors import KernelError
+from whisper_npu.files.span import Span
+from whisper_npu.files.whole import read_file
 
 # Streams in use have a few kB; an NPU can address 64 MiB of instructions in all.
 MAX_STREAM_SIZE = 16 << 20
@@ -203,7 +204,7 @@ def decode_transaction(data: bytes, name: str = "instruction stream") -> Transac
         data = b"".join(bytes.fromhex(word.decode())[::-1] for word in data.split())
     if len(data) > MAX_STREAM_SIZE:
         raise TransactionError(f"{name}: {len(data)} bytes; at most {MAX_STREAM_SIZE} are read")
-    span = Span(data, name, TransactionError, 0, len(data))
+    span = Span.of(data, name, TransactionError)
     major, minor, generation, rows, columns, memory_rows, count, size = span.unpack(
         _HEADER, 0, "the header"
     )
@@ -303,10 +304,8 @@ class _Decoder:
         address, _ = self._span.unpack(form, self.at, "an operation")
         size = self._size(form.size - 4, form.size)
         at = self._take(size)
-        n_words = (size - form.size) // 4
-        return BlockWrite(
-            at, address, struct.unpack_from(f"<{n_words}I", self._span.data, at + form.size)
-        )
+        words = struct.Struct(f"<{(size - form.size) // 4}I")
+        return BlockWrite(at, address, self._span.unpack(words, at + form.size, "an operation"))
 
     def _sync(self) -> Sync:
         size = self._size(4, 16)

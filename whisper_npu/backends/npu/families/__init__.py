@@ -6,22 +6,16 @@ have for it.
 
 from __future__ import annotations
 
-from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.families.family import Family
 from whisper_npu.backends.npu.families.fixed import FixedShape
 from whisper_npu.backends.npu.families.gemm import GemmInt8
-from whisper_npu.backends.npu.families.published import Attention, Gelu, LayerNorm, Matmul, Mel
+from whisper_npu.backends.npu.registry import KernelEntry
 
 FAMILIES: dict[str, type[Family]] = {
     "gemm_int8": GemmInt8,
-    "matmul": Matmul,
-    "gelu": Gelu,
-    "layer_norm": LayerNorm,
-    "attention": Attention,
-    "mel": Mel,
 }
 
 
-def family_of(contract: KernelContract) -> Family:
+def family_of(entry: KernelEntry) -> Family:
     """A kernel by its family; one whose family is not known is taken to be of a fixed shape."""
-    return FAMILIES.get(contract.family, FixedShape)(contract)
+    return FAMILIES.get(entry.contract.family, FixedShape)(entry)

@@ -1,7 +1,7 @@
 """The base of all families: everything that others ask of a kernel without knowing its family.
 
 A family is one class. It has objects for single kernels, made by ``families.family_of``, which
-hold the contract and nothing of a device.
+hold the entry of the registry and nothing of a device.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.device import U8
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.launch_case import LaunchCase
-from whisper_npu.backends.npu.rates import KernelRates
-from whisper_npu.backends.npu.verdict_measures import Judgement
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.runtime.backend import Bound, Form, Step
@@ -106,8 +105,8 @@ class Family(ABC):
     # Which input holds a weight that is written once, by its place among the inputs.
     resident: ClassVar[int | None] = None
 
-    def __init__(self, contract: KernelContract) -> None:
-        self.contract = contract
+    def __init__(self, entry: KernelEntry) -> None:
+        self.entry, self.contract = entry, entry.contract
 
     # Instructions
 
@@ -143,13 +142,6 @@ class Family(ABC):
         outputs: Sequence[SoftwareMemory],
     ) -> None:
         """A launch on the software device, from the inputs to the outputs. Raises KernelError."""
-
-    def judge(self) -> Judgement | None:
-        """How far the kernel's model is from the op, None if the family has no measures.
-
-        Raises KernelError for a contract that cannot be measured.
-        """
-        return None
 
     # Regions of a graph
 

@@ -1,4 +1,4 @@
-"""Kernels of one fixed shape that have a NumPy model."""
+"""Kernels of one fixed shape, whose NumPy model their folder brings along."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from whisper_npu.backends.npu.adversarial import FLOATS, INTEGERS
 from whisper_npu.backends.npu.contract import Argument
+from whisper_npu.backends.npu.dtypes import numpy_dtype, rounded
 from whisper_npu.backends.npu.families.family import Family, SoftwareMemory, Timed
+from whisper_npu.backends.npu.kernel_models import bound_of, run_model
 from whisper_npu.backends.npu.launch_case import REPEATS, LaunchCase
-from whisper_npu.backends.npu.models import BOUNDS, numpy_dtype, run_model
-from whisper_npu.backends.npu.models.bfloat16 import rounded
 from whisper_npu.errors import KernelError
 
 # Outputs compared at least, so that a kernel that is wrong in one of 10^4 passes by chance once in
@@ -32,11 +32,11 @@ class FixedShape(Family):
         contract = self.contract
         buffers = [_described(argument) for argument in contract.inputs]
         outputs = sum(math.prod(_described(argument)[1]) for argument in contract.outputs)
-        bound = BOUNDS.get(contract.model or "")
+        bound = bound_of(self.entry)
         for _ in range(math.ceil(_OUTPUTS / (REPEATS * len(INTEGERS) * max(outputs, 1)))):
             for name in INTEGERS:
                 inputs = tuple(_made(name, rng, *buffer) for buffer in buffers)
-                expected = run_model(contract, *inputs)
+                expected = run_model(self.entry, *inputs)
                 if bound is None:
                     yield LaunchCase(name, (), inputs, expected)
                 else:
@@ -57,7 +57,7 @@ class FixedShape(Family):
         """See ``Family``."""
         contract = self.contract
         views = [_view(memory, a) for memory, a in zip(inputs, contract.inputs, strict=True)]
-        for memory, array in zip(outputs, run_model(contract, *views), strict=True):
+        for memory, array in zip(outputs, run_model(self.entry, *views), strict=True):
             memory.device[:] = array.reshape(-1).view(np.uint8)
 
 

@@ -9,9 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from whisper_npu.backends.npu import verdict_measures as measures
 from whisper_npu.backends.npu.adversarial import INTEGERS
-from whisper_npu.backends.npu.contract import KernelContract
 from whisper_npu.backends.npu.device import U8
 from whisper_npu.backends.npu.families.family import (
     Family,
@@ -30,6 +28,7 @@ from whisper_npu.backends.npu.families.gemm_stream import (
     gemm_int8_sizes,
     gemm_int8_stream,
 )
+from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.packing import (
     GemmTile,
@@ -37,8 +36,7 @@ from whisper_npu.backends.npu.packing import (
     rows_of_gemm_weights,
     unpack_gemm_weights,
 )
-from whisper_npu.backends.npu.rates import KernelRates
-from whisper_npu.backends.npu.verdict_measures import Judgement
+from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.ops.arrays import F32, I8, I64
@@ -157,9 +155,15 @@ class GemmInt8(Family):
     distracts = True
     resident = ARGUMENT_B
 
-    def __init__(self, contract: KernelContract) -> None:
-        super().__init__(contract)
-        self.tile = GemmTile(**contract.tile)
+    def __init__(self, entry: KernelEntry) -> None:
+        super().__init__(entry)
+        tile = self.contract.tile
+        if set(tile) != set(GemmTile._fields) or not all(tile.values()):
+            raise KernelError(
+                f"kernel {self.contract.name}: its tile is {dict(tile)}; the family "
+                f"{self.contract.family} takes m, k and n, each at least 1"
+            )
+        self.tile = GemmTile(**tile)
 
     def instructions(self, shape: tuple[int, ...]) -> tuple[bytes, list[int]]:
         """See ``Family``."""
@@ -178,7 +182,7 @@ class GemmInt8(Family):
     def sample(self) -> bytes:
         """See ``Family``."""
         m, k, n = (_SAMPLE_TILES * size for size in self.tile)
-        return gemm_int8_stream(m, k, n, self.tile)
+        return self.instructions((m, k, n))[0]
 
     def cases(self, rng: np.random.Generator) -> Iterator[LaunchCase]:
         """See ``Family``."""
@@ -225,10 +229,6 @@ class GemmInt8(Family):
             part = slice(start, start + EXACT_K)
             total += integer_product(rows[:, part], w[:, part])
         np.copyto(c.device.view(np.int32).reshape(m, n), total, casting="unsafe")
-
-    def judge(self) -> Judgement:
-        """See ``Family``."""
-        return measures.judge_matmul(self.contract, pack_gemm_weights)
 
     def work(self, graph: Graph, index: int, rates: KernelRates) -> Work | None:
         """See ``Family``."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from whisper_npu.backends.npu.device import U8
-from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, buffer_refused
 from whisper_npu.backends.npu.xrt.lifetime import track
+from whisper_npu.backends.npu.xrt.pyxrt_errors import PYXRT_ERRORS, buffer_refused
 
 # What is kept for the next buffer of the same size: a few windows' worth of activations.
 _POOL_BYTES = 64 << 20

@@ -24,7 +24,7 @@ from whisper_npu.backends.npu.xrt.detect import (
     too_old,
 )
 from whisper_npu.backends.npu.xrt.device import open_device
-from whisper_npu.backends.npu.xrt.errors import DOCTOR, LOCKED_MEMORY
+from whisper_npu.backends.npu.xrt.pyxrt_errors import DOCTOR, LOCKED_MEMORY
 from whisper_npu.errors import KernelError
 
 # XRT locks this much when it opens an NPU.
@@ -52,7 +52,8 @@ Python = tuple[int, int]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. ``ok`` is None where something else has to be right first.
+    """One thing looked at. ``ok`` is None where something else has to be right first, or
+    where it cannot be known.
 
     ``found`` is what there is, ``fix`` what to do about it, empty if nothing.
     """
@@ -70,7 +71,8 @@ class Host:
     root: Path = ROOT
     python: Python = sys.version_info[:2]
     may_open: Callable[[Path], bool] = lambda node: os.access(node, os.R_OK | os.W_OK)
-    # Bytes of locked memory, None for as much as there is.
+    # Bytes of locked memory, None for as much as there is. Raises ImportError or AttributeError
+    # where the system does not say.
     locked_bytes: Callable[[], int | None] = field(default=lambda: _locked_bytes())
     import_pyxrt: Callable[[], Any] = import_pyxrt
     identity: Callable[[], DeviceIdentity] = field(default=lambda: _identity())
@@ -176,7 +178,10 @@ def _node(npu: Npu | None, machine: Host) -> Iterator[Check]:
 
 def _locked_memory(machine: Host) -> Check:
     name = "locked memory"
-    limit = machine.locked_bytes()
+    try:
+        limit = machine.locked_bytes()
+    except (ImportError, AttributeError):
+        return Check(name, None, "this system does not say how much a program may lock")
     if limit is None:
         return Check(name, True, "not limited")
     found = f"limited to {limit >> 20} MiB"
@@ -287,7 +292,7 @@ def _identity() -> DeviceIdentity:
 
 
 def _locked_bytes() -> int | None:
-    # Not on Windows, where the command has an answer too.
+    # Imported here: not every system has this module, or this limit in it.
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 
 from whisper_npu.backends.npu.device import NoContext
-from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, is_busy, no_context
 from whisper_npu.backends.npu.xrt.launch import Launcher
+from whisper_npu.backends.npu.xrt.pyxrt_errors import PYXRT_ERRORS, is_busy, no_context
 
 # Of the smaller of the two NPUs, npu1.
 MAX_CONTEXTS = 6

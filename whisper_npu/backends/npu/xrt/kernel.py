@@ -6,11 +6,10 @@ import errno
 from collections.abc import Sequence
 from functools import cached_property
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from whisper_npu.backends.npu.binaries.span import read_file
 from whisper_npu.backends.npu.binaries.transaction import decode_transaction
 from whisper_npu.backends.npu.binaries.transfers import decode_transfers
 from whisper_npu.backends.npu.binaries.xclbin import MAX_FILE_SIZE, parse_xclbin
@@ -26,12 +25,11 @@ from whisper_npu.backends.npu.device import (
 from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt.buffers import XrtBuffer
-from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, code, context_refused, is_busy
 from whisper_npu.backends.npu.xrt.launch import Launcher, NotOver
+from whisper_npu.backends.npu.xrt.open_npu import OpenNpu
+from whisper_npu.backends.npu.xrt.pyxrt_errors import PYXRT_ERRORS, code, context_refused, is_busy
 from whisper_npu.errors import KernelError
-
-if TYPE_CHECKING:
-    from whisper_npu.backends.npu.xrt.device import XrtDevice
+from whisper_npu.files.whole import read_file
 
 # The heap that all instructions have to fit into.
 _MAX_INSTRUCTIONS = 64 << 20
@@ -64,7 +62,7 @@ class XrtKernel:
     The context may have to make room for another kernel's; the next launch makes it again.
     """
 
-    def __init__(self, device: XrtDevice, entry: KernelEntry) -> None:
+    def __init__(self, device: OpenNpu, entry: KernelEntry) -> None:
         self._device = device
         self._entry = entry
         self._closed = False
@@ -108,7 +106,7 @@ class XrtKernel:
         if self.contract.instructions:
             stream, sizes = self._fixed(shape)
         else:
-            stream, sizes = family_of(self.contract).instructions(shape)
+            stream, sizes = family_of(self._entry).instructions(shape)
         buffer = self._buffer(self._instructions, "cacheable", len(stream))
         buffer.array[:] = np.frombuffer(stream, np.uint8)
         buffer.to_device()
@@ -241,7 +239,7 @@ def _present(entry: KernelEntry, what: str) -> str:
     return str(entry.path(file))
 
 
-def _load_xclbin(device: XrtDevice, entry: KernelEntry) -> Any:
+def _load_xclbin(device: OpenNpu, entry: KernelEntry) -> Any:
     """The kernel's xclbin, registered with the device."""
     contract = entry.contract
     if contract.device.pci_id != device.npu.pci_id:

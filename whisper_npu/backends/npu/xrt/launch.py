@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from whisper_npu.backends.npu.device import LaunchFailed
-from whisper_npu.backends.npu.xrt.errors import PYXRT_ERRORS, not_started, text
 from whisper_npu.backends.npu.xrt.lifetime import keep_for_ever, track
+from whisper_npu.backends.npu.xrt.pyxrt_errors import PYXRT_ERRORS, not_started, text
 
 # "Transaction": the instructions are register writes that the NPU's controller carries out.
 TRANSACTION = 3

@@ -1,0 +1,174 @@
+"""Verification: every CPU kernel against the NumPy ops that specify it, on nasty inputs.
+
+Each instruction set of the processor is verified, with one thread and with several. Integers and
+what follows from them without a choice must be equal to the bit; other floats may differ from the
+specification by a bound that is part of the kernel's record.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from whisper_npu.backends.cpu.kernels import KERNELS
+from whisper_npu.backends.cpu.library import Library, Scratch, load_library
+from whisper_npu.backends.cpu.library_evidence import CpuEvidence
+from whisper_npu.backends.cpu.op_case import OpCase
+from whisper_npu.backends.cpu.records import CpuKernel, Place
+from whisper_npu.backends.numpy.specification import specify
+from whisper_npu.files.whole import file_sha256
+from whisper_npu.runtime.backend import Array
+from whisper_npu.version import __version__
+
+# What memory is filled with around outputs, and outputs before a call.
+CANARY = 0xA5
+# Bytes on both sides of an array.
+_MARGIN = 256
+_THREADS = (1, 3)
+# Outputs of which the root mean square is no chance.
+_MANY = 1000
+
+
+class Guarded:
+    """A copy of an array, with its strides, that has canary bytes on both sides."""
+
+    def __init__(self, content: Array) -> None:
+        last = sum((n - 1) * s for n, s in zip(content.shape, content.strides, strict=True))
+        self._memory = np.full(last + content.itemsize + 2 * _MARGIN + 64, CANARY, np.uint8)
+        self._start = _MARGIN + -self._memory.ctypes.data % 64
+        self._stop = self._start + last + content.itemsize
+        self.array: Array = np.ndarray(
+            content.shape, content.dtype, self._memory.data, self._start, content.strides
+        )
+        self.array[...] = content
+
+    def is_intact(self) -> bool:
+        """Whether nothing beside the array was written."""
+        before, after = self._memory[: self._start], self._memory[self._stop :]
+        return bool((before == CANARY).all() and (after == CANARY).all())
+
+
+def verify_library(
+    path: Path, tell: Callable[[CpuEvidence], None] = lambda evidence: None
+) -> list[CpuEvidence]:
+    """Verify all kernels of a library in every instruction set that there is here.
+
+    ``tell`` gets each piece of evidence when it is found. Leaves the library with the instruction
+    set that it had. Raises KernelError if it cannot be loaded.
+    """
+    library = load_library(path)
+    isa, threads, sha256 = library.isa, library.threads, file_sha256(path)
+    found = []
+    try:
+        for each in library.isas:
+            library.choose_isa(each)
+            for kernel in (kernel for kernel in KERNELS if library.has(kernel.name, each)):
+                evidence = _verify(library, kernel, sha256)
+                tell(evidence)
+                found.append(evidence)
+    finally:
+        library.choose_isa(isa)
+        library.threads = threads
+    return found
+
+
+def _verify(library: Library, kernel: CpuKernel, sha256: str) -> CpuEvidence:
+    count, worst, failure = 0, 0.0, None
+    for case in kernel.cases(np.random.default_rng(0)):
+        for threads in _THREADS:
+            library.threads = threads
+            count += 1
+            failure, error = run_case(library, kernel, case)
+            worst = max(worst, error)
+            if failure is not None:
+                failure = f"{case.name}, {threads} threads: {failure}"
+                break
+        if failure is not None:
+            break
+    return CpuEvidence(
+        library=sha256, cpu=library.cpu, isa=library.isa, kernel=kernel.name,
+        cases=count, worst_error=worst, failure=failure,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        producer=f"whisper-npu {__version__}",
+    )  # fmt: skip
+
+
+def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | None, float]:
+    """What went wrong, if anything, and the largest error as a share of what is allowed."""
+    inputs = [Guarded(array) for array in case.inputs]
+    # A cache is written where it lies: an input that is an output too.
+    places = [_place(array, case.inputs) for array in case.outputs]
+    outputs = [
+        Guarded(_filled(array)) if place is None else inputs[place]
+        for array, place in zip(case.outputs, places, strict=True)
+    ]
+    place = Place(library, Scratch(library))
+    try:
+        args = kernel.bind(place, case.bound(_arrays(inputs), _arrays(outputs)))
+    except ValueError as error:
+        return str(error), 0.0
+    if library.function(kernel.name)(ctypes.addressof(args)) != 0:
+        return "did not take its arguments", 0.0
+    if not all(guarded.is_intact() for guarded in (*inputs, *outputs)):
+        return "wrote outside of an output", 0.0
+    if any(
+        not np.array_equal(guarded.array, array, equal_nan=array.dtype.kind == "f")
+        for index, (guarded, array) in enumerate(zip(inputs, case.inputs, strict=True))
+        if index not in places
+    ):
+        return "changed an input", 0.0
+    specified = [array.copy() for array in case.inputs]
+    expected = tuple(
+        np.empty_like(array) if place is None else specified[place]
+        for array, place in zip(case.outputs, places, strict=True)
+    )
+    with np.errstate(all="ignore"):
+        specify(case.bound(specified, expected))()
+        allowed = case.allowed()
+    return _compare(_arrays(outputs), expected, allowed, case.rms_share)
+
+
+def _place(array: Array, arrays: Sequence[Array]) -> int | None:
+    """Which of ``arrays`` is this very one."""
+    return next((index for index, each in enumerate(arrays) if each is array), None)
+
+
+def _compare(
+    found: Iterable[Array],
+    expected: Iterable[Array],
+    allowed: Array | None,
+    rms_share: float | None,
+) -> tuple[str | None, float]:
+    worst = 0.0
+    for mine, theirs in zip(found, expected, strict=True):
+        if allowed is None or theirs.dtype.kind != "f":
+            wrong = ~((mine == theirs) | ((mine != mine) & (theirs != theirs)))
+            if wrong.any():
+                return f"{int(wrong.sum())} of {wrong.size} values differ", float("inf")
+            continue
+        with np.errstate(invalid="ignore"):
+            error = np.abs(mine.astype(np.float64) - theirs)
+            same = (mine == theirs) | ((mine != mine) & (theirs != theirs))
+            share = np.where(same, 0.0, error / allowed)
+        largest = float(np.nan_to_num(share, nan=np.inf).max(initial=0.0))
+        worst = max(worst, largest)
+        if largest > 1:
+            return f"errs by up to {largest:.3g} times what is allowed", worst
+        rms = float(np.sqrt(np.square(share).mean()))
+        if rms_share is not None and share.size >= _MANY and rms > rms_share:
+            return f"errs by {rms:.3g} times what is allowed in the mean, not {rms_share:g}", worst
+    return None, worst
+
+
+def _filled(array: Array) -> Array:
+    filled = np.empty_like(array)
+    filled.reshape(-1).view(np.uint8)[:] = CANARY
+    return filled
+
+
+def _arrays(guarded: Iterable[Guarded]) -> tuple[Array, ...]:
+    return tuple(each.array for each in guarded)

@@ -1,0 +1,103 @@
+"""Files of evidence: what verifications of kernels found on this machine, a record for each key."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Hashable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+from whisper_npu.errors import KernelError
+from whisper_npu.files.whole import replacing, writing
+
+FILE_NAME = "evidence.json"
+_MAX_BYTES = 16 << 20
+
+
+class Record(Protocol):
+    """A dataclass of what a verification found; ``key`` is what it is found by.
+
+    Its fields are text, numbers, mappings, or one of these or None.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def key(self) -> Hashable: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+class EvidenceStore(Generic[R]):
+    """A file with records of one kind.
+
+    ``advice`` says what to do about a file that cannot be understood, which is an error then.
+    Without it such a file is as good as none.
+    """
+
+    def __init__(self, path: Path, kind: type[R], advice: str | None = None) -> None:
+        self.path = path
+        self._kind, self._advice = kind, advice
+
+    def all(self) -> dict[Hashable, R]:
+        """Everything by key. Raises KernelError if the file cannot be understood."""
+        try:
+            if self.path.stat().st_size > _MAX_BYTES:
+                return self._refuse("is too large for evidence")
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            records = [self._record(record) for record in data["evidence"]]
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            return self._refuse(f"is damaged ({error})")
+        return {record.key: record for record in records}
+
+    def record(self, *records: R) -> None:
+        """Add or replace records; the file changes as a whole. Raises OutputError.
+
+        Raises KernelError as ``all`` does; the file stays as it is then.
+        """
+        known = self.all()
+        known.update((record.key, record) for record in records)
+        self._write(self.path, known.values())
+
+    def export(self, path: Path, records: Iterable[R]) -> None:
+        """Write a report to send upstream. Raises OutputError."""
+        self._write(path, records)
+
+    def _refuse(self, problem: str) -> dict[Hashable, R]:
+        if self._advice is None:
+            return {}
+        raise KernelError(f"{self.path}: {problem}; {self._advice}")
+
+    def _record(self, found: Any) -> R:
+        """A record with the fields that its kind has. What is not understood is no evidence."""
+        types = get_type_hints(self._kind)
+        values = {name: found[name] for name in self._kind.__dataclass_fields__}
+        for name, value in values.items():
+            if not _is_of(value, types[name]):
+                raise ValueError(f"{name} is {value!r}")
+        return self._kind(**values)
+
+    @staticmethod
+    def _write(path: Path, records: Iterable[R]) -> None:
+        text = json.dumps({"evidence": [asdict(record) for record in records]}, indent=2)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as new, new.open("w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                # A file that is empty after a power failure would be damaged evidence.
+                os.fsync(file.fileno())
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, each) for each in get_args(kind))
+    if kind is float:
+        return isinstance(value, (int, float))
+    return isinstance(value, get_origin(kind) or kind)

@@ -1,0 +1,55 @@
+"""What a model is to be computed on: the options of a transcriber, checked when they are made.
+
+NumPy is not imported here: the command line checks its options before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from whisper_npu.errors import OptionError
+from whisper_npu.model.builders import PRECISIONS
+from whisper_npu.runtime.threads import check_threads
+
+if TYPE_CHECKING:
+    from whisper_npu.backends.npu.device import Device
+
+DEVICES = ("cpu", "npu", "auto")
+# Made of the kernels' NumPy models, to try everything above a device. Not listed in messages.
+SOFTWARE = "software"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """The keywords of ``Transcriber``, which describes them.
+
+    Raises OptionError for a value that an option does not take.
+    """
+
+    device: str | Device = "cpu"
+    precision: str | None = None
+    kernels: Sequence[str | os.PathLike[str]] = ()
+    allow_fallback: bool = False
+    check_rate: float = 1e-3
+    cpu_kernels: bool | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.device, str):
+            _check_member("device", self.device, DEVICES, (SOFTWARE,))
+        if self.precision is not None:
+            _check_member("precision", self.precision, PRECISIONS)
+        if not 0 <= self.check_rate <= 1:
+            raise OptionError(f"check_rate must be between 0 and 1, not {self.check_rate}")
+        if self.threads is not None:
+            check_threads(self.threads)
+
+
+def _check_member(
+    name: str, value: str, listed: Sequence[str], unlisted: Sequence[str] = ()
+) -> None:
+    if value not in (*listed, *unlisted):
+        raise OptionError(f"{name} must be one of {', '.join(listed)}, not {value!r}")

@@ -1,0 +1,85 @@
+"""The Hugging Face cache, which other programs share: what of a model is there, and is it right.
+
+``huggingface_hub`` knows where the cache is and how it is laid out; nothing here uses the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from whisper_npu.errors import ModelError
+from whisper_npu.hub.store import WEIGHTS
+from whisper_npu.model.json_file import read_json
+
+CONFIG = "config.json"
+INDEX = f"{WEIGHTS}.index.json"
+NEEDED = (CONFIG, "tokenizer.json")
+
+_SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
+# The name of a blob is the digest of its content.
+_DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+
+
+def cached_snapshot(repository: str, revision: str = "main") -> Path | None:
+    """The folder of a repository's files at a revision, if any are in the cache."""
+    # Imported here, as most models are no repositories: it takes half a second.
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(repository, CONFIG, revision=revision)
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model in a snapshot's folder. Raises ModelError that names what is missing."""
+    names = [*NEEDED, WEIGHTS]
+    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
+        names = [*NEEDED, INDEX, *shard_names(folder / INDEX)]
+    for name in names:
+        if not (folder / name).exists():
+            raise ModelError(f"{folder}: has no {name}")
+    return [folder / name for name in names]
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files that an index names. Raises ModelError unless all are plain names."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index}: names no files")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if not _SHARD.fullmatch(name):
+            raise ModelError(f"{index}: {name[:80]!r} is not the plain name of a safetensors file")
+    return names
+
+
+def check_cached(path: Path) -> None:
+    """Raise ModelError if a file of a snapshot is not what the name of its blob says."""
+    # Where there are no symbolic links, a file's hash is not known.
+    digest = path.readlink().name if path.is_symlink() else ""
+    if not _DIGEST.fullmatch(digest):
+        return
+    if wrong := difference(path, path.stat().st_size, digest):
+        raise ModelError(f"{path}: is damaged: {wrong}; pull the model again with the network")
+
+
+def difference(path: Path, size: int, digest: str) -> str:
+    """How a file's content differs from its size in bytes and its hash; "" if it does not.
+
+    ``digest`` is a sha256 or the id of a git blob, which is a sha1, in hex.
+    """
+    there = path.stat().st_size
+    if there != size:
+        return f"it has {there} bytes, not {size}"
+    kind = "sha256" if len(digest) == 64 else "git blob sha1"
+    hashed = (
+        hashlib.sha256()
+        if kind == "sha256"
+        else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    )
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hashed.update(block)
+    found = hashed.hexdigest()
+    return "" if found == digest else f"its {kind} is {found}, not {digest}"
