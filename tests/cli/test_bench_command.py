@@ -17,7 +17,7 @@ import whisper_npu.bench
 import whisper_npu.transcriber
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
-from tests.unit.npu.gemm_kernels import evidence_of, gemm_folder
+from tests.support.npu.gemm_kernels import evidence_of, gemm_folder
 from tests.unit.toy_backend import Toy
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import read_folder

@@ -8,10 +8,9 @@ import pytest
 
 import whisper_npu
 from tests.support.checkpoints import Recipe
+from tests.support.signals import noise
 from whisper_npu import Transcriber, Transcription
 from whisper_npu.errors import AudioError, OptionError
-
-from .signals import noise
 
 AUDIO = noise(16000 * 40)
 GREEDY = {"language": "en", "temperature": 0.0, "sample_len": 40}

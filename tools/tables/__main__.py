@@ -48,7 +48,7 @@ MEASURED = (
 )
 NAMES = (*COUNTED, *MEASURED)
 DOCUMENTS = (*sorted(REPOSITORY.glob("docs/*.md")), REPOSITORY / "kernels" / "src" / "README.md")
-# What pip knows these modules as, and what installs them.
+# Packages that only some tables need, and what installs them.
 INSTALLED_BY = {
     "whisper": "make test-reference",
     "torch": "make test-reference",
@@ -79,10 +79,10 @@ def make(name: str) -> str:
     try:
         lines = list(import_module(f"tools.tables.{name}").lines())
     except ModuleNotFoundError as error:
-        installer = INSTALLED_BY.get(error.name or "")
-        if installer is None:
+        package = (error.name or "").partition(".")[0]
+        if package not in INSTALLED_BY:
             raise
-        raise TableError(f"{name} needs {error.name}: {installer} installs it") from error
+        raise TableError(f"{name} needs {package}: {INSTALLED_BY[package]} installs it") from error
     except (CalledProcessError, CycleError, WhisperNpuError) as error:
         raise TableError(f"{name}: {error}") from error
     if name in MEASURED:

@@ -27,11 +27,11 @@ POOL = 1 << 22  # random values, repeated to fill tensors
 
 CONVERT = """
 import json, sys, time
-from tools.bench.machine import peak_memory_mb
 from pathlib import Path
+from tools.bench.machine import peak_memory_mb
 from whisper_npu.convert import convert
 before, began = peak_memory_mb(), time.perf_counter()
-report = convert(*map(Path, sys.argv[1:]), progress=False)
+report = convert(Path(sys.argv[1]), Path(sys.argv[2]), progress=False)
 seconds = time.perf_counter() - began
 print(json.dumps([report.nbytes, seconds, before, peak_memory_mb()]))
 """

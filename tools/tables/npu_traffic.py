@@ -7,21 +7,28 @@ needs neither weights nor a device.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from tools.markdown import markdown_table
 from whisper_npu.backends.opening import describe_machine
 from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.placement import PlacedOp, placed_ops
 
 SIZES = ("tiny", "base", "small", "medium", "large-v3", "large-v3-turbo")
 
 
+@cache
+def phoenix() -> Machine:
+    """The described NPU with all of our kernels, and NumPy here."""
+    return describe_machine("phoenix", "int8", "npu")[0]
+
+
 def placed(size: str) -> tuple[list[PlacedOp], list[PlacedOp]]:
     """The ops of a window and those of a token, where ``--policy npu`` has them on a Phoenix."""
-    machine, _ = describe_machine("phoenix", "int8", "npu")
     graphs = [build_phase(phase, KNOWN_DIMENSIONS[size], precision="int8") for phase in PHASES]
-    ops = [op for graph in graphs for op in placed_ops(machine.choose(graph))]
+    ops = [op for graph in graphs for op in placed_ops(phoenix().choose(graph))]
     return [op for op in ops if op.phase != "step"], [op for op in ops if op.phase == "step"]
 
 

@@ -1,15 +1,11 @@
-"""Write a seeded checkpoint in the formats that other programs use.
+"""Write a seeded checkpoint in the formats that other programs use, without these programs.
 
-    python -m tests.support.checkpoints DIR --size nano
-    python -m tests.support.formats.every_format DIR OUT
-
-writes to OUT the same weights as openai-whisper's .pt, whisper.cpp's ggml files, CTranslate2's
-directories and a Hugging Face directory in shards. Needs none of these programs.
+The same weights as openai-whisper's .pt, whisper.cpp's ggml files, CTranslate2's directories and a
+Hugging Face directory in shards.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -50,16 +46,3 @@ def write_formats(source: Path, out: Path) -> list[Path]:
         write(model, out / name)
     write_sharded(model, source, out / "sharded")
     return [out / name for name in (*WRITERS, "sharded")]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a seeded checkpoint in other formats.")
-    parser.add_argument("source", type=Path, help="directory that tests.support.checkpoints wrote")
-    parser.add_argument("out", type=Path, help="the folder to write to")
-    args = parser.parse_args()
-    for path in write_formats(args.source, args.out):
-        print(path)
-
-
-if __name__ == "__main__":
-    main()
