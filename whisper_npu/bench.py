@@ -168,7 +168,7 @@ class _Window:
         self._tokens = min(_TOKENS, model.dims.n_text_ctx - len(self.prompt))
 
     def run(self, encoder: Profile | None = None, step: Profile | None = None) -> Seconds:
-        """Seconds by stage; "step" is the graph of a greedy token without the choice after it.
+        """Seconds by stage, of tokens with the choice of the next one and without it (step).
 
         The encoder and the greedy steps are observed where that is asked for.
         """

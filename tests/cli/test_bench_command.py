@@ -15,13 +15,10 @@ import soundfile
 
 import whisper_npu.bench
 import whisper_npu.transcriber
+from tests.cli.test_plan_and_run import kernels as kernels
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
-from tests.support.npu.gemm_kernels import evidence_of, gemm_folder
 from tests.unit.toy_backend import Toy
-from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
-from whisper_npu.backends.npu.registry import read_folder
-from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.bench import BEAMS, STAGES, TOKENS_PER_WINDOW, measure
 from whisper_npu.cli import main
@@ -39,6 +36,11 @@ MODES = {
 
 
 @pytest.fixture(autouse=True)
+def _few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whisper_npu.bench, "_TOKENS", 3)
+
+
+@pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*THREAD_VARIABLES, "OPENBLAS_THREAD_TIMEOUT"):
         monkeypatch.setenv(name, "1")
@@ -47,15 +49,6 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def model(seeded_directory: Callable[[Recipe], Path]) -> Path:
     return seeded_directory(Recipe("nano", seed=1))
-
-
-@pytest.fixture
-def kernels(tmp_path: Path) -> Path:
-    """A folder of kernels that are verified on the software device."""
-    folder = gemm_folder(tmp_path / "kernels")
-    for entry in read_folder(folder):
-        NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
-    return folder
 
 
 def report(capsys: Capture, command: str, *arguments: str) -> dict[str, Any]:
@@ -101,6 +94,11 @@ def test_regions_of_several_ops_count_and_are_timed_as_all_of_them(
     machine = Machine((Toy(), *numpy_backends()))
     monkeypatch.setattr(whisper_npu.transcriber, "open_machine", lambda *_, **__: machine)
     found = measure(lambda: Transcriber(model), np.zeros(16000, np.float32), 1, profile=True)
+    # Once to warm up, once to measure, once op by op; nothing is taken from the run before.
+    runs = machine.usage.runs
+    assert runs["encoder"] == runs["cross_kv"] == 3
+    assert runs["prefill"] == 2 * 3
+    assert runs["step"] == runs["choice"] > 0
     dims = Transcriber(model).dims
     for graph in phase_graphs(dims, "float32"):
         rows = [row for row in found.placement if row.phase == graph.name]
