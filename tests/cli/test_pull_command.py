@@ -220,6 +220,13 @@ def test_ctrl_c(
     assert main(["pull", REPOSITORY]) == 0
 
 
+def test_troubles_that_pass_are_not_told(hub: FakeHub) -> None:
+    hub.faults[WEIGHTS] = [cut_after(100_000)]
+    done = process(COMMAND, "pull", REPOSITORY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(hub.asked(WEIGHTS)) == 2
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -327,7 +327,7 @@ class _TooLong(Exception):
 
 
 class _Part(io.FileIO):
-    """The first bytes of a file of ``size`` bytes, to append the others. Raises _TooLong."""
+    """The beginning of a file of ``size`` bytes, to append the rest. Raises _TooLong."""
 
     def __init__(self, path: Path, size: int) -> None:
         super().__init__(path, "ab")
@@ -336,7 +336,7 @@ class _Part(io.FileIO):
     def write(self, content: Any) -> int:
         self._n_written += len(content)
         # The library lets a server begin anew as often as it likes.
-        if self.tell() + len(content) > self._size or self._n_written > 2 * self._size:
+        if self._n_written > 2 * self._size:
             raise _TooLong(self._size)
         return super().write(content)
 

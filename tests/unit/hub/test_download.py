@@ -131,6 +131,10 @@ class TestResuming:
         hub.faults[WEIGHTS] = 8 * [cut_after(10_000)]
         assert get() == hub.files[WEIGHTS]
 
+    def test_also_with_a_busy_server_between_them(self, hub: FakeHub) -> None:
+        hub.faults[WEIGHTS] = 6 * [cut_after(100_000), refuse(503)]
+        assert get() == hub.files[WEIGHTS]
+
     def test_attempts_that_get_nowhere_do(self, hub: FakeHub) -> None:
         hub.faults[WEIGHTS] = [cut_after(20_000), *(99 * [cut_after(0)])]
         assert "gave up after 4 attempts" in complaint()

@@ -187,6 +187,15 @@ class TestLaterAttempts:
             "http://127.0.0.1:1: cannot be reached: Connection refused; gave up after 4 attempts"
         )
 
+    def test_a_certificate_that_is_none(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It will not be one in a second either."""
+        set_endpoint(monkeypatch, hub.endpoint.replace("http:", "https:"))
+        message = complaint()
+        assert "cannot be reached: [SSL" in message
+        assert "gave up after" not in message
+
     def test_each_pause_is_longer(
         self, hub: FakeHub, pauses: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
