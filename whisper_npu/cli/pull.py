@@ -7,9 +7,7 @@ import argparse
 from whisper_npu.errors import OptionError
 from whisper_npu.hub.names import SHORT_NAMES, repository_of
 from whisper_npu.hub.store import Store, readable_size
-
-# As whisper_npu.convert has them, which would import NumPy.
-_DTYPES = ("int8", "float16", "float32")
+from whisper_npu.model.weight_shapes import WEIGHT_DTYPES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", help=f"{', '.join(SHORT_NAMES)}; or a repository of the hub, owner/name"
     )
-    parser.add_argument("--revision", default="main", help="branch, tag or commit (%(default)s)")
-    parser.add_argument("--dtype", default="int8", choices=_DTYPES, help="default: %(default)s")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit")
+    parser.add_argument(
+        "--dtype", default="int8", choices=WEIGHT_DTYPES, help="type of the tensors"
+    )
     parser.add_argument("--force", action="store_true", help="convert again what is there")
     parser.add_argument(
         "--keep",

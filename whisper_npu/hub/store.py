@@ -9,7 +9,6 @@ Reading takes no lock: a model is renamed into place when it is complete.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError, OutputError
+from whisper_npu.files.whole import file_sha256
 from whisper_npu.home import home_folder
 from whisper_npu.hub.names import repository_of, short_name
 from whisper_npu.model.json_file import read_json
@@ -158,7 +158,10 @@ class Store:
         place = self._models / _key(repository)
         replaced = self._hidden(repository, "replaced")
         with _writing(self.home):
-            files = {file.name: _stored_file(file) for file in sorted(made.iterdir())}
+            files = {
+                file.name: StoredFile(file.stat().st_size, file_sha256(file))
+                for file in sorted(made.iterdir())
+            }
             # Fixed digits: isoformat leaves microseconds out when they are 0.
             pulled = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             model = StoredModel(place, repository, revision, commit, dtype, pulled, files)
@@ -251,14 +254,6 @@ def _read_record(path: Path) -> StoredModel:
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ModelError(f"{file}: is damaged; {advice}") from None
     return StoredModel(path=path, files=files, **fields)
-
-
-def _stored_file(path: Path) -> StoredFile:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return StoredFile(file.tell(), digest.hexdigest())
 
 
 def _discard(folder: Path) -> None:
