@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,12 +56,3 @@ def test_errors_have_their_exit_codes(
     (tmp_path / "made" / "notes.txt").write_text("")
     assert main(["convert", str(source), str(tmp_path / "made"), "--force"]) == 4
     assert "notes.txt" in capsys.readouterr().err
-
-
-def test_the_tool_is_the_command(source: Path, tmp_path: Path) -> None:
-    tool = [sys.executable, str(ROOT / "tools" / "convert.py")]
-    done = subprocess.run(
-        [*tool, str(source), str(tmp_path / "made"), "--quiet"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "made" / "model.safetensors").exists()
