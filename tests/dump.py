@@ -121,7 +121,9 @@ DUMPS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the reference's results to tests/data.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.dump", description="Write the reference's results to tests/data."
+    )
     parser.add_argument("what", choices=DUMPS)
     DUMPS[parser.parse_args().what]()
 

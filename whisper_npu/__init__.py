@@ -9,14 +9,18 @@ from whisper_npu.version import __version__
 
 if TYPE_CHECKING:
     from whisper_npu.audio import load_audio
+    from whisper_npu.backends.machine_options import MachineOptions
     from whisper_npu.backends.npu.manager import KernelManager
+    from whisper_npu.decoding.options import TranscribeOptions
     from whisper_npu.results import Placement, Segment, Transcription, Word
     from whisper_npu.transcriber import Transcriber
 
 __all__ = [
     "KernelManager",
+    "MachineOptions",
     "Placement",
     "Segment",
+    "TranscribeOptions",
     "Transcriber",
     "Transcription",
     "Word",
@@ -26,8 +30,10 @@ __all__ = [
 
 _HOMES = {
     "KernelManager": "backends.npu.manager",
+    "MachineOptions": "backends.machine_options",
     "Placement": "results",
     "Segment": "results",
+    "TranscribeOptions": "decoding.options",
     "Transcriber": "transcriber",
     "Transcription": "results",
     "Word": "results",

@@ -3,12 +3,13 @@
 | exit code | meaning |
 |---|---|
 | 0 | every file was transcribed |
-| 1 | at least one audio file could not be read or transcribed; the others were |
-| 2 | usage: an unknown option, or a value that an option does not take |
-| 3 | the model could not be loaded |
+| 1 | an audio file could not be read or transcribed; the others were |
+| 2 | an unknown option, or a value that an option does not take |
+| 3 | the model could not be loaded, converted or pulled |
 | 4 | an output could not be written |
-| 5 | an NPU kernel, or a file of one, that is damaged, unfit or fails |
+| 5 | an NPU, a kernel or one of its files is missing, damaged or unfit |
 | 130 | interrupted (Ctrl-C) |
+| 141 | nobody reads the output any more |
 """
 
 from __future__ import annotations

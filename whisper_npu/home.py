@@ -1,4 +1,4 @@
-"""Where whisper-npu keeps what it makes: models, evidence."""
+"""Where whisper-npu keeps what it makes: models, packed weights, CPU kernels, evidence."""
 
 from __future__ import annotations
 

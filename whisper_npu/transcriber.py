@@ -29,13 +29,16 @@ from whisper_npu.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
 
+_DEFAULTS = MachineOptions()
+
 
 class Transcriber:
     """A Whisper model, loaded.
 
-    ``model`` is a folder in Hugging Face's layout, the name of a model that was pulled, or
-    ``"demo"``, the built-in one. Raises ModelError if it cannot be loaded. One transcriber does
-    one transcription at a time; threads need one each.
+    ``model`` is a folder in Hugging Face's layout, the name of a model that was pulled, a
+    repository ``owner/name`` in the Hugging Face cache, or ``"demo"``, the built-in one. Raises
+    ModelError if it cannot be loaded. One transcriber does one transcription at a time; threads
+    need one each.
 
     ``device`` is ``"cpu"``, ``"npu"``, ``"auto"`` (the NPU where there is one and it is predicted
     to be faster), or an open ``whisper_npu.backends.npu.device.Device``. ``precision`` is that of
@@ -56,13 +59,13 @@ class Transcriber:
         self,
         model: str | Path = BUILT_IN,
         *,
-        device: str | Device = "cpu",
-        precision: str | None = None,
-        kernels: Sequence[str | PathLike[str]] = (),
-        allow_fallback: bool = False,
-        check_rate: float = 1e-3,
-        cpu_kernels: bool | None = None,
-        threads: int | None = None,
+        device: str | Device = _DEFAULTS.device,
+        precision: str | None = _DEFAULTS.precision,
+        kernels: Sequence[str | PathLike[str]] = _DEFAULTS.kernels,
+        allow_fallback: bool = _DEFAULTS.allow_fallback,
+        check_rate: float = _DEFAULTS.check_rate,
+        cpu_kernels: bool | None = _DEFAULTS.cpu_kernels,
+        threads: int | None = _DEFAULTS.threads,
     ) -> None:
         options = MachineOptions(
             device=device,

@@ -115,7 +115,10 @@ def test_offline(hub: FakeHub, how: str) -> None:
     option = [how] if how == "--offline" else []
     variable = {} if option else {"HF_HUB_OFFLINE": how}
     done = process(COMMAND, "pull", REPOSITORY, *option, **variable)
-    message = "owner/nano: is not in the cache, and nothing is downloaded offline"
+    message = (
+        "owner/nano: was not pulled, is not in the Hugging Face cache, and nothing is downloaded "
+        "offline"
+    )
     assert (done.returncode, done.stderr) == (3, f"whisper-npu: error: {message}\n")
     assert hub.requests == []
 
@@ -146,9 +149,13 @@ def test_a_pulled_model_is_used_offline(hub: FakeHub) -> None:
     transcribe = ["transcribe", "a.wav", "--model", REPOSITORY, "-f", "txt", "--language", "en"]
     assert process(COMMAND, *transcribe, **nowhere).returncode == 0
     assert Store().all() == []
-    done = process(COMMAND, "pull", REPOSITORY, "--offline", **nowhere)
-    assert done.returncode == 0, done.stderr
-    assert [model.commit for model in Store().all()] == [COMMIT]
+    for damage in (False, True):
+        if damage:
+            (Store().all()[0].path / WEIGHTS).unlink()
+        done = process(COMMAND, "pull", REPOSITORY, "--offline", **nowhere)
+        assert done.returncode == 0, done.stderr
+        assert [model.commit for model in Store().all()] == [COMMIT]
+        assert Store().all()[0].is_whole()
 
 
 def test_a_loaded_model_may_be_that_of_the_hugging_face_cache(

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from kernels.inventory.models import BOUNDS, layer_norm
-from whisper_npu.backends.npu.dtypes import ULP, rounded, widen
+from whisper_npu.backends.npu.dtypes import ULP, rounded
 from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.registry import inventory_folder, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
 from whisper_npu.backends.npu.verify_kernel import verify
+from whisper_npu.ops.arrays import widen_bfloat16
 
 # A layer norm of 512 in bfloat16, the only kernel of floats that the registry has a model of.
 ENTRIES = {entry.contract.name: entry for entry in read_folder(inventory_folder())}
@@ -35,7 +36,7 @@ class Computing(SoftwareDevice):
 
         def launch(program: object, buffers: Sequence) -> None:  # type: ignore[type-arg]
             x, y = buffers
-            found = self.rows(widen(x.device.view(np.uint16))).astype(np.float32)
+            found = self.rows(widen_bfloat16(x.device.view(np.uint16))).astype(np.float32)
             y.device.view(np.uint16)[:] = found.view(np.uint32) >> 16
 
         kernel.launch = launch  # type: ignore[method-assign, assignment]
@@ -110,7 +111,7 @@ def test_the_magnitude_bounds_the_outputs(offset: float) -> None:
     x = (np.random.default_rng(0).standard_normal((4, 512)) + offset).astype(np.float32)
     model, share = BOUNDS["layer_norm.bfloat16_512"]
     magnitude = model(rounded(x))
-    outputs = np.abs(widen(layer_norm.bfloat16_512(rounded(x))))
+    outputs = np.abs(widen_bfloat16(layer_norm.bfloat16_512(rounded(x))))
     assert (magnitude >= 0.99 * outputs).all()
     # Sums over what has cancelled: the further from zero, the less of the output is certain.
     assert magnitude.mean() == pytest.approx(2 * max(offset, 0.8), rel=0.2)

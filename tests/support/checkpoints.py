@@ -253,7 +253,10 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a seeded random Whisper checkpoint.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.checkpoints",
+        description="Make a seeded random Whisper checkpoint.",
+    )
     parser.add_argument("folder", type=Path, help="the directory to write")
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--vocab", choices=VOCABULARIES, default="small")

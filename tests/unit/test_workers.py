@@ -183,9 +183,9 @@ def test_threads_that_are_asked_for(unset: None) -> None:
 
 
 @pytest.mark.parametrize("count", [0, -1, 257, 1.0, "2", True, None])
-def test_threads_that_are_none(count: Any, unset: None) -> None:
+def test_threads_that_are_none(count: Any) -> None:
     with pytest.raises(OptionError, match=r"threads must be a whole number from 1 to 256, not "):
-        use_threads(count)
+        check_threads(count)
     assert _Process.asked is None
 
 

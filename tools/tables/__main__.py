@@ -129,7 +129,9 @@ def check(name: str, text: str, documents: Sequence[Path]) -> None:
 
 def main(arguments: Sequence[str] | None = None, documents: Sequence[Path] = DOCUMENTS) -> int:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.tables",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     action = parser.add_mutually_exclusive_group()

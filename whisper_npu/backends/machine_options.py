@@ -17,9 +17,12 @@ from whisper_npu.runtime.threads import check_threads
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
 
-DEVICES = ("cpu", "npu", "auto")
+CPU, NPU, AUTO = "cpu", "npu", "auto"
+DEVICES = (CPU, NPU, AUTO)
 # Made of the kernels' NumPy models, to try everything above a device. Not listed in messages.
 SOFTWARE = "software"
+# As published figures describe it: to be printed, and not there.
+PHOENIX = "phoenix"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class MachineOptions:
     Raises OptionError for a value that an option does not take.
     """
 
-    device: str | Device = "cpu"
+    device: str | Device = CPU
     precision: str | None = None
     kernels: Sequence[str | os.PathLike[str]] = ()
     allow_fallback: bool = False
@@ -46,6 +49,16 @@ class MachineOptions:
             raise OptionError(f"check_rate must be between 0 and 1, not {self.check_rate}")
         if self.threads is not None:
             check_threads(self.threads)
+        if self.device in (NPU, SOFTWARE):
+            check_npu_precision(self.precision)
+
+
+def check_npu_precision(precision: str | None) -> None:
+    """Raise OptionError for a precision that the products of an NPU do not have."""
+    if precision not in (None, "int8"):
+        raise OptionError(
+            f"precision {precision!r} does not go with an NPU, whose products are int8"
+        )
 
 
 def _check_member(

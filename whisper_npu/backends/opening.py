@@ -7,9 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from whisper_npu.backends.machine_options import MachineOptions
+from whisper_npu.backends.machine_options import (
+    AUTO,
+    CPU,
+    NPU,
+    PHOENIX,
+    SOFTWARE,
+    MachineOptions,
+    check_npu_precision,
+)
 from whisper_npu.backends.numpy import numpy_backends
-from whisper_npu.errors import KernelError, OptionError
+from whisper_npu.errors import KernelError
 from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
@@ -61,10 +69,10 @@ def _open_software() -> Device:
 
 
 _OPENERS: Mapping[str, Callable[[], Device | None]] = {
-    "cpu": _no_device,
-    "npu": _open_npu,
-    "auto": _open_npu_if_there,
-    "software": _open_software,
+    CPU: _no_device,
+    NPU: _open_npu,
+    AUTO: _open_npu_if_there,
+    SOFTWARE: _open_software,
 }
 
 
@@ -72,8 +80,7 @@ def choose_precision(asked: str | None, device: Device | None) -> Precision:
     """INT8 on a device, float32 without one, unless asked for. Raises OptionError."""
     if device is None:
         return cast(Precision, asked or "float32")
-    if asked not in (None, "int8"):
-        raise OptionError(f"precision {asked!r} does not go with an NPU, whose products are int8")
+    check_npu_precision(asked)
     return "int8"
 
 
@@ -108,7 +115,7 @@ def open_machine(
     # Imported here: the CPU alone needs none of this.
     from whisper_npu.backends.numpy.host_rates import measure_host
 
-    auto = options.device == "auto"
+    auto = options.device == AUTO
     npu = _npu(device, options.kernels, usage, options.check_rate)
     host = numpy_backends(measure_host())
     machine = Machine((npu, *cpu, *host), "auto" if auto else "npu", usage)
@@ -146,8 +153,8 @@ def describe_machine(
         f"NumPy here: {host.flops / 1e9:.0f} GFLOPS, {host.bytes_per_second / 1e9:.1f} GB/s "
         "(measured now)"
     ]
-    if name != "cpu":
-        npu = _npu(None if name == "phoenix" else open_device(name), kernels, usage)
+    if name != CPU:
+        npu = _npu(None if name == PHOENIX else open_device(name), kernels, usage)
         backends.append(npu)
         rates += npu.describe_rates()
     cpu = _cpu(usage, cpu_kernels)

@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "pull": (
         "download a model",
-        "Download a Whisper model from the Hugging Face hub, convert it and keep it in the cache "
+        "Download a Whisper model from the Hugging Face hub, convert it and keep the result "
         "(WHISPER_NPU_HOME). Downloads stay in the Hugging Face cache (HF_HOME). HF_ENDPOINT, "
         "HF_TOKEN and proxies are honoured.",
     ),
@@ -44,7 +44,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Measure how long each stage of a 30-second window takes here, against real time; nothing "
         "is downloaded.",
     ),
-    "kernels": ("NPU kernels and their files", "NPU kernels and their files."),
+    "kernels": (
+        "kernels of the NPU and of this CPU, and their files",
+        "Kernels of the NPU and of this CPU, and their files.",
+    ),
     "doctor": (
         "look for an NPU, and for what it lacks",
         "Look for an NPU and for all that it needs, and say how to put right what is missing. "

@@ -7,7 +7,7 @@ import argparse
 from whisper_npu.cli.dimensions import dimensions_of
 from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
-from whisper_npu.model.report import FORMATS, render
+from whisper_npu.model.report import GRAPH_FORMATS, render
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="of products with weights"
     )
-    parser.add_argument("--format", choices=FORMATS, default="text", help="what to print")
+    parser.add_argument("--format", choices=GRAPH_FORMATS, default="text", help="what to print")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``whisper-npu kernels``: what there is to know about NPU kernels and their files."""
+"""``whisper-npu kernels``: kernels of the NPU and of this CPU, and their files."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from whisper_npu.cli.options import REAL_OR_SOFTWARE, add_format, add_kernels
+from whisper_npu.backends.machine_options import AUTO
+from whisper_npu.cli.options import VERIFIED_ON, add_format, add_kernels
 from whisper_npu.errors import KernelError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_format(parser)
     parser.add_argument(
         "--device",
-        choices=("auto", *REAL_OR_SOFTWARE),
-        default="auto",
+        choices=(AUTO, *VERIFIED_ON),
+        default=AUTO,
         help="whose verification to show: the NPU if there is one (auto), or software",
     )
 
@@ -92,7 +93,7 @@ def _opened(name: str) -> Device | None:
     try:
         return open_device(name)
     except KernelError as error:
-        if name != "auto":
+        if name != AUTO:
             raise
         print(f"whisper-npu: nothing is verified without an NPU: {error}", file=sys.stderr)
         return None

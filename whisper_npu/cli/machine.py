@@ -39,8 +39,8 @@ MODEL: Option = (
     "model",
     str,
     None,
-    f"folder, name of a pulled model, or {BUILT_IN}; if not given, the model pulled last, "
-    f"else {BUILT_IN}; nothing is ever downloaded here",
+    f"folder, name of a pulled model, repository in the Hugging Face cache, or {BUILT_IN}; if not "
+    f"given, the model pulled last, else {BUILT_IN}; nothing is ever downloaded here",
 )
 THREADS: Option = (
     "threads",

@@ -56,8 +56,7 @@ def _remove(store: Store, name: str) -> int:
         if name == BUILT_IN:
             raise ModelError(f"{name}: is built in and cannot be removed")
         store.remove(name)
-        # Imported here: it needs NumPy, which this module, imported for every command, must not
-        # load.
+        # Imported here: it needs NumPy, which a name that is wrong does not.
         from whisper_npu.runtime.packed import sweep
 
         sweep()
@@ -77,7 +76,7 @@ def _described(model: StoredModel) -> dict[str, Any]:
 
 
 def _built_in() -> dict[str, Any]:
-    # Imported here: it needs NumPy, which this module, imported for every command, must not load.
+    # Imported here: it needs NumPy, and models remove does not.
     from whisper_npu.model.safetensors_file import SafetensorsFile
     from whisper_npu.model.stored import SAFETENSORS
 

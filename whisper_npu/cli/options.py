@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from whisper_npu.backends.machine_options import NPU, SOFTWARE
 from whisper_npu.errors import OptionError
 
 FORMATS = ("text", "json")
-# Devices that kernels are verified on: software is made of their NumPy models.
-REAL_OR_SOFTWARE = ("npu", "software")
+# What kernels are verified on.
+VERIFIED_ON = (NPU, SOFTWARE)
 # Name, type, default, help.
 Option = tuple[str, Callable[[str], Any], Any, str]
 
@@ -83,8 +84,8 @@ def add_verification(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="kernels; if none is given, all")
     parser.add_argument(
         "--device",
-        choices=REAL_OR_SOFTWARE,
-        default="npu",
+        choices=VERIFIED_ON,
+        default=NPU,
         help="npu, or software: made of the NumPy models themselves, to try the procedure",
     )
     add_kernels(parser)

@@ -8,17 +8,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from whisper_npu.backends.machine_options import (
+    CPU,
+    NPU,
+    PHOENIX,
+    SOFTWARE,
+    check_npu_precision,
+)
 from whisper_npu.cli.dimensions import dimensions_of
 from whisper_npu.cli.machine import CPU_KERNELS
-from whisper_npu.cli.options import add_format, add_kernels, add_options
-from whisper_npu.errors import OptionError
+from whisper_npu.cli.options import add_format, add_kernels, add_options, as_options
 from whisper_npu.model.builders import PHASES, PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from whisper_npu.model.graph import Graph
     from whisper_npu.runtime.placement import Forms, PlacedOp
 
-DEVICES = ("cpu", "npu", "phoenix", "software")
+DEVICES = (CPU, NPU, PHOENIX, SOFTWARE)
 _COLUMNS = "{:<10} {:<24} {:<16} {:<20} {:>3} {:>11} {:>11} {:>12} {:>9}  {:<45} {}"
 # Phases that run once for each window, and those that run for each token.
 _WINDOW = ("mel", "encoder", "cross_kv", "prefill")
@@ -28,12 +34,12 @@ _TOKEN = ("step", "choice")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument(
-        "--model", required=True, help="a model folder, or the name of a published size"
+        "--model", required=True, help="a model folder, demo, or the name of a published size"
     )
     parser.add_argument(
         "--device",
         choices=DEVICES,
-        default="cpu",
+        default=CPU,
         help="cpu, the npu of this machine, or phoenix: one as described by published figures, "
         "all of whose kernels are taken to be verified",
     )
@@ -114,10 +120,10 @@ def _weights(graphs: Iterable[Graph], forms: Forms) -> dict[str, Any]:
 
 def _precision(args: argparse.Namespace) -> Precision:
     asked: Precision | None = args.precision
-    if args.device == "cpu":
+    if args.device == CPU:
         return asked or "float32"
-    if asked == "float32":
-        raise OptionError("--precision float32 does not go with an NPU, whose products are int8")
+    with as_options():
+        check_npu_precision(asked)
     return "int8"
 
 

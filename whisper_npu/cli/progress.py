@@ -14,7 +14,7 @@ from whisper_npu.text.languages import LANGUAGES
 from whisper_npu.text.writers import format_timestamp
 
 
-class SegmentStream(Protocol):
+class Segments(Protocol):
     """Segments as they are decoded; ``whisper_npu.transcriber.SegmentStream`` is one."""
 
     @property
@@ -46,7 +46,7 @@ class Display:
     Both only if stdout is not a terminal: there the bar would run through the text.
     """
 
-    def __init__(self, stream: SegmentStream, verbose: bool, quiet: bool) -> None:
+    def __init__(self, stream: Segments, verbose: bool, quiet: bool) -> None:
         self._stream = stream
         self._prints = verbose and not quiet
         if stream.language_probs is not None and not quiet:

@@ -28,7 +28,7 @@ from whisper_npu.cli.options import (
     optional_float,
     optional_int,
 )
-from whisper_npu.cli.progress import Display, SegmentStream, showing_warnings
+from whisper_npu.cli.progress import Display, Segments, showing_warnings
 from whisper_npu.decoding.options import (
     APPEND_PUNCTUATIONS,
     PREPEND_PUNCTUATIONS,
@@ -120,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Transcribes(Protocol):
     """What the command needs of a transcriber."""
 
-    def segments(self, audio: str, options: TranscribeOptions) -> SegmentStream: ...
+    def segments(self, audio: str, options: TranscribeOptions) -> Segments: ...
 
 
 def run(args: argparse.Namespace) -> int:
@@ -184,10 +184,11 @@ def _transcribe_options(args: argparse.Namespace) -> TranscribeOptions:
     options = {name: getattr(args, name) for name in names}
     increment = options.pop("temperature_increment_on_fallback")
     if options["condition_on_previous_text"] is None:
-        options["condition_on_previous_text"] = args.batch_size is None
+        # What it is then depends on the batch size.
+        del options["condition_on_previous_text"]
     with as_options():
         options["temperature"] = fallback_temperatures(args.temperature, increment)
-        return TranscribeOptions(task=args.task, **options)
+        return TranscribeOptions.from_keywords(task=args.task, **options)
 
 
 def _line_options(args: argparse.Namespace) -> LineOptions:

@@ -25,9 +25,9 @@ from whisper_npu.convert.tokenizer_files import read_tokenizer, special_tokens, 
 from whisper_npu.errors import ModelError
 from whisper_npu.files.span import Reader, Span
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
-from whisper_npu.model.stored import FLOAT16, FLOAT32, U8, StoredType
+from whisper_npu.model.stored import FLOAT16, FLOAT32, StoredType
 from whisper_npu.model.weight_shapes import check_layers
-from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.arrays import F32, U8
 
 _BLOCK = np.dtype([("scale", "<f2"), ("values", "i1", 32)])
 

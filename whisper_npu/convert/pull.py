@@ -15,6 +15,7 @@ from whisper_npu.hub.cache import (
     CONFIG,
     INDEX,
     NEEDED,
+    OPTIONAL,
     cached_snapshot,
     check_cached,
     model_files,
@@ -25,7 +26,6 @@ from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size
 from whisper_npu.model.dims import dimensions_from_config
 from whisper_npu.model.json_file import LARGEST_FILE, read_json
 
-_OPTIONAL = ("generation_config.json",)
 _OTHER_WEIGHTS = re.compile(r"[\w.-]+\.(bin|pt|pth|h5|msgpack|onnx|gguf|nemo)", re.ASCII)
 
 # Bytes of the converted model for one of the source, at most: sources are float16 or float32.
@@ -77,19 +77,26 @@ def _pull_offline(
     store: Store, repository: str, revision: str, dtype: str, force: bool
 ) -> tuple[StoredModel, bool]:
     there = store.find(repository)
-    fits = there is not None and there.dtype == dtype and revision in (there.revision, there.commit)
+    fits = (
+        there is not None
+        and there.is_whole()
+        and there.dtype == dtype
+        and revision in (there.revision, there.commit)
+    )
     if there is not None and fits and not force:
         return there, True
     source = cached_snapshot(repository, revision)
     if source is None:
         if there is None:
             raise ModelError(
-                f"{repository}: is not in the cache, and nothing is downloaded offline"
+                f"{repository}: was not pulled, is not in the Hugging Face cache, and nothing is "
+                "downloaded offline"
             )
         if fits:
             return there, True
+        what = "" if there.is_whole() else "a damaged copy of "
         raise ModelError(
-            f"{repository}: the cache has {there.dtype} of revision {there.revision} "
+            f"{repository}: what was pulled is {what}{there.dtype} of revision {there.revision} "
             f"({there.commit[:12]}), not {dtype} of {revision}, and nothing is downloaded offline"
         )
     with store.changing(repository):
@@ -126,7 +133,7 @@ def _download(hub: Hub, snapshot: Snapshot, revision: str, home: Path, growth: f
         )
     if missing:
         raise ModelError(f"{snapshot.repository}: has no {missing[0]}; it cannot be used")
-    described = [*NEEDED, *(name for name in _OPTIONAL if name in names), *index]
+    described = [*NEEDED, *(name for name in OPTIONAL if name in names), *index]
     for file in map(snapshot.file, described):
         if file.size > LARGEST_FILE:
             raise ModelError(

@@ -29,10 +29,15 @@ def read_file(path: str | os.PathLike[str], limit: int, error: type[WhisperNpuEr
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
+    hash_file(path, digest)
+    return digest.hexdigest()
+
+
+def hash_file(path: Path, digest: hashlib._Hash) -> None:
+    """Add a file's bytes to a hash. Raises OSError."""
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    return digest.hexdigest()
 
 
 def temporary_name(path: Path) -> Path:
@@ -76,20 +81,29 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Otherwise it is removed, and ``path`` is what it was. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = temporary_name(path), temporary_name(path)
+    temporary = temporary_name(path)
     temporary.mkdir()
     try:
         yield temporary
-        try:
-            if path.exists():
-                path.rename(old)
-            temporary.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
+        take_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def take_place(new: Path, path: Path) -> None:
+    """Rename a folder to ``path``, and remove what was there.
+
+    If that fails, ``path`` is what it was. Raises OSError.
+    """
+    old = temporary_name(path)
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists():
+            old.rename(path)
         raise
     if old.exists():
         shutil.rmtree(old)

@@ -10,12 +10,14 @@ import re
 from pathlib import Path
 
 from whisper_npu.errors import ModelError
+from whisper_npu.files.whole import hash_file
 from whisper_npu.hub.store import WEIGHTS
 from whisper_npu.model.json_file import read_json
 
 CONFIG = "config.json"
 INDEX = f"{WEIGHTS}.index.json"
 NEEDED = (CONFIG, "tokenizer.json")
+OPTIONAL = ("generation_config.json",)
 
 _SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
 # The name of a blob is the digest of its content.
@@ -39,6 +41,7 @@ def model_files(folder: Path) -> list[Path]:
     for name in names:
         if not (folder / name).exists():
             raise ModelError(f"{folder}: has no {name}")
+    names += [name for name in OPTIONAL if (folder / name).exists()]
     return [folder / name for name in names]
 
 
@@ -78,8 +81,6 @@ def difference(path: Path, size: int, digest: str) -> str:
         if kind == "sha256"
         else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     )
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            hashed.update(block)
+    hash_file(path, hashed)
     found = hashed.hexdigest()
     return "" if found == digest else f"its {kind} is {found}, not {digest}"

@@ -1,4 +1,4 @@
-"""The cache of pulled models: a folder for each, with a record of what it is.
+"""The store of pulled models: a folder for each, with a record of what it is.
 
     models/openai--whisper-tiny/             the converted model and whisper-npu.json, its record
     locks/openai--whisper-tiny.lock          held by who changes it
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError, OutputError
-from whisper_npu.files.whole import file_sha256
+from whisper_npu.files.whole import file_sha256, take_place
 from whisper_npu.home import home_folder
 from whisper_npu.hub.names import repository_of, short_name
 from whisper_npu.model.json_file import read_json
@@ -156,7 +156,6 @@ class Store:
     ) -> StoredModel:
         """Record the model in ``made`` and rename it into place. Raises OutputError."""
         place = self._models / _key(repository)
-        replaced = self._hidden(repository, "replaced")
         with _writing(self.home):
             files = {
                 file.name: StoredFile(file.stat().st_size, file_sha256(file))
@@ -167,11 +166,9 @@ class Store:
             model = StoredModel(place, repository, revision, commit, dtype, pulled, files)
             text = json.dumps(record(model), indent=2) + "\n"
             (made / RECORD).write_text(text, encoding="utf-8")
-            _discard(replaced)
-            if place.exists():
-                place.rename(replaced)
-            made.rename(place)
-            _discard(replaced)
+            # Left by a version that could be interrupted here.
+            _discard(self._hidden(repository, "replaced"))
+            take_place(made, place)
         return model
 
     def remove(self, name: str) -> None:

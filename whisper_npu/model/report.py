@@ -9,7 +9,7 @@ from typing import Any
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.model.kinds import KINDS
 
-FORMATS = ("text", "json", "dot")
+GRAPH_FORMATS = ("text", "json", "dot")
 
 _COLUMNS = "{:<28} {:<17} {:<22} {:<8} {:>14} {:>14}"
 _ROLE_STYLES = {
@@ -34,7 +34,7 @@ def op_bytes(graph: Graph, op: Op) -> int:
 
 
 def render(graphs: list[Graph], form: str) -> str:
-    """The graphs in one of ``FORMATS``."""
+    """The graphs in one of ``GRAPH_FORMATS``."""
     if form == "text":
         return "\n\n".join("\n".join(_text(graph)) for graph in graphs)
     if form == "json":

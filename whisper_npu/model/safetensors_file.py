@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.stored import INT8, SAFETENSORS, U8, StoredType, fill
+from whisper_npu.model.stored import INT8, SAFETENSORS, StoredType, fill
 from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
+from whisper_npu.ops.arrays import U8
 
 # A large-v3 has 1,259 tensors, about 150 kB of header. Parsed JSON takes many times its length.
 _LARGEST_HEADER = 16 << 20

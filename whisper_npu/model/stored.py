@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from io import BufferedReader, FileIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.weight_shapes import Shape
-from whisper_npu.ops.arrays import F32
-
-U8 = NDArray[np.uint8]
+from whisper_npu.ops.arrays import F32, U8, widen_bfloat16
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,7 @@ def _from_float16(raw: U8) -> F32:
 
 
 def _from_bfloat16(raw: U8) -> F32:
-    # bfloat16 is the upper half of a float32.
-    bits = raw.view("<u2").astype(np.uint32)
-    bits <<= 16
-    return bits.view(np.float32)
+    return widen_bfloat16(raw.view("<u2"))
 
 
 def _from_int8(raw: U8) -> F32:

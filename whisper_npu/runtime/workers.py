@@ -23,7 +23,7 @@ from typing import TypeVar
 import numpy as np
 
 from whisper_npu.ops.arrays import F32
-from whisper_npu.runtime.threads import check_threads, default_threads, physical_cores
+from whisper_npu.runtime.threads import default_threads, physical_cores
 
 Task = Callable[[int], object]
 Item = TypeVar("Item")
@@ -245,10 +245,8 @@ class _Process:
 def use_threads(count: int) -> None:
     """Have so many threads in this process from now on: OpenBLAS's, ``workers()``, CPU kernels'.
 
-    What is bound already keeps the threads that it has. Raises OptionError for what is no number of
-    threads.
+    What is bound already keeps the threads that it has.
     """
-    check_threads(count)
     _Process.asked = count
     blas = find_blas()
     if blas is not None:

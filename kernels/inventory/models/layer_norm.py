@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.backends.npu.dtypes import U16, rounded, widen
-from whisper_npu.ops.arrays import F32, I8, I32
+from whisper_npu.backends.npu.dtypes import rounded
+from whisper_npu.ops.arrays import F32, I8, I32, U16, widen_bfloat16
 
 from .integers import clamp_int8, divide_toward_zero, square_root
 
@@ -44,7 +44,7 @@ def bfloat16_512(x: U16) -> U16:  # [..., 512] -> [..., 512]
 
     Rounds to nearest even at the end; how the core rounds is not known.
     """
-    wide = widen(x)
+    wide = widen_bfloat16(x)
     mean = _sum(wide) / np.float32(512)
     centred = wide - mean
     variance = _sum(centred * centred) / np.float32(512)
@@ -53,7 +53,7 @@ def bfloat16_512(x: U16) -> U16:  # [..., 512] -> [..., 512]
 
 def bfloat16_512_magnitude(x: U16) -> NDArray[np.float64]:  # [..., 512] -> [..., 512]
     """What each output of ``bfloat16_512`` is added up from, all signs taken as plus."""
-    wide = widen(x).astype(np.float64)
+    wide = widen_bfloat16(x).astype(np.float64)
     deviation = np.sqrt(wide.var(axis=-1, keepdims=True) + _BFLOAT16_EPS)
     size = np.abs(wide)
     magnitude: NDArray[np.float64] = (size + size.mean(axis=-1, keepdims=True)) / deviation

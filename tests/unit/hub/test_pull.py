@@ -415,12 +415,13 @@ class TestOffline:
 
     def test_what_is_not(self, hub: FakeHub, store: Store, tmp_path: Path) -> None:
         assert complaint(store, offline=True) == (
-            "owner/nano: is not in the cache, and nothing is downloaded offline"
+            "owner/nano: was not pulled, is not in the Hugging Face cache, and nothing is "
+            "downloaded offline"
         )
         pull(store, REPOSITORY)
         shutil.rmtree(constants.HF_HUB_CACHE)
         hub.requests.clear()
-        there = "the cache has int8 of revision main (0123456789ab), not"
+        there = "what was pulled is int8 of revision main (0123456789ab), not"
         assert f"{there} float32 of main" in complaint(store, dtype="float32", offline=True)
         assert f"{there} int8 of v1" in complaint(store, revision="v1", offline=True)
         model = store.find(REPOSITORY)

@@ -94,6 +94,23 @@ class TestModels:
         assert store.find(NANO) == model
         assert entries(store) == ["owner--nano"]
 
+    def test_a_model_comes_back_if_the_new_one_cannot_take_its_place(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, rename = install(store), Path.rename
+
+        def refuse(path: Path, target: Path) -> Path:
+            if path.name == "model":
+                raise PermissionError(13, "in use")
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        with pytest.raises(OutputError, match="in use"):
+            install(store, weights=b"others")
+        assert store.find(NANO) == model
+        assert model.is_whole()
+        assert entries(store) == ["owner--nano"]
+
     def test_whole_or_not(self, store: Store) -> None:
         model = install(store)
         assert model.is_whole()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from whisper_npu.backends.npu.adversarial import FLOATS, INTEGERS
-from whisper_npu.backends.npu.dtypes import rounded, widen
+from whisper_npu.backends.npu.dtypes import rounded
+from whisper_npu.ops.arrays import widen_bfloat16
 
 
 @pytest.mark.parametrize("name", INTEGERS)
@@ -46,7 +47,7 @@ def test_floats(name: str) -> None:
         assert 0 < np.count_nonzero(made) < 0.04 * made.size
     elif name == "structured":
         assert made[0, :256].tolist() == [i / 16 - 8 for i in range(256)]
-        assert np.array_equal(widen(rounded(made)), made)
+        assert np.array_equal(widen_bfloat16(rounded(made)), made)
     else:
         assert np.count_nonzero(made == 1000) > 40
         assert np.abs(made[made != 1000]).max() < 6

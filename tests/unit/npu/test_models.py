@@ -13,6 +13,7 @@ import pytest
 from tests.support.npu.entries import contract, entry, matmul_entry, write_registry
 from tests.support.npu.gemm_kernels import gemm_json
 from whisper_npu.backends.npu.contract import contract_from_json
+from whisper_npu.backends.npu.families import family_of
 from whisper_npu.backends.npu.kernel_models import bound_of, run_model
 from whisper_npu.backends.npu.manager import KernelManager
 from whisper_npu.backends.npu.packing import GemmTile, pack_gemm_weights
@@ -69,7 +70,7 @@ def test_a_model_that_does_not_fit_its_contract_is_refused() -> None:
     larger["arguments"][3]["bytes"] = 2048
     with pytest.raises(KernelError, match=r"mine: bo1 has 256 bytes, not 1024"):
         run_model(matmul_entry(**larger), np.zeros(2048, np.int8))
-    with pytest.raises(KernelError, match=r"mine: its buffers are not those of model"):
+    with pytest.raises(KernelError, match=r"mine: .*: model matmul.packed_64x64 failed: "):
         run_model(matmul_entry(model="matmul.packed_64x64"), ZEROS)
 
 
@@ -137,7 +138,7 @@ def test_models_that_cannot_be_loaded_are_named(tmp_path: Path, models: str, rea
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        ("lambda x: {}['key']", "its buffers are not those of model matmul.packed_16x16: 'key'"),
+        ("lambda x: {}['key']", "/models.py: model matmul.packed_16x16 failed: KeyError: 'key'"),
         ("lambda x: None", "bo1 is int8, not object"),
         ("lambda x: (x[..., :256], x)", "2 arrays for 1 buffers"),
         ("7", "'int' object is not callable"),
@@ -148,6 +149,24 @@ def test_models_that_go_wrong_are_named(tmp_path: Path, function: str, reason: s
     with pytest.raises(KernelError, match=r"^mine: ") as caught:
         run_model(read(write_registry(tmp_path, entry(), models=models)), ZEROS)
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("bound", "reason"),
+    [
+        ("3", "TypeError: cannot unpack non-iterable int object"),
+        ("(abs, 'much')", "ValueError: could not convert string to float: 'much'"),
+        ("(lambda x: {}['key'], 0.5)", "KeyError: 'key'"),
+    ],
+)
+def test_bounds_that_go_wrong_are_named(tmp_path: Path, bound: str, reason: str) -> None:
+    name = "'matmul.packed_16x16'"
+    models = f"MODELS = {{{name}: lambda x: x[..., :256]}}; BOUNDS = {{{name}: {bound}}}"
+    kernel = read(write_registry(tmp_path, entry(), models=models))
+    with pytest.raises(KernelError) as caught:
+        list(family_of(kernel).cases(np.random.default_rng(0)))
+    message = f"mine: {tmp_path}/models.py: BOUNDS of matmul.packed_16x16 failed: {reason}"
+    assert str(caught.value) == message
 
 
 def test_models_that_are_missing_are_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.library import Kernel, Library, Scratch, load_library
+from whisper_npu.backends.cpu.library import CpuFunction, Library, Scratch, load_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
 from whisper_npu.backends.cpu.records import CpuKernel, Ops, Place
 from whisper_npu.backends.numpy.specification import specify
@@ -37,7 +37,11 @@ class KernelStep:
     """
 
     def __init__(
-        self, kernel: Kernel, args: ctypes.Structure, refused: Callable[[], None], specified: Step
+        self,
+        kernel: CpuFunction,
+        args: ctypes.Structure,
+        refused: Callable[[], None],
+        specified: Step,
     ) -> None:
         self.kernel: Any = kernel
         self.args, self._address = args, ctypes.addressof(args)

@@ -20,7 +20,7 @@ from whisper_npu.errors import KernelError, OptionError
 ISA_ENVIRONMENT = "WHISPER_NPU_CPU_ISA"
 
 # Takes the address of a structure; 0 if it computed what it was asked for.
-Kernel = Callable[[int], int]
+CpuFunction = Callable[[int], int]
 
 _ALIGNMENT = 64
 
@@ -81,9 +81,9 @@ class Library:
         """A structure of api.h."""
         return self.api.structures[name]
 
-    def function(self, name: str) -> Kernel:
+    def function(self, name: str) -> CpuFunction:
         """A kernel."""
-        kernel: Kernel = getattr(self._library, name)
+        kernel: CpuFunction = getattr(self._library, name)
         return kernel
 
     def has(self, name: str, isa: str) -> bool:

@@ -33,6 +33,12 @@ def outer_names(ops: Sequence[Op]) -> tuple[list[str], list[str]]:
     return reads, list(ops[-1].outputs)
 
 
+def split_sizes(heads: Array) -> dict[str, int]:  # [b, h, t, dh]
+    """What a structure says of rows that are split into heads."""
+    b, n_head, t, d_head = heads.shape
+    return {"b": b, "t": t, "n_head": n_head, "d_head": d_head}
+
+
 class OpCase(NamedTuple):
     """Ops with inputs, and outputs of the right shapes. What an op writes into is both.
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from whisper_npu.errors import KernelError
 
-Role = Literal["opcode", "instructions", "size", "input", "output"]
+ArgumentRole = Literal["opcode", "instructions", "size", "input", "output"]
 
 EXACT = "exact"
 
@@ -25,7 +25,7 @@ class Argument:
 
     index: int
     name: str
-    role: Role
+    role: ArgumentRole
     group: int | None = None
     bytes: int | None = None
     dtype: str | None = None
@@ -138,7 +138,7 @@ class KernelContract:
         both = {"xclbin": self.xclbin, "instructions": self.instructions}
         return {what: file for what, file in both.items() if file is not None}
 
-    def _with(self, role: Role) -> tuple[Argument, ...]:
+    def _with(self, role: ArgumentRole) -> tuple[Argument, ...]:
         return tuple(argument for argument in self.arguments if argument.role == role)
 
 

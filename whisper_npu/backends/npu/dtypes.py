@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.ops.arrays import F32
-
-U16 = NDArray[np.uint16]
+from whisper_npu.ops.arrays import F32, U16
 
 # A unit in the last place of a bfloat16, relative to the smallest number of its binade.
 ULP = 2.0**-7
@@ -32,12 +30,6 @@ _DTYPES: Mapping[str, type[np.generic]] = {
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """The NumPy dtype that holds a contract's dtype."""
     return np.dtype(_DTYPES[dtype])
-
-
-def widen(x: U16) -> F32:
-    """The same numbers, from bfloat16."""
-    wide: F32 = (x.astype(np.uint32) << 16).view(np.float32)
-    return wide
 
 
 def rounded(x: F32) -> U16:

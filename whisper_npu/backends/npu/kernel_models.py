@@ -34,7 +34,7 @@ from whisper_npu.errors import KernelError
 
 Array = NDArray[Any]
 KernelModel = Callable[..., Any]
-Bound = tuple[KernelModel, float]
+FloatBound = tuple[KernelModel, float]
 
 
 def run_model(entry: KernelEntry, *inputs: Array) -> tuple[Array, ...]:
@@ -51,18 +51,39 @@ def run_model(entry: KernelEntry, *inputs: Array) -> tuple[Array, ...]:
         outputs = tuple(map(np.asarray, result if isinstance(result, tuple) else (result,)))
     # The folder's own code, which may raise anything.
     except Exception as error:
-        raise KernelError(
-            f"{contract.name}: its buffers are not those of model {contract.model}: {error}"
-        ) from error
+        raise _failed(entry, f"model {contract.model}", error) from error
     _check(contract, contract.outputs, outputs)
     return outputs
 
 
-def bound_of(entry: KernelEntry) -> Bound | None:
-    """The bound on errors of a model whose outputs are floats. Raises KernelError."""
+def bound_of(entry: KernelEntry) -> FloatBound | None:
+    """The bound on errors of a model whose outputs are floats. Raises KernelError, and so does its
+    function."""
     _model(entry)
-    bounds: Mapping[str, Bound] = getattr(_module(entry), "BOUNDS", {})
-    return bounds.get(entry.contract.model or "")
+    bound = getattr(_module(entry), "BOUNDS", {}).get(entry.contract.model)
+    if bound is None:
+        return None
+    try:
+        function, share = bound
+        share = float(share)
+    except (TypeError, ValueError) as error:
+        raise _failed(entry, f"BOUNDS of {entry.contract.model}", error) from error
+
+    def magnitude(*inputs: Array) -> Array:
+        try:
+            return np.asarray(function(*inputs), np.float64)
+        # The folder's own code, which may raise anything.
+        except Exception as error:
+            raise _failed(entry, f"BOUNDS of {entry.contract.model}", error) from error
+
+    return magnitude, share
+
+
+def _failed(entry: KernelEntry, what: str, error: Exception) -> KernelError:
+    return KernelError(
+        f"{entry.contract.name}: {_module(entry).__file__}: {what} failed: "
+        f"{type(error).__name__}: {error}"
+    )
 
 
 def _model(entry: KernelEntry) -> KernelModel:

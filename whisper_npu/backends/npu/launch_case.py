@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.backends.npu.device import KernelLied
-from whisper_npu.backends.npu.dtypes import widen
+from whisper_npu.ops.arrays import widen_bfloat16
 
 # Every case is launched twice in a row, the second time over the outputs of other inputs.
 REPEATS = 2
@@ -38,10 +38,10 @@ class LaunchCase:
         """
         if self.magnitude is None:
             return float(np.abs(found.astype(np.float64) - expected).max())
-        numbers = widen(found).astype(np.float64)
+        numbers = widen_bfloat16(found).astype(np.float64)
         if not np.isfinite(numbers).all():
             raise KernelLied(f"{self.name} {self.shape}: an output is not a finite number")
-        difference = np.abs(numbers - widen(expected))
+        difference = np.abs(numbers - widen_bfloat16(expected))
         nothing = (difference > 0).astype(np.float64)
         size = self.magnitude
         return float(np.divide(difference, size, out=nothing, where=size > 0).max())

@@ -139,7 +139,7 @@ def _distract(kernel: Kernel, case: LaunchCase) -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians; see ``Evidence``."""
+    """Medians; see ``NpuEvidence``."""
 
     launch_seconds: float | None
     rate: float | None

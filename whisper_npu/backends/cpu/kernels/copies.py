@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, floats
+from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, floats, split_sizes
 from whisper_npu.backends.cpu.records import INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
@@ -50,8 +50,7 @@ STORE_CACHE = CpuKernel(
 
 
 def _head_values(ops: Ops, a: Mapping[str, Array]) -> Values:  # [b, t, h * dh] -> [b, h, t, dh]
-    b, n_head, t, d_head = a["out"].shape
-    return {"b": b, "t": t, "n_head": n_head, "d_head": d_head}
+    return split_sizes(a["out"])
 
 
 def _head_cases(rng: Random) -> Iterator[OpCase]:

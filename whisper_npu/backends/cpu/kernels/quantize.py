@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, rows_to_round
+from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, rows_to_round, split_sizes
 from whisper_npu.backends.cpu.records import BYTES, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
@@ -47,8 +47,7 @@ QUANTIZE_ROWS = CpuKernel(
 
 def _head_values(ops: Ops, a: Mapping[str, Array]) -> Values:
     # [b, t, h * dh] -> [b, h, t, dh], [b, h, t]
-    b, n_head, t, d_head = a["values"].shape
-    return {"b": b, "t": t, "n_head": n_head, "d_head": d_head}
+    return split_sizes(a["values"])
 
 
 def _head_cases(rng: Random) -> Iterator[OpCase]:

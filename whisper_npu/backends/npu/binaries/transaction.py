@@ -23,7 +23,7 @@ MAX_OPERATIONS = 1 << 18
 MAX_TEXT_SIZE = MAX_STREAM_SIZE // 4 * len("00000000\r\n")
 
 # Device generation in a stream's header: npu1 is Phoenix and Hawk Point, npu2 Strix and later.
-DEVICES = {3: "npu1", 4: "npu2"}
+GENERATIONS = {3: "npu1", 4: "npu2"}
 
 
 class TransactionError(KernelError):
@@ -131,7 +131,7 @@ class Transaction:
     @property
     def device(self) -> str:
         """Name of the device generation."""
-        return DEVICES.get(self.device_generation, f"generation {self.device_generation}")
+        return GENERATIONS.get(self.device_generation, f"generation {self.device_generation}")
 
 
 _HEADER = struct.Struct("<6B2xII")
