@@ -138,7 +138,7 @@ def test_int8_on_the_cpu(capsys: Capture, folder: Path) -> None:
     report = plan(capsys, folder, "--precision", "int8")
     assert report["precision"] == "int8"
     assert [(op["phase"], op["op"]) for op in report["ops"]] == names("int8")
-    error = "--precision float32 does not go with an NPU"
+    error = "--precision 'float32' does not go with an NPU"
     arguments = ["--model", "tiny", "--device", "software", "--precision", "float32"]
     assert main(["plan", *arguments]) == 2
     assert error in capsys.readouterr().err
