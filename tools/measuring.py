@@ -47,7 +47,7 @@ def in_new_process(code: str, *arguments: object, environment: Mapping[str, str]
         stdout=subprocess.PIPE,
         check=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **(environment or {})},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
     )
     return json.loads(done.stdout.splitlines()[-1])
 

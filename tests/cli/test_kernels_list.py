@@ -8,13 +8,13 @@ import pytest
 
 from tests.support.npu.entries import entry, verdict_record, write_registry, write_verdicts
 from whisper_npu.backends import opening
-from whisper_npu.backends.npu.registry import ENVIRONMENT, inventory_folder
+from whisper_npu.backends.npu.registry import KERNELS_ENVIRONMENT, inventory_folder
 from whisper_npu.cli import main
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    monkeypatch.delenv(KERNELS_ENVIRONMENT, raising=False)
 
 
 def test_the_table_has_a_line_and_a_reason_for_every_kernel(

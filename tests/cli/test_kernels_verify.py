@@ -16,7 +16,7 @@ from tests.support.npu.entries import entry, write_registry
 from tests.support.npu.gemm_kernels import SMALL, gemm_json
 from whisper_npu.backends.cpu import kernels, status
 from whisper_npu.backends.npu import registry, software
-from whisper_npu.backends.npu.registry import ENVIRONMENT, SCHEMA_NAME, built_in_folder
+from whisper_npu.backends.npu.registry import KERNELS_ENVIRONMENT, SCHEMA_NAME, built_in_folder
 from whisper_npu.cli import main
 
 KERNELS = built_in_folder()
@@ -26,7 +26,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """All the kernels there are: one of one shape, one without a model, and a GEMM."""
-    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    monkeypatch.delenv(KERNELS_ENVIRONMENT, raising=False)
     made = tmp_path / "own"
     write_registry(made, entry(), entry(name="silent", model=None), gemm_json(16))
     (made / SCHEMA_NAME).write_text((built_in_folder() / SCHEMA_NAME).read_text())

@@ -17,7 +17,7 @@ from tests.support.npu.gemm_kernels import SMALL, evidence_of, gemm_folder
 from tests.support.signals import noise
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
-from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
+from whisper_npu.backends.npu.registry import KERNELS_ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.cli import main, transcribe
 from whisper_npu.cli.machine import THREAD_VARIABLES
@@ -36,7 +36,7 @@ DEFAULTS = {
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    monkeypatch.delenv(KERNELS_ENVIRONMENT, raising=False)
     for name in THREAD_VARIABLES:
         monkeypatch.setenv(name, "1")
 

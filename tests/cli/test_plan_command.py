@@ -15,7 +15,7 @@ from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.support.signals import noise
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
-from whisper_npu.backends.npu.registry import ENVIRONMENT, read_folder
+from whisper_npu.backends.npu.registry import KERNELS_ENVIRONMENT, read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import host_rates as cost
 from whisper_npu.backends.numpy.host_rates import HostRates
@@ -30,7 +30,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    monkeypatch.delenv(KERNELS_ENVIRONMENT, raising=False)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from functools import cache
 
 from tools.markdown import markdown_table
 from whisper_npu.backends.opening import describe_machine
-from whisper_npu.model.builders import PHASES, build_phase
+from whisper_npu.model.builders import PHASES, TOKEN_PHASES, WINDOW_PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.placement import PlacedOp, placed_ops
@@ -29,7 +29,10 @@ def placed(size: str) -> tuple[list[PlacedOp], list[PlacedOp]]:
     """The ops of a window and those of a token, where ``--policy npu`` has them on a Phoenix."""
     graphs = [build_phase(phase, KNOWN_DIMENSIONS[size], precision="int8") for phase in PHASES]
     ops = [op for graph in graphs for op in placed_ops(phoenix().choose(graph))]
-    return [op for op in ops if op.phase != "step"], [op for op in ops if op.phase == "step"]
+    return (
+        [op for op in ops if op.phase in WINDOW_PHASES],
+        [op for op in ops if op.phase in TOKEN_PHASES],
+    )
 
 
 def cells(ops: Iterable[PlacedOp]) -> list[str]:

@@ -32,7 +32,7 @@ _FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31, np.dtyp
 
 
 @contextmanager
-def open_source(
+def open_audio(
     source: str | os.PathLike[str] | bytes | BinaryIO,
 ) -> Iterator[tuple[IO[bytes], str]]:
     """Open a path, ``"-"``, bytes or a binary file object as a seekable file, with a name for it.

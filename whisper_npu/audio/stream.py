@@ -13,7 +13,7 @@ from whisper_npu.audio.files import (
     DecodedBlock,
     decode_file,
     mean_of_channels,
-    open_source,
+    open_audio,
     scale_to_float,
 )
 from whisper_npu.errors import AudioError, OptionError
@@ -50,7 +50,7 @@ def stream_audio(
         return
     if sampling_rate is not None:
         raise OptionError("sampling_rate is for arrays: an audio file states its own; leave it out")
-    with open_source(source) as (file, name):
+    with open_audio(source) as (file, name):
         yield from _to_mono_16k(decode_file(file, name, block_seconds), name)
 
 

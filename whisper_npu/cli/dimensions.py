@@ -7,6 +7,7 @@ from pathlib import Path
 from whisper_npu.errors import ModelError
 from whisper_npu.hub.folders import BUILT_IN, built_in_directory
 from whisper_npu.model.dims import KNOWN_DIMENSIONS, ModelDimensions, dimensions_from_config
+from whisper_npu.model.folder import CONFIG
 from whisper_npu.model.json_file import read_json
 
 
@@ -15,7 +16,7 @@ def dimensions_of(model: str) -> ModelDimensions:
     published size. Raises ModelError."""
     folder = built_in_directory() if model == BUILT_IN else Path(model)
     if folder.is_dir():
-        file = folder / "config.json"
+        file = folder / CONFIG
         return dimensions_from_config(read_json(file), str(file))
     known = KNOWN_DIMENSIONS.get(model)
     if known is None:

@@ -11,7 +11,8 @@ from whisper_npu.cli.options import HelpFormatter, add_format
 from whisper_npu.errors import ModelError, WhisperNpuError
 from whisper_npu.files.whole import file_sha256
 from whisper_npu.hub.folders import BUILT_IN, built_in_directory
-from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size, record
+from whisper_npu.hub.store import Store, StoredModel, readable_size, record
+from whisper_npu.model.folder import WEIGHTS
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
 _COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256")

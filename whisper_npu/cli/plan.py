@@ -18,7 +18,13 @@ from whisper_npu.backends.machine_options import (
 from whisper_npu.cli.dimensions import dimensions_of
 from whisper_npu.cli.machine import CPU_KERNELS
 from whisper_npu.cli.options import add_format, add_kernels, add_options, as_options
-from whisper_npu.model.builders import PHASES, PRECISIONS, Precision
+from whisper_npu.model.builders import (
+    PHASES,
+    PRECISIONS,
+    TOKEN_PHASES,
+    WINDOW_PHASES,
+    Precision,
+)
 
 if TYPE_CHECKING:
     from whisper_npu.model.graph import Graph
@@ -26,9 +32,6 @@ if TYPE_CHECKING:
 
 DEVICES = (CPU, NPU, PHOENIX, SOFTWARE)
 _COLUMNS = "{:<10} {:<24} {:<16} {:<20} {:>3} {:>11} {:>11} {:>12} {:>9}  {:<45} {}"
-# Phases that run once for each window, and those that run for each token.
-_WINDOW = ("mel", "encoder", "cross_kv", "prefill")
-_TOKEN = ("step", "choice")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
         "rates": rates,
         "ops": [op._asdict() for op in placed],
         "totals": {
-            "window": _totals(op for op in placed if op.phase in _WINDOW),
-            "token": _totals(op for op in placed if op.phase in _TOKEN),
+            "window": _totals(op for op in placed if op.phase in WINDOW_PHASES),
+            "token": _totals(op for op in placed if op.phase in TOKEN_PHASES),
         },
         # Of a weight that two kernels read there is one copy for each.
         "resident_bytes": sum(

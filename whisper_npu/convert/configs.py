@@ -9,6 +9,7 @@ from typing import Any
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.folder import TOKENIZER
 from whisper_npu.text.tokenizer import Tokenizer
 
 # Published vocabularies: n_vocab -> the id of <|endoftext|>, the first special token.
@@ -26,7 +27,7 @@ def load_tokenizer(
     if not isinstance(begin, int) or not 0 <= begin < n_vocab:
         raise ModelError(f"{source}: no_timestamps_token_id is not a token id below {n_vocab}")
     with TemporaryDirectory(prefix="whisper-npu-") as folder:
-        file = Path(folder, "tokenizer.json")
+        file = Path(folder, TOKENIZER)
         try:
             file.write_text(text, encoding="utf-8")
             tokenizer = Tokenizer.from_dir(folder, n_vocab, generation)

@@ -25,6 +25,7 @@ from whisper_npu.convert.smoothing import find_factors, smoothed
 from whisper_npu.convert.source import Source, open_source
 from whisper_npu.errors import ModelError, OptionError, OutputError
 from whisper_npu.files.whole import file_sha256, replacing_folder, writing
+from whisper_npu.model.folder import CONFIG, GENERATION, TOKENIZER, WEIGHTS
 from whisper_npu.model.safetensors_file import SafetensorsFile
 from whisper_npu.model.stored import SAFETENSORS
 from whisper_npu.model.weight_shapes import WEIGHT_DTYPES, Shape, is_quantizable, scale_name
@@ -34,8 +35,7 @@ from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.version import __version__
 
 SCHEME = "int8 symmetric: weight = int8 * scale, one float32 scale per row, integers in [-127, 127]"
-WEIGHTS = "model.safetensors"
-FILES = (WEIGHTS, "config.json", "generation_config.json", "tokenizer.json")
+FILES = (WEIGHTS, CONFIG, GENERATION, TOKENIZER)
 _SAFETENSORS_NAMES = {stored.name: name for name, stored in SAFETENSORS.items()}
 
 
@@ -114,9 +114,9 @@ def convert(
 
 def _write_companions(source: Source, folder: Path, dtype: str) -> None:
     """The files beside the weights. Raises ModelError if they do not fit each other."""
-    _write_json(folder / "config.json", _config(source.config, dtype))
-    _write_json(folder / "generation_config.json", source.generation)
-    (folder / "tokenizer.json").write_text(source.tokenizer or "", encoding="utf-8")
+    _write_json(folder / CONFIG, _config(source.config, dtype))
+    _write_json(folder / GENERATION, source.generation)
+    (folder / TOKENIZER).write_text(source.tokenizer or "", encoding="utf-8")
     Tokenizer.from_dir(folder, source.dims.n_vocab, source.generation)
 
 

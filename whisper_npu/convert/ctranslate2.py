@@ -25,6 +25,7 @@ from whisper_npu.convert.tokenizer_files import (
 )
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
+from whisper_npu.model.folder import CONFIG, TOKENIZER
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.weight_shapes import TIED_OUTPUT, check_layers, weight_specification
 
@@ -50,9 +51,9 @@ def read_ctranslate2(folder: Path, tokenizer: Path | None) -> Source:
 
     files = [path]
     options: dict[str, Any] = {}
-    if (folder / "config.json").exists():
-        options = read_json(folder / "config.json")
-        files.append(folder / "config.json")
+    if (folder / CONFIG).exists():
+        options = read_json(folder / CONFIG)
+        files.append(folder / CONFIG)
     text, vocabulary = _tokenizer(folder, tokenizer, dims.n_vocab)
     files.append(vocabulary)
     given = {
@@ -132,7 +133,7 @@ def _check_zero(bias: Rows, name: str, path: Path) -> None:
 
 def _tokenizer(folder: Path, tokenizer: Path | None, n_vocab: int) -> tuple[str, Path]:
     """The text of tokenizer.json, and the file it was or was made of."""
-    if tokenizer is not None or (folder / "tokenizer.json").exists():
+    if tokenizer is not None or (folder / TOKENIZER).exists():
         return read_tokenizer(tokenizer or folder, n_vocab)
     for name in _VOCABULARIES:
         file = folder / name

@@ -17,6 +17,7 @@ from whisper_npu.convert.tensors import (
 from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import dimensions_from_config
+from whisper_npu.model.folder import CONFIG, GENERATION, INDEX, TOKENIZER
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.safetensors_file import (
     SafetensorsFile,
@@ -30,19 +31,19 @@ from whisper_npu.model.weight_shapes import scale_name
 
 def read_huggingface(folder: Path, tokenizer: Path | None) -> Source:
     """A directory with config.json and model.safetensors or its shards. Raises ModelError."""
-    config_file = folder / "config.json"
-    generation_file = folder / "generation_config.json"
+    config_file = folder / CONFIG
+    generation_file = folder / GENERATION
     config = read_json(config_file)
     dims = dimensions_from_config(config, str(config_file))
     generation = read_json(generation_file) if generation_file.exists() else {}
     weights_files = weight_files(folder)
     weights, dtype = checked_weights(_tensors(weights_files), dims, folder)
 
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     optional = [file for file in (generation_file, index) if file.exists()]
     files = [config_file, *optional, *weights_files]
     text = None
-    if tokenizer is not None or (folder / "tokenizer.json").exists():
+    if tokenizer is not None or (folder / TOKENIZER).exists():
         text, file = read_tokenizer(tokenizer or folder, dims.n_vocab)
         load_tokenizer(text, dims.n_vocab, generation, file)
         files.append(file)

@@ -26,6 +26,7 @@ from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.convert.torch_zip import Member, zip_members
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
+from whisper_npu.model.folder import TOKENIZER
 from whisper_npu.model.stored import StoredType, fill
 from whisper_npu.model.weight_shapes import Shape, check_layers
 from whisper_npu.ops.arrays import F32
@@ -53,7 +54,7 @@ def read_openai(path: Path, tokenizer: Path | None) -> Source:
 
     files = [path]
     text = loaded = None
-    beside = path.with_name("tokenizer.json")
+    beside = path.with_name(TOKENIZER)
     if tokenizer is not None or beside.exists():
         text, vocabulary = read_tokenizer(tokenizer or beside, dims.n_vocab)
         loaded = load_tokenizer(text, dims.n_vocab, {}, vocabulary)

@@ -12,19 +12,18 @@ from huggingface_hub import constants
 from whisper_npu.convert.conversion import convert
 from whisper_npu.errors import ModelError, OutputError
 from whisper_npu.hub.cache import (
-    CONFIG,
-    INDEX,
     NEEDED,
     OPTIONAL,
     cached_snapshot,
     check_cached,
     model_files,
-    shard_names,
 )
 from whisper_npu.hub.remote import Hub, RemoteFile, Snapshot
-from whisper_npu.hub.store import WEIGHTS, Store, StoredModel, readable_size
+from whisper_npu.hub.store import Store, StoredModel, readable_size
 from whisper_npu.model.dims import dimensions_from_config
+from whisper_npu.model.folder import CONFIG, INDEX, WEIGHTS
 from whisper_npu.model.json_file import LARGEST_FILE, read_json
+from whisper_npu.model.safetensors_file import shard_names
 
 _OTHER_WEIGHTS = re.compile(r"[\w.-]+\.(bin|pt|pth|h5|msgpack|onnx|gguf|nemo)", re.ASCII)
 

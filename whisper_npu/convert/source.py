@@ -10,6 +10,7 @@ from whisper_npu.convert.huggingface import read_huggingface
 from whisper_npu.convert.openai_pt import read_openai
 from whisper_npu.convert.tensors import BLOCK_BYTES, Source
 from whisper_npu.errors import ModelError
+from whisper_npu.model.folder import INDEX, WEIGHTS
 
 __all__ = ["BLOCK_BYTES", "Source", "open_source"]
 
@@ -43,9 +44,9 @@ def open_source(path: Path, tokenizer: Path | None = None) -> Source:
 
 def _open_folder(path: Path, tokenizer: Path | None) -> Source:
     names = {entry.name for entry in path.iterdir()}
-    if "model.bin" in names and "model.safetensors" not in names:
+    if "model.bin" in names and WEIGHTS not in names:
         return read_ctranslate2(path, tokenizer)
-    if names & {"model.safetensors", "model.safetensors.index.json"}:
+    if names & {WEIGHTS, INDEX}:
         return read_huggingface(path, tokenizer)
     if names & {"pytorch_model.bin", "pytorch_model.bin.index.json"}:
         raise ModelError(f"{path}: has weights in pytorch_model.bin; only safetensors are read")

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError
+from whisper_npu.model.folder import TOKENIZER
 from whisper_npu.model.json_file import LARGEST_FILE
+from whisper_npu.text.vocabulary import BYTES
 
 # In the order of the token ids. Models have the first 99, or all 100 since large-v3.
 _LANGUAGES = """
@@ -34,15 +36,8 @@ _LONGEST_TOKEN = 256
 _LARGEST_VOCABULARY = 2 << 20
 
 
-def _byte_characters() -> list[str]:
-    """The character that stands for each byte: itself where it is printable."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = itertools.count(0x100)
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
-
-
-_CHARACTERS = _byte_characters()
-_BYTES: Mapping[str, int] = {character: byte for byte, character in enumerate(_CHARACTERS)}
+# By byte.
+_CHARACTERS = sorted(BYTES, key=BYTES.__getitem__)
 
 
 def special_tokens(count: int, source: Path) -> list[str]:
@@ -180,7 +175,7 @@ def _spelled(token: bytes) -> str:
 def token_bytes(spelled: str, source: Path) -> bytes:
     """The bytes of a token as Hugging Face's files spell it. Raises ModelError."""
     try:
-        return bytes(_BYTES[character] for character in spelled)
+        return bytes(BYTES[character] for character in spelled)
     except KeyError as error:
         raise ModelError(f"{source}: a token has {error}; it is not a byte-level BPE") from None
 
@@ -191,7 +186,7 @@ def read_tokenizer(path: Path, n_vocab: int) -> tuple[str, Path]:
     That is a tokenizer.json, a folder with one, or one of openai-whisper's ``.tiktoken`` files.
     Raises ModelError.
     """
-    file = path / "tokenizer.json" if path.is_dir() else path
+    file = path / TOKENIZER if path.is_dir() else path
     text = read_text(file)
     if file.suffix == ".tiktoken":
         tokens = _tiktoken_tokens(text, file)

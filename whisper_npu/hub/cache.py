@@ -11,15 +11,12 @@ from pathlib import Path
 
 from whisper_npu.errors import ModelError
 from whisper_npu.files.whole import hash_file
-from whisper_npu.hub.store import WEIGHTS
-from whisper_npu.model.json_file import read_json
+from whisper_npu.model.folder import CONFIG, GENERATION, INDEX, TOKENIZER, WEIGHTS
+from whisper_npu.model.safetensors_file import shard_names
 
-CONFIG = "config.json"
-INDEX = f"{WEIGHTS}.index.json"
-NEEDED = (CONFIG, "tokenizer.json")
-OPTIONAL = ("generation_config.json",)
+NEEDED = (CONFIG, TOKENIZER)
+OPTIONAL = (GENERATION,)
 
-_SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)
 # The name of a blob is the digest of its content.
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
@@ -43,18 +40,6 @@ def model_files(folder: Path) -> list[Path]:
             raise ModelError(f"{folder}: has no {name}")
     names += [name for name in OPTIONAL if (folder / name).exists()]
     return [folder / name for name in names]
-
-
-def shard_names(index: Path) -> list[str]:
-    """The files that an index names. Raises ModelError unless all are plain names."""
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{index}: names no files")
-    names = sorted({str(name) for name in weight_map.values()})
-    for name in names:
-        if not _SHARD.fullmatch(name):
-            raise ModelError(f"{index}: {name[:80]!r} is not the plain name of a safetensors file")
-    return names
 
 
 def check_cached(path: Path) -> None:

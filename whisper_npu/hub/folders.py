@@ -7,6 +7,7 @@ from pathlib import Path
 from whisper_npu.errors import ModelError
 from whisper_npu.files.places import shipped_file
 from whisper_npu.hub.names import SHORT_NAMES, is_repository
+from whisper_npu.model.folder import CONFIG
 
 BUILT_IN = "demo"
 
@@ -31,7 +32,7 @@ def model_directory(model: str | Path) -> Path:
     if str(model) == BUILT_IN:
         return built_in_directory()
     path = Path(model)
-    if isinstance(model, Path) or (path / "config.json").is_file():
+    if isinstance(model, Path) or (path / CONFIG).is_file():
         return path
     if model in SHORT_NAMES or (is_repository(model) and not path.exists()):
         return _pulled_directory(model)

@@ -23,10 +23,10 @@ from whisper_npu.errors import ModelError, OutputError
 from whisper_npu.files.whole import file_sha256, take_place
 from whisper_npu.home import home_folder
 from whisper_npu.hub.names import repository_of, short_name
+from whisper_npu.model.folder import WEIGHTS
 from whisper_npu.model.json_file import read_json
 
 RECORD = "whisper-npu.json"
-WEIGHTS = "model.safetensors"
 _TEXT_FIELDS = ("repository", "revision", "commit", "dtype", "pulled")
 
 

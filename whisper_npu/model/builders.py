@@ -287,7 +287,10 @@ def build_choice(n_vocab: int, sequences: int, k: int) -> Graph:
     return b.build("choice")
 
 
-PHASES = ("mel", "encoder", "cross_kv", "prefill", "step", "choice")
+# Those that run once for each window, and those that run for each token.
+WINDOW_PHASES = ("mel", "encoder", "cross_kv", "prefill")
+TOKEN_PHASES = ("step", "choice")
+PHASES = (*WINDOW_PHASES, *TOKEN_PHASES)
 
 
 def build_phase(

@@ -11,6 +11,7 @@ import numpy as np
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
+from whisper_npu.model.folder import CONFIG, GENERATION
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.safetensors_file import SafetensorsFile, scale_names, weight_files
 from whisper_npu.model.weight_shapes import (
@@ -91,9 +92,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not folder.is_dir():
         what = "is not a directory" if folder.exists() else "does not exist"
         raise ModelError(f"{folder}: {what}; --model takes a folder with config.json")
-    config = read_json(folder / "config.json")
-    dims = dimensions_from_config(config, str(folder / "config.json"))
-    generation_file = folder / "generation_config.json"
+    config = read_json(folder / CONFIG)
+    dims = dimensions_from_config(config, str(folder / CONFIG))
+    generation_file = folder / GENERATION
     generation = read_json(generation_file) if generation_file.exists() else {}
     files: dict[str, SafetensorsFile] = {}
     for file in map(SafetensorsFile, weight_files(folder)):

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from whisper_npu.errors import ModelError
+from whisper_npu.model.folder import INDEX, WEIGHTS
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.stored import INT8, SAFETENSORS, StoredType, fill
 from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import U8
 
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}", re.ASCII)
 # A large-v3 has 1,259 tensors, about 150 kB of header. Parsed JSON takes many times its length.
 _LARGEST_HEADER = 16 << 20
 _LARGE = 4 << 20
@@ -30,24 +32,29 @@ _ALIGNMENT = 64
 
 def weight_files(folder: Path) -> list[Path]:
     """model.safetensors of a folder, or the shards that its index names. Raises ModelError."""
-    single = folder / "model.safetensors"
+    single = folder / WEIGHTS
     if single.exists():
         return [single]
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if not index.exists():
-        raise ModelError(f"{folder}: neither model.safetensors nor {index.name} is there")
+        raise ModelError(f"{folder}: neither {WEIGHTS} nor {INDEX} is there")
+    shards = shard_names(index)
+    for name in shards:
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name}: shard named in {INDEX} is missing")
+    return [folder / name for name in shards]
+
+
+def shard_names(index: Path) -> list[str]:
+    """The files of its folder that an index names. Raises ModelError."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: weight_map must be an object that names the shards")
     for name in weight_map.values():
         # A shard is a file of this folder: a name with a path in it could point anywhere.
-        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]{0,200}", name, re.ASCII):
-            raise ModelError(f"{index}: shard name {str(name)[:200]!r} is not a plain file name")
-    shards = sorted(set(weight_map.values()))
-    for name in shards:
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder / name}: shard named in {index.name} is missing")
-    return [folder / name for name in shards]
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise ModelError(f"{index}: shard name {str(name)[:80]!r} is not a plain file name")
+    return sorted(set(weight_map.values()))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import numpy as np
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.threads import default_threads, physical_cores
 
-Task = Callable[[int], object]
+Piecework = Callable[[int], object]
 Item = TypeVar("Item")
 
 _ALIGNMENT = 64
@@ -91,7 +91,7 @@ class Workers:
         self.threads = threads
         self._blas = blas
         self._busy = threading.Lock()
-        self._task: Task = _nothing
+        self._task: Piecework = _nothing
         self._pieces: Iterator[int] = iter(())
         self._error: BaseException | None = None
         self._started = 0  # by this process: threads do not outlive a fork
@@ -100,7 +100,7 @@ class Workers:
         self._threads: list[int] = []  # as the system numbers them
         self._apart_from = _NOWHERE
 
-    def run(self, task: Task, pieces: int) -> None:
+    def run(self, task: Piecework, pieces: int) -> None:
         """Call ``task`` with 0, 1, ... ``pieces`` - 1, shared out as threads become free.
 
         An exception in any of them is raised here. Called from within a task, or while another
@@ -115,7 +115,7 @@ class Workers:
         finally:
             self._busy.release()
 
-    def _share(self, task: Task, pieces: int) -> None:
+    def _share(self, task: Piecework, pieces: int) -> None:
         if self._started != os.getpid():
             self._start()
         self._task, self._pieces, self._error = task, iter(range(pieces)), None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError, OptionError
+from whisper_npu.model.folder import GENERATION, TOKENIZER
 from whisper_npu.text.languages import LANGUAGES, TASKS, to_language_code
 from whisper_npu.text.vocabulary import Vocabulary
 
@@ -72,7 +73,7 @@ class Tokenizer:
                 f"below {n_vocab}, not {no_timestamps!r}"
             )
         begin = None if no_timestamps is None else no_timestamps + 1
-        vocabulary = Vocabulary(folder / "tokenizer.json", n_vocab, begin)
+        vocabulary = Vocabulary(folder / TOKENIZER, n_vocab, begin)
         languages = _language_ids(vocabulary)
         is_multilingual = generation.get(
             "is_multilingual", bool(languages) and n_vocab != _ENGLISH_ONLY_N_VOCAB
@@ -84,7 +85,7 @@ class Tokenizer:
             vocabulary.id("<|transcribe|>")
             if not languages:
                 raise ModelError(f"{vocabulary.file}: has no language tokens")
-        suppressed = _suppressed(generation, folder / "generation_config.json", n_vocab)
+        suppressed = _suppressed(generation, folder / GENERATION, n_vocab)
         tokenizer = replace(tokenizer, suppressed=suppressed or tokenizer.non_speech_tokens)
         return tokenizer.for_task(None, "transcribe")
 

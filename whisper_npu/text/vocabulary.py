@@ -32,9 +32,9 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
-_BYTES = _byte_alphabet()
-_NO_BYTE = re.compile(f"[^{re.escape(''.join(_BYTES))}]")
-_SPACE = next(char for char, byte in _BYTES.items() if byte == 0x20)
+BYTES = _byte_alphabet()
+_NO_BYTE = re.compile(f"[^{re.escape(''.join(BYTES))}]")
+_SPACE = next(char for char, byte in BYTES.items() if byte == 0x20)
 
 
 def _is_marked(name: str) -> bool:
@@ -173,7 +173,7 @@ class Vocabulary:
             seconds = (id - self.timestamp_begin) * _SECONDS_PER_TIMESTAMP
             return f"<|{seconds:.2f}|>".encode()
         name = self._names[id]
-        return name.encode() if name in self.specials else bytes(_BYTES[char] for char in name)
+        return name.encode() if name in self.specials else bytes(BYTES[char] for char in name)
 
 
 def _ids(stored: bytes, file: Path) -> dict[str, int]:

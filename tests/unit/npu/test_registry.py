@@ -16,7 +16,7 @@ from whisper_npu.errors import KernelError
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(registry.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(registry.KERNELS_ENVIRONMENT, raising=False)
 
 
 # The built-in registry
@@ -46,7 +46,7 @@ def test_the_environment_names_several_folders(
 ) -> None:
     one = write_registry(tmp_path / "one", entry(name="one"))
     two = write_registry(tmp_path / "two", entry(name="two"))
-    monkeypatch.setenv(registry.ENVIRONMENT, f"{one}{os.pathsep}{os.pathsep}{two}")
+    monkeypatch.setenv(registry.KERNELS_ENVIRONMENT, f"{one}{os.pathsep}{os.pathsep}{two}")
     loaded = load_registry()
     assert loaded["one"].folder == one
     assert loaded["two"].folder == two
@@ -55,7 +55,7 @@ def test_the_environment_names_several_folders(
 def test_a_later_folder_wins_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = write_registry(tmp_path / "first", entry(name="matmul_16x16", version=5))
     second = write_registry(tmp_path / "second", entry(name="matmul_16x16", version=6))
-    monkeypatch.setenv(registry.ENVIRONMENT, str(first))
+    monkeypatch.setenv(registry.KERNELS_ENVIRONMENT, str(first))
     before = len(load_registry(inventory=True))
     loaded = load_registry(second, inventory=True)
     assert len(loaded) == before

@@ -24,7 +24,7 @@ from whisper_npu.files.whole import file_sha256
 
 FILE_NAME = "registry.json"
 SCHEMA_NAME = "registry.schema.json"
-ENVIRONMENT = "WHISPER_NPU_KERNELS"
+KERNELS_ENVIRONMENT = "WHISPER_NPU_KERNELS"
 
 # That of the inventory has 60 kB. A larger file is not one that somebody wrote.
 MAX_BYTES = 8 << 20
@@ -101,7 +101,7 @@ def load_registry(*folders: str | os.PathLike[str], inventory: bool = False) -> 
     one of the same name of an earlier folder, and a notice says so. Raises KernelError that names
     the file and the place in it.
     """
-    variable = os.environ.get(ENVIRONMENT, "")
+    variable = os.environ.get(KERNELS_ENVIRONMENT, "")
     own = [*(part for part in variable.split(os.pathsep) if part), *folders]
     entries: dict[str, KernelEntry] = {}
     notices: list[str] = []
