@@ -18,7 +18,7 @@ from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.attention import ATTENTION
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_ROWS
-from whisper_npu.backends.cpu.library import Kernel, Library, Scratch, load_library
+from whisper_npu.backends.cpu.library import CpuFunction, Library, Scratch, load_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
@@ -70,7 +70,7 @@ class Broken:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._library, name)
 
-    def function(self, name: str) -> Kernel:
+    def function(self, name: str) -> CpuFunction:
         right = self._library.function(name)
         record = {kernel.name: kernel for kernel in KERNELS}[name]
         structure = self._library.structure(record.structure)
