@@ -99,7 +99,7 @@ def test_shard_names_stay_in_the_folder(small_directory: Path, name: str) -> Non
     shard(small_directory)
     index = small_directory / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {EMBEDDING: name}}))
-    with pytest.raises(ModelError, match="not a plain file name"):
+    with pytest.raises(ModelError, match="not the plain name of a safetensors file"):
         load_checkpoint(small_directory)
 
 

@@ -22,7 +22,7 @@ from whisper_npu.model.stored import INT8, SAFETENSORS, StoredType, fill
 from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import U8
 
-_SHARD = re.compile(r"[\w-][\w.-]{0,200}", re.ASCII)
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors", re.ASCII)
 # A large-v3 has 1,259 tensors, about 150 kB of header. Parsed JSON takes many times its length.
 _LARGEST_HEADER = 16 << 20
 _LARGE = 4 << 20
@@ -53,7 +53,9 @@ def shard_names(index: Path) -> list[str]:
     for name in weight_map.values():
         # A shard is a file of this folder: a name with a path in it could point anywhere.
         if not isinstance(name, str) or not _SHARD.fullmatch(name):
-            raise ModelError(f"{index}: shard name {str(name)[:80]!r} is not a plain file name")
+            raise ModelError(
+                f"{index}: {str(name)[:80]!r} is not the plain name of a safetensors file"
+            )
     return sorted(set(weight_map.values()))
 
 

@@ -221,7 +221,9 @@ class TestWhatIsDownloaded:
     def test_an_index_of_nothing(self, hub: FakeHub, store: Store, index: dict[str, Any]) -> None:
         del hub.files[WEIGHTS]
         hub.files[INDEX] = json.dumps(index).encode()
-        assert complaint(store).endswith(f"{INDEX}: names no files")
+        assert complaint(store).endswith(
+            f"{INDEX}: weight_map must be an object that names the shards"
+        )
 
     def test_a_shard_that_is_missing(self, hub: FakeHub, store: Store) -> None:
         del hub.files[WEIGHTS]
