@@ -74,7 +74,7 @@ def converted(model: str, dtype: str) -> Path:
     float16 are the published weights exactly.
     """
     source = weights(model)
-    key = _key(source / "model.bin", *_CONVERSION)
+    key = file_key(source / "model.bin", *_CONVERSION)
     return made_folder(
         f"converted/{model}-{dtype}-{key}", lambda folder: convert(source, folder, dtype=dtype)
     )
@@ -87,7 +87,7 @@ def openai_pt(model: str) -> Path:
         write_pt(load_seeded(source), folder / "model.pt")
 
     source = converted(model, "float16")
-    key = _key(source / "model.safetensors", *_FORMATS)
+    key = file_key(source / "model.safetensors", *_FORMATS)
     return made_folder(f"openai/{model}-{key}", write) / "model.pt"
 
 
@@ -98,13 +98,13 @@ def ggml(model: str, dtype: str = "f16") -> Path:
         write_ggml(load_seeded(source), folder / "model.bin", dtype)
 
     source = converted(model, "float16")
-    key = _key(source / "model.safetensors", *_FORMATS)
+    key = file_key(source / "model.safetensors", *_FORMATS)
     return made_folder(f"ggml/{model}-{dtype}-{key}", write) / "model.bin"
 
 
 def speech_folder() -> Path:
     """The packages of speech.json, unpacked: ``usr`` is in it."""
-    return made_folder(f"speech-{_key(_SPEECH)}", _fetch_speech)
+    return made_folder(f"speech-{file_key(_SPEECH)}", _fetch_speech)
 
 
 def _fetch_speech(folder: Path) -> None:
@@ -125,7 +125,7 @@ def _fetch_speech(folder: Path) -> None:
 
 
 @cache
-def _key(*paths: Path) -> str:
+def file_key(*paths: Path) -> str:
     """A short hash of files, and of all Python files in folders."""
     digest = hashlib.sha256()
     for path in paths:
