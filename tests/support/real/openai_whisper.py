@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,35 +28,40 @@ VERSION = "20250625"
 _SAMPLING = (Path(__file__).parents[1] / "reference" / "sampling.py", Path(sampling.__file__))
 
 
-def kept_result(
-    model: str, samples: np.ndarray, options: Mapping[str, Any], seed: int
-) -> dict[str, Any] | None:
-    """What ``result`` gave before; None if the cache has none."""
-    path = _path(model, samples, options, seed)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+@dataclass(frozen=True)
+class Reference:
+    """A result, and how far its narrowest decision was from another one."""
+
+    result: dict[str, Any]
+    margin: float
 
 
-def result(
-    model: str, samples: np.ndarray, options: Mapping[str, Any], seed: int
-) -> dict[str, Any]:
+def transcribe(model: str, samples: np.ndarray, options: Mapping[str, Any], seed: int) -> Reference:
     """What ``whisper.transcribe`` gives in float32 for one of ``data.MODELS``.
 
-    ``samples`` are float32 [n] at 16 kHz, ``options`` keywords of ``whisper.transcribe``. The
-    result has one field more, ``margin``: how far the narrowest decision was from another.
+    ``samples`` are float32 [n] at 16 kHz, ``options`` keywords of ``whisper.transcribe``.
     """
-    kept = kept_result(model, samples, options, seed)
+    kept = kept_reference(model, samples, options, seed)
     if kept is not None:
         return kept
     from tests.support.reference.transcribe import transcribe_with
 
     assert version("openai-whisper") == VERSION
-    found, margins = transcribe_with(_load(model), samples, options, seed)
-    found["margin"] = margins.narrowest()
+    result, margins = transcribe_with(_load(model), samples, options, seed)
+    reference = Reference(result, margins.narrowest())
     path = _path(model, samples, options, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as new:
-        new.write_text(json.dumps(found), encoding="utf-8")
-    return found
+        new.write_text(json.dumps(asdict(reference)), encoding="utf-8")
+    return reference
+
+
+def kept_reference(
+    model: str, samples: np.ndarray, options: Mapping[str, Any], seed: int
+) -> Reference | None:
+    """What ``transcribe`` gave before; None if the cache has none."""
+    path = _path(model, samples, options, seed)
+    return Reference(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def _path(model: str, samples: np.ndarray, options: Mapping[str, Any], seed: int) -> Path:

@@ -16,7 +16,6 @@ Result = Mapping[str, Any]
 APPROXIMATE = ("avg_logprob", "no_speech_prob", "probability")
 
 
-
 def plain(result: Transcription) -> dict[str, Any]:
     """Our result as JSON would hold it, without what openai-whisper's has not."""
     content: dict[str, Any] = json.loads(json.dumps(result.to_dict()))
