@@ -39,7 +39,7 @@ def case(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def ours(case: str, seeded_directory: Directory) -> dict[str, Any]:
     chosen = CASES[case]
-    transcriber = Transcriber(seeded_directory(chosen.recipe))
+    transcriber = Transcriber(seeded_directory(chosen.recipe), precision="float32")
     return plain(
         transcriber.transcribe(recording(chosen.audio), seed=SAMPLING_SEED, **chosen.options)
     )
