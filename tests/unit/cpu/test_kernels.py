@@ -270,7 +270,7 @@ def find_library() -> Path:
 def test_nothing_built_is_nothing_used(cache_home: Path, checkpoint: Checkpoint) -> None:
     assert usable_kernels() == "are not built"
     assert not _has_cpu_kernels(_model(checkpoint, None))
-    with pytest.raises(KernelError, match=r"^CPU kernels are not built: run whisper-npu kernels b"):
+    with pytest.raises(KernelError, match=r"^CPU kernels are not built; run whisper-npu kernels b"):
         _model(checkpoint, True)
 
 
