@@ -14,7 +14,8 @@ from unittest import mock
 
 import pytest
 
-from whisper_npu import transcriber
+from whisper_npu.backends import opening
+from whisper_npu.backends.machine_options import AUTO
 
 _TESTS = Path(__file__).parents[1]
 FOLDERS = (_TESTS / "parity", _TESTS / "real")
@@ -29,11 +30,11 @@ def is_compared(item: pytest.Item) -> bool:
 @contextmanager
 def precision_is_named() -> Iterator[None]:
     """Within it, loading a model is an AssertionError unless its precision is named."""
-    choose = transcriber.choose_precision
+    choose = opening.choose_precision
 
-    def checked(asked: str | None, *others: Any) -> Any:
-        assert asked not in (None, "auto"), 'a comparison names no precision, such as "float32"'
+    def checked(asked: str, *others: Any) -> Any:
+        assert asked != AUTO, 'a comparison names no precision, such as "float32"'
         return choose(asked, *others)
 
-    with mock.patch.object(transcriber, "choose_precision", checked):
+    with mock.patch.object(opening, "choose_precision", checked):
         yield
