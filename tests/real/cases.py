@@ -32,11 +32,11 @@ def recording(name: str) -> np.ndarray:
     """Samples of a recording, float32 [n] at 16 kHz."""
     if name in _OTHERS:
         return _OTHERS[name]()
-    collection, _, number = name.partition(" pack ")
-    if number:
-        return speech.packs(collection)[int(number)].samples()
-    language = name.partition("/")[0]
-    among = speech.sentences() if language == "librivox" else speech.prompts(language)
+    collection = name.partition("/")[0]
+    if collection == "librivox":
+        among = speech.sentences()
+    else:
+        among = (*speech.prompts(collection), *speech.packs(collection))
     return next(each for each in among if each.name == name).samples()
 
 
@@ -75,8 +75,8 @@ CASES: Mapping[str, Case] = {
     "base, greedy": Case(BASE, "jfk", GREEDY),
     "tiny.en, defaults": Case(TINY, "librivox"),
     "base, defaults": Case(BASE, "librivox"),
-    "tiny.en, short prompts": Case(TINY, "en pack 3", GREEDY),
-    "base, short prompts": Case(BASE, "en pack 30", {"language": "en"}),
+    "tiny.en, short prompts": Case(TINY, "en/pack 3", GREEDY),
+    "base, short prompts": Case(BASE, "en/pack 30", {"language": "en"}),
     "tiny.en, a minute": Case(TINY, "one minute"),
     # Beam search.
     "tiny.en, beams": Case(TINY, "jfk", {"beam_size": 5}),
@@ -164,11 +164,11 @@ CASES: Mapping[str, Case] = {
     "tiny.en, no timestamps": Case(TINY, "one minute", {"without_timestamps": True}),
     "base, no timestamps": Case(BASE, f"it/{MENU}", {"without_timestamps": True, "language": "it"}),
     # Rules.
-    "tiny.en, nothing suppressed": Case(TINY, "en pack 20", {"suppress_tokens": ""}),
+    "tiny.en, nothing suppressed": Case(TINY, "en/pack 20", {"suppress_tokens": ""}),
     "base, more suppressed": Case(
         BASE, "jfk", {"suppress_tokens": "-1,11,13,1029", "language": "en"}
     ),
-    "tiny.en, blanks allowed": Case(TINY, "en pack 40", {"suppress_blank": False, **GREEDY}),
+    "tiny.en, blanks allowed": Case(TINY, "en/pack 40", {"suppress_blank": False, **GREEDY}),
     "tiny.en, late first timestamp": Case(TINY, "pauses", {"max_initial_timestamp": None}),
     # Long recordings.
     "tiny.en, five minutes": Case(TINY, "five minutes", long=True),
