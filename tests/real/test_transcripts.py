@@ -8,7 +8,7 @@ once for each cache, and compared field by field.
 from __future__ import annotations
 
 import json
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,18 @@ import pytest
 
 from tests.parity.tolerances import REAL_RESULT
 from tests.real.cases import CASES, SAMPLING_SEED, recording
-from tests.support.real import data, openai_whisper
+from tests.support.real import openai_whisper
+from tests.support.real.modes import FLOAT32, FLOAT32_ON_KERNELS, transcriber
 from tests.support.reference.transcripts import plain, summary, unequal
-from whisper_npu import Transcriber
 
 pytestmark = pytest.mark.real
 KEPT = Path(__file__).parents[1] / "data" / "real_transcripts.json"
 
 
-@lru_cache(maxsize=1)
+@cache
 def kept_summaries() -> dict[str, Any]:
     content: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8"))
     return content
-
-
-@cache
-def transcriber(model: str) -> Transcriber:
-    return Transcriber(data.converted(model, "float16"), precision="float32", cpu_kernels=False)
 
 
 # Of module scope, so that both tests of a case follow each other and it is transcribed once.
@@ -49,11 +44,13 @@ def case(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def ours(case: str) -> dict[str, Any]:
+    return transcribed(case, FLOAT32)
+
+
+def transcribed(case: str, mode: str) -> dict[str, Any]:
     chosen = CASES[case]
-    samples = recording(chosen.audio)
-    return plain(
-        transcriber(chosen.model).transcribe(samples, seed=SAMPLING_SEED, **chosen.options)
-    )
+    model, samples = transcriber(chosen.model, mode), recording(chosen.audio)
+    return plain(model.transcribe(samples, seed=SAMPLING_SEED, **chosen.options))
 
 
 def test_against_the_kept_hash(case: str, ours: dict[str, Any]) -> None:
@@ -78,6 +75,11 @@ def test_against_the_reference(case: str, ours: dict[str, Any]) -> None:
     different = differences(ours, theirs)
     assert not different, "\n".join(different[:10])
     assert summary(theirs) == kept_summaries()[case]
+
+
+@pytest.mark.long
+def test_on_cpu_kernels(case: str, cpu_home: Path) -> None:
+    assert summary(transcribed(case, FLOAT32_ON_KERNELS)) == kept_summaries()[case]
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
