@@ -8,9 +8,10 @@ specification by a bound that is part of the kernel's record.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -79,10 +80,11 @@ def verify_library(
 def _verify(library: Library, kernel: CpuKernel, sha256: str) -> CpuEvidence:
     count, worst, failure = 0, 0.0, None
     for case in kernel.cases(np.random.default_rng(0)):
+        expected = expect(case)
         for threads in _THREADS:
             library.threads = threads
             count += 1
-            failure, error = run_case(library, kernel, case)
+            failure, error = run_case(library, kernel, case, expected)
             worst = max(worst, error)
             if failure is not None:
                 failure = f"{case.name}, {threads} threads: {failure}"
@@ -97,11 +99,35 @@ def _verify(library: Library, kernel: CpuKernel, sha256: str) -> CpuEvidence:
     )  # fmt: skip
 
 
-def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | None, float]:
-    """What went wrong, if anything, and the largest error as a share of what is allowed."""
+class Expected(NamedTuple):
+    """What a case must give: its outputs, and the largest error of every element of each."""
+
+    outputs: tuple[Array, ...]
+    allowed: Array | None
+
+
+def expect(case: OpCase) -> Expected:
+    """What the NumPy ops give, whatever the instruction set and the number of threads."""
+    inputs = [array.copy() for array in case.inputs]
+    outputs = tuple(
+        np.empty_like(array) if place is None else inputs[place]
+        for array, place in zip(case.outputs, _places(case), strict=True)
+    )
+    with np.errstate(all="ignore"):
+        specify(case.bound(inputs, outputs))()
+        return Expected(outputs, case.allowed())
+
+
+def run_case(
+    library: Library, kernel: CpuKernel, case: OpCase, expected: Expected | None = None
+) -> tuple[str | None, float]:
+    """What went wrong, if anything, and the largest error as a share of what is allowed.
+
+    ``expected`` is that of ``expect``, which is called if it is not given.
+    """
     inputs = [Guarded(array) for array in case.inputs]
     # A cache is written where it lies: an input that is an output too.
-    places = [_place(array, case.inputs) for array in case.outputs]
+    places = _places(case)
     outputs = [
         Guarded(_filled(array)) if place is None else inputs[place]
         for array, place in zip(case.outputs, places, strict=True)
@@ -121,20 +147,17 @@ def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | N
         if index not in places
     ):
         return "changed an input", 0.0
-    specified = [array.copy() for array in case.inputs]
-    expected = tuple(
-        np.empty_like(array) if place is None else specified[place]
-        for array, place in zip(case.outputs, places, strict=True)
-    )
-    with np.errstate(all="ignore"):
-        specify(case.bound(specified, expected))()
-        allowed = case.allowed()
-    return _compare(_arrays(outputs), expected, allowed, case.rms_share)
+    if expected is None:
+        expected = expect(case)
+    return _compare(_arrays(outputs), expected.outputs, expected.allowed, case.rms_share)
 
 
-def _place(array: Array, arrays: Sequence[Array]) -> int | None:
-    """Which of ``arrays`` is this very one."""
-    return next((index for index, each in enumerate(arrays) if each is array), None)
+def _places(case: OpCase) -> list[int | None]:
+    """Of each output, which input is this very array."""
+    return [
+        next((index for index, each in enumerate(case.inputs) if each is array), None)
+        for array in case.outputs
+    ]
 
 
 def _compare(
