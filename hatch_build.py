@@ -12,7 +12,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class CpuKernels(BuildHookInterface):  # type: ignore[type-arg]
+class CpuKernels(BuildHookInterface[Any]):
     """Puts a library of all instruction sets of this processor into a wheel.
 
     Where nothing can be compiled the wheel is one for any platform, with a record of why. An

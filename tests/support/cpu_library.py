@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.session_home import ASKED_ISA
 from whisper_npu.backends.cpu.build import build_library, find_compiler
+from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, open_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
 from whisper_npu.backends.cpu.verify_library import verify_library
 from whisper_npu.errors import KernelError
@@ -30,7 +32,8 @@ def _built() -> tempfile.TemporaryDirectory[str]:
     before = os.environ.get("WHISPER_NPU_HOME")
     os.environ["WHISPER_NPU_HOME"] = home.name
     try:
-        CpuEvidenceStore().record(*verify_library(build_library().path))
+        build = build_library()
+        CpuEvidenceStore().record(*verify_library(open_library(build), build.sha256))
     finally:
         if before is None:
             del os.environ["WHISPER_NPU_HOME"]
@@ -40,8 +43,9 @@ def _built() -> tempfile.TemporaryDirectory[str]:
 
 
 @pytest.fixture
-def cpu_home(cache_home: Path) -> Path:
-    """A cache of models with verified CPU kernels in it, and nothing else."""
+def cpu_home(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of models with verified CPU kernels in it, which are used, and nothing else."""
     require_compiler()
     shutil.copytree(_built().name, cache_home)
+    monkeypatch.setenv(ISA_ENVIRONMENT, ASKED_ISA)
     return cache_home

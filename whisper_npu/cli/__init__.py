@@ -50,8 +50,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "doctor": (
         "look for an NPU, and for what it lacks",
-        "Look for an NPU and for all that it needs, and say how to put right what is missing. "
-        "Exit code 0: it is usable, 5: it is not.",
+        "Look for an NPU and for all that it needs, and for the kernels of this CPU, and say how "
+        "to put right what is missing. Exit code 0: the NPU is usable, 5: it is not.",
     ),
 }
 

@@ -17,9 +17,9 @@ def check_library_file(path: Path, sha256: str) -> None:
     may have changed or may change now.
 
     The file and its folder must belong to root or to the effective user, and others must not be
-    able to write them. Windows has no such owners: there only the hash is compared.
+    able to write them. Where there are no such owners, as on Windows, only the hash is compared.
     """
-    if os.name != "nt":
+    if hasattr(os, "geteuid"):
         # A link may lead to another folder: who can write in either can have another file loaded.
         for each in dict.fromkeys((path.parent, path.resolve().parent, path)):
             _check_owner(each)

@@ -8,21 +8,21 @@ specification by a bound that is part of the kernel's record.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.library import Library, Scratch, load_library
+from whisper_npu.backends.cpu.library import Library, Scratch
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
 from whisper_npu.backends.numpy.specification import specify
-from whisper_npu.files.whole import file_sha256
 from whisper_npu.runtime.backend import Array
+from whisper_npu.runtime.workers import find_blas
 from whisper_npu.version import __version__
 
 # What memory is filled with around outputs, and outputs before a call.
@@ -54,27 +54,43 @@ class Guarded:
 
 
 def verify_library(
-    path: Path, tell: Callable[[CpuEvidence], None] = lambda evidence: None
+    library: Library,
+    sha256: str,
+    isas: Sequence[str] | None = None,
+    kernels: Iterable[CpuKernel] = KERNELS,
 ) -> list[CpuEvidence]:
-    """Verify all kernels of a library in every instruction set that there is here.
+    """Verify kernels of a library in some instruction sets, all that there are if not given.
 
-    ``tell`` gets each piece of evidence when it is found. Leaves the library with the instruction
-    set that it had. Raises KernelError if it cannot be loaded.
+    ``sha256`` is that of the library's file. Leaves the library with the instruction set and the
+    threads that it had; no kernel may run meanwhile.
     """
-    library = load_library(path)
-    isa, threads, sha256 = library.isa, library.threads, file_sha256(path)
+    isa, threads = library.isa, library.threads
     found = []
     try:
-        for each in library.isas:
-            library.choose_isa(each)
-            for kernel in (kernel for kernel in KERNELS if library.has(kernel.name, each)):
-                evidence = _verify(library, kernel, sha256)
-                tell(evidence)
-                found.append(evidence)
+        with _one_blas_thread():
+            for each in library.isas if isas is None else isas:
+                library.choose_isa(each)
+                there = (kernel for kernel in kernels if library.has(kernel.name, each))
+                found += [_verify(library, kernel, sha256) for kernel in there]
     finally:
         library.choose_isa(isa)
         library.threads = threads
     return found
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Keep threads of OpenBLAS from waiting where those of the kernels are to run: all products of
+    the specification are small, and verification takes a third of the time."""
+    blas = find_blas()
+    if blas is None:
+        yield
+        return
+    threads, blas.threads = blas.threads, 1
+    try:
+        yield
+    finally:
+        blas.threads = threads
 
 
 def _verify(library: Library, kernel: CpuKernel, sha256: str) -> CpuEvidence:
