@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.session_home import ASKED_ISA
+from whisper_npu.backends.cpu import build
 from whisper_npu.backends.cpu.build import build_library, find_compiler
 from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, open_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
@@ -32,8 +33,8 @@ def _built() -> tempfile.TemporaryDirectory[str]:
     before = os.environ.get("WHISPER_NPU_HOME")
     os.environ["WHISPER_NPU_HOME"] = home.name
     try:
-        build = build_library()
-        CpuEvidenceStore().record(*verify_library(open_library(build), build.sha256))
+        made = build_library()
+        CpuEvidenceStore().record(*verify_library(open_library(made), made.sha256))
     finally:
         if before is None:
             del os.environ["WHISPER_NPU_HOME"]
@@ -43,9 +44,16 @@ def _built() -> tempfile.TemporaryDirectory[str]:
 
 
 @pytest.fixture
-def cpu_home(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of models with verified CPU kernels in it, which are used, and nothing else."""
-    require_compiler()
-    shutil.copytree(_built().name, cache_home)
+def no_cpu_kernels(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of models of a machine on which no CPU kernels were compiled, but may be used."""
+    monkeypatch.setattr(build, "installed_folder", lambda: cache_home / "installed")
     monkeypatch.setenv(ISA_ENVIRONMENT, ASKED_ISA)
     return cache_home
+
+
+@pytest.fixture
+def cpu_home(no_cpu_kernels: Path) -> Path:
+    """A cache of models with verified CPU kernels in it, which are used, and nothing else."""
+    require_compiler()
+    shutil.copytree(_built().name, no_cpu_kernels)
+    return no_cpu_kernels

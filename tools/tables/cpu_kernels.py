@@ -61,7 +61,7 @@ def modes(loaded: Checkpoint) -> list[Mode]:
     """All that are compared."""
     opened = usable_kernels()
     if isinstance(opened, str):
-        raise SystemExit(f"CPU kernels {opened}; run whisper-npu kernels build")
+        raise SystemExit(opened)
     library = opened.library
     by_name = {kernel.name: kernel for kernel in opened.kernels}
     wanted: list[tuple[str, Precision, str, Sequence[CpuKernel]]] = [
