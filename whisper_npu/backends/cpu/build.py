@@ -112,11 +112,18 @@ def find_build() -> Build | None:
     One that ``kernels build`` made is taken before the one that was installed.
     """
     sources = source_hash()
-    for folder in (build_folder(), installed_folder()):
-        build = _read_build(folder)
-        if build is not None and build.sources == sources and build.path.is_file():
+    for build in _builds():
+        if build.sources == sources and build.path.is_file():
             return build
     return None
+
+
+def _builds() -> Iterator[Build]:
+    """What the records of both folders say, whatever the sources."""
+    for folder in (build_folder(), installed_folder()):
+        build = _read_build(folder)
+        if build is not None:
+            yield build
 
 
 def why_no_build() -> str:
@@ -125,7 +132,8 @@ def why_no_build() -> str:
     if isinstance(reason, str):
         when = "CPU kernels were not compiled when whisper-npu was installed"
         return f"{when}: {reason}; then run {COMMAND}"
-    if any(_read_build(folder) is not None for folder in (build_folder(), installed_folder())):
+    sources = source_hash()
+    if any(build.sources != sources for build in _builds()):
         return f"CPU kernels were compiled from other sources than these: run {COMMAND}"
     return f"CPU kernels are not built: run {COMMAND}"
 
