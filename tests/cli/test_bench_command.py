@@ -18,7 +18,6 @@ import whisper_npu.transcriber
 from tests.cli.test_plan_and_run import kernels as kernels
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
-from tests.support.cpu_library import no_cpu_kernels as no_cpu_kernels
 from tests.unit.toy_backend import Toy
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.bench import BEAMS, STAGES, TOKENS_PER_WINDOW, measure

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.cpu_library import cpu_home as cpu_home
-from tests.support.cpu_library import no_cpu_kernels as no_cpu_kernels
 from tests.support.cpu_library import require_compiler
 from whisper_npu.backends.cpu import verify_library
 from whisper_npu.backends.cpu.build import find_build, source_folder

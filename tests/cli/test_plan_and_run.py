@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
-from tests.support.cpu_library import no_cpu_kernels as no_cpu_kernels
 from tests.support.npu.gemm_kernels import evidence_of, gemm_folder
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import read_folder

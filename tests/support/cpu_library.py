@@ -45,15 +45,21 @@ def _built() -> tempfile.TemporaryDirectory[str]:
 
 @pytest.fixture
 def no_cpu_kernels(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of models of a machine on which no CPU kernels were compiled, but may be used."""
-    monkeypatch.setattr(build, "installed_folder", lambda: cache_home / "installed")
-    monkeypatch.setenv(ISA_ENVIRONMENT, ASKED_ISA)
+    """The cache of models where no CPU kernels were compiled, though they may be used."""
+    _forget_installed(cache_home, monkeypatch)
     return cache_home
 
 
 @pytest.fixture
-def cpu_home(no_cpu_kernels: Path) -> Path:
+def cpu_home(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of models with verified CPU kernels in it, which are used, and nothing else."""
     require_compiler()
-    shutil.copytree(_built().name, no_cpu_kernels)
-    return no_cpu_kernels
+    _forget_installed(cache_home, monkeypatch)
+    shutil.copytree(_built().name, cache_home)
+    return cache_home
+
+
+def _forget_installed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing had been compiled when the package was installed; kernels may be used."""
+    monkeypatch.setattr(build, "installed_folder", lambda: home / "installed")
+    monkeypatch.setenv(ISA_ENVIRONMENT, ASKED_ISA)
