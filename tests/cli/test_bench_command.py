@@ -145,7 +145,7 @@ def test_text_has_the_same(model: Path, capsys: Capture) -> None:
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert captured.err == ""
-    assert lines[0] == f"model: {model}, float32"
+    assert lines[0] == f"model: {model}, float32 (the model's weights are not INT8)"
     assert lines[2] == "audio: 30 s of synthetic noise, as no file was given"
     for text in STAGES.values():
         assert sum(line.endswith(f" ms  {text}") for line in lines) == 1
@@ -226,7 +226,7 @@ def test_loads_once_more_than_it_counts_and_one_at_a_time(model: Path) -> None:
     [
         (["--repeats", "0"], 2, "--repeats must be 1 or more, not 0"),
         (["--device", "gpu"], 2, "--device must be one of cpu, npu, auto, not 'gpu'"),
-        (["--precision", "int4"], 2, "--precision must be one of float32, int8, not 'int4'"),
+        (["--precision", "int4"], 2, "--precision must be one of auto, float32, int8, not 'int4'"),
         (["--model", "nowhere/at/all"], 3, "nowhere/at/all"),
         (["missing.wav"], 1, "missing.wav"),
     ],

@@ -26,12 +26,12 @@ def transcribe(out: Path, *arguments: str, sample: str = "weather.flac") -> str:
 def test_used_with_a_notice_when_no_model_is_named_and_none_was_pulled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = transcribe(tmp_path)
+    text = transcribe(tmp_path, "--verbose", "False")
     error = capsys.readouterr().err
     assert error.startswith("whisper-npu: warning: no --model was given and none was pulled: using")
     assert error.endswith("run: whisper-npu pull tiny\n")
     assert error.count("\n") == 1
-    assert transcribe(tmp_path, "--model", "demo") == text
+    assert transcribe(tmp_path, "--verbose", "False", "--model", "demo") == text
     assert capsys.readouterr().err == ""
 
 

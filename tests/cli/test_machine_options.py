@@ -95,7 +95,7 @@ def nano(seeded_directory: Callable[[Recipe], Path]) -> str:
     ("arguments", "code", "message"),
     [
         (["--device", "tpu"], 2, "--device must be one of cpu, npu, auto"),
-        (["--precision", "fp4"], 2, "--precision must be one of float32, int8, not 'fp4'"),
+        (["--precision", "fp4"], 2, "--precision must be one of auto, float32, int8, not 'fp4'"),
         (["--check_rate", "2"], 2, "--check_rate must be between 0 and 1, not 2.0"),
         (["--threads", "257"], 2, "--threads must be a whole number from 1 to 256, not 257"),
         (["--device=software", "--precision=float32"], 2, "--precision 'float32' does not go"),

@@ -129,10 +129,11 @@ def test_text(capsys: Capture, folder: Path) -> None:
     assert rest[1].startswith(f"per token: {len(graph.ops)} ops, 33 launches, ")
     assert rest[1].endswith(" ms")
     assert rest[2].startswith("resident weights: ")
-    assert rest[3].startswith("NumPy here: ")
-    assert [line.split(":")[0] for line in rest[4:6]] == [LARGE, SMALL]
-    assert all(line.startswith("limit, ") for line in rest[6:])
-    assert len(rest[6:]) == 2
+    assert rest[3] == "precision: int8 (the NPU's products are int8)"
+    assert rest[4].startswith("NumPy here: ")
+    assert [line.split(":")[0] for line in rest[5:7]] == [LARGE, SMALL]
+    assert all(line.startswith("limit, ") for line in rest[7:])
+    assert len(rest[7:]) == 2
 
 
 def test_int8_on_the_cpu(capsys: Capture, folder: Path) -> None:
@@ -147,7 +148,7 @@ def test_int8_on_the_cpu(capsys: Capture, folder: Path) -> None:
 
 def test_cpu_kernels_that_are_not_there(no_cpu_kernels: Path, capsys: Capture) -> None:
     assert main(["plan", "--model", "tiny", "--cpu_kernels", "True"]) == 5
-    assert "CPU kernels are not built: run whisper-npu kernels build" in capsys.readouterr().err
+    assert "CPU kernels are not built; run whisper-npu kernels build" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

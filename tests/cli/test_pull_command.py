@@ -73,7 +73,7 @@ def test_pulled_and_transcribed_with(
         "Use it with: whisper-npu transcribe --model owner/nano\n"
     )
     assert error == ""
-    named = segments("--model", REPOSITORY)
+    named = segments("--model", REPOSITORY, "--verbose", "False")
     assert capsys.readouterr().err == ""
     assert named
     assert named == segments("--model", str(seeded_directory(Recipe("nano"))))
@@ -85,7 +85,7 @@ def test_pulled_as_int8_and_used_unnamed(hub: FakeHub, capsys: pytest.CaptureFix
     assert main(["pull", REPOSITORY]) == 0
     assert "owner/nano (int8, " in capsys.readouterr().out
     hub.requests.clear()
-    unnamed = segments()
+    unnamed = segments("--verbose", "False")
     assert capsys.readouterr().err == (
         "whisper-npu: using owner/nano (int8), the model pulled last; --model names another\n"
     )

@@ -9,7 +9,6 @@ from whisper_npu.hub.folders import BUILT_IN, built_in_directory
 from whisper_npu.model.dims import KNOWN_DIMENSIONS, ModelDimensions, dimensions_from_config
 from whisper_npu.model.folder import CONFIG, INDEX, WEIGHTS
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.safetensors_file import SafetensorsFile, weight_files
 
 
 def dimensions_of(model: str) -> ModelDimensions:
@@ -34,5 +33,8 @@ def has_int8_weights(model: str) -> bool:
     folder = built_in_directory() if model == BUILT_IN else Path(model)
     if not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         return True
+    # Imported here, as it needs NumPy.
+    from whisper_npu.model.safetensors_file import SafetensorsFile, weight_files
+
     files = map(SafetensorsFile, weight_files(folder))
     return any(entry.dtype == "I8" for file in files for entry in file.entries.values())

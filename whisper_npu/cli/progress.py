@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from whisper_npu.results import Placement, Segment, Transcription
-from whisper_npu.runtime.backend import NUMPY
 from whisper_npu.text.languages import LANGUAGES
 from whisper_npu.text.writers import format_timestamp
 
@@ -92,8 +91,9 @@ class Display:
 
 def _shares(placement: Placement) -> Iterator[str]:
     """Where ops ran, with their shares, the largest first."""
-    # Imported here, as it is not needed before the first file is done.
+    # Imported here, as NumPy must not be loaded before its number of threads is set.
     from whisper_npu.backends.cpu.kernels import KERNELS
+    from whisper_npu.runtime.backend import NUMPY
 
     of_cpu = {kernel.name for kernel in KERNELS}
     counts: Counter[str] = Counter()
