@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.elementwise import GELU
 from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library, load_library
-from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
+from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel
 
@@ -143,6 +145,21 @@ def test_evidence_that_cannot_be_kept(home: Path, monkeypatch: pytest.MonkeyPatc
     # Not twice in a process: another model may run on them.
     monkeypatch.setattr(verify_library, "verify_library", None)
     assert _opened_without_a_word() == opened
+
+
+def test_two_threads_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verification sets the library's threads: there must not be two."""
+    right, started = verify_library.verify_library, list[str]()
+
+    def verify(library: Library, *arguments: Any) -> list[CpuEvidence]:
+        started.append(library.isa)
+        return right(library, *arguments)
+
+    monkeypatch.setattr(verify_library, "verify_library", verify)
+    with ThreadPoolExecutor(2) as threads, pytest.warns(UserWarning, match=FIRST):
+        first, second = threads.map(lambda _: _opened(), range(2))
+    assert first == second
+    assert len(started) == 1
 
 
 def test_two_processes_at_once(home: Path) -> None:
