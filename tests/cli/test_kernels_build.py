@@ -82,6 +82,19 @@ def test_the_list_shows_them(cpu_home: Path, capsys: pytest.CaptureFixture[str])
     assert "whisper-npu: CPU kernels are not built: run whisper-npu kernels build\n" in error
 
 
+def test_the_first_use_is_said_on_stderr(
+    cpu_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cpu_home / "cpu" / "evidence.json").unlink()
+    build = find_build()
+    assert build is not None
+    isa = load_library(build.path).isa
+    said = f"whisper-npu: warning: the kernels for this CPU ({isa}) are used for the first time: "
+    for expected in (f"{said}verifying them\n", ""):
+        assert main(["plan", "--model", "tiny", "--phase", "step"]) == 0
+        assert capsys.readouterr().err == expected
+
+
 def _doctor(capsys: pytest.CaptureFixture[str]) -> str:
     main(["doctor"])
     text = capsys.readouterr().out

@@ -148,7 +148,7 @@ def test_int8_on_the_cpu(capsys: Capture, folder: Path) -> None:
 
 def test_cpu_kernels_that_are_not_there(no_cpu_kernels: Path, capsys: Capture) -> None:
     assert main(["plan", "--model", "tiny", "--cpu_kernels", "True"]) == 5
-    assert "CPU kernels are not built; run whisper-npu kernels build" in capsys.readouterr().err
+    assert "CPU kernels are not built: run whisper-npu kernels build" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

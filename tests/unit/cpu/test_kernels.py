@@ -272,7 +272,7 @@ def find_library() -> Path:
 def test_nothing_built_is_nothing_used(no_cpu_kernels: Path, checkpoint: Checkpoint) -> None:
     assert usable_kernels() == "CPU kernels are not built: run whisper-npu kernels build"
     assert not _has_cpu_kernels(_model(checkpoint, None))
-    with pytest.raises(KernelError, match=r"^CPU kernels are not built; run whisper-npu kernels b"):
+    with pytest.raises(KernelError, match=r"^CPU kernels are not built: run whisper-npu kernels b"):
         _model(checkpoint, True)
 
 

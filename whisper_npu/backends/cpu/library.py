@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -114,12 +115,15 @@ class Library:
 
 # Loaded once: the library's threads and instruction set are those of the process.
 load_library = lru_cache(maxsize=4)(Library)
+# Two threads that ask for the same at once would each get one.
+_loading = threading.Lock()
 
 
 def open_library(build: Build) -> Library:
     """Load a library whose file is as it was compiled. Raises KernelError, OptionError."""
     check_library_file(build.path, build.sha256)
-    return load_library(build.path)
+    with _loading:
+        return load_library(build.path)
 
 
 def switched_off() -> str | None:
