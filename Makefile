@@ -26,7 +26,7 @@ $(VENV)/reference.stamp: $(VENV)/test.stamp
 	touch $@
 
 demo: $(VENV)/run.stamp
-	$(BIN)/whisper-npu transcribe samples/*.flac --output_dir .demo --language en
+	$(BIN)/python -m tools.demo
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m "not npu and not long"
