@@ -40,14 +40,13 @@ from tools.bench import lengths
 from tools.bench.client import WorkerError
 from tools.bench.conductor import STAGES, Conductor, Setting
 from tools.bench.criteria import verdicts
-from tools.bench.environment import Environment
+from tools.bench.environment import DEFAULT_CACHE, Environment
 from tools.bench.machine import choose_cpus, describe
 from tools.bench.registry import OURS, PEERS, Spec, capped, select
 from tools.bench.report import tables
 
 SIZES = ("tiny", "base", "small", "medium")
 SHORT_STAGES = tuple(stage for stage in STAGES if stage != "file")
-DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper-bench"
 
 
 def arguments() -> argparse.Namespace:

@@ -53,6 +53,9 @@ CMAKE_OPTIONS = (
 )
 
 
+DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper-bench"
+
+
 class Environment:
     """What is needed beside this checkout, in a cache folder; made once."""
 
@@ -70,12 +73,16 @@ class Environment:
         home = str(self.cache / "home")
         return {"WHISPER_NPU_HOME": home, LIBRARY_VARIABLE: str(self.library)}
 
-    def ensure(self) -> None:
-        """Make what is missing. Raises CalledProcessError where pip or a compiler fails."""
+    def ensure_packages(self) -> None:
+        """Install the peers, if they are missing. Raises CalledProcessError where pip fails."""
         self.logs.mkdir(parents=True, exist_ok=True)
         with self._once("packages", repr(PACKAGES).encode()) as missing:
             if missing:
                 self._install_packages()
+
+    def ensure(self) -> None:
+        """Make what is missing. Raises CalledProcessError where pip or a compiler fails."""
+        self.ensure_packages()
         with self._once("ours", (REPOSITORY / "pyproject.toml").read_bytes()) as missing:
             if missing:
                 self._pip("install", "--quiet", "--editable", str(REPOSITORY))

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers.modeling_outputs import BaseModelOutput
 
-from tools.bench.runtime import LANGUAGE, RATE, Runtime
+from tools.bench.runtime import LANGUAGE, RATE, Runtime, Unsupported
 
 
 def load(model: Path, threads: int, dtype: str) -> Runtime:
@@ -67,3 +67,8 @@ class Transformers(Runtime):
             windows = [array("f", recording[at : at + window].tobytes()) for at in ends]
             total += sum(map(len, self.batch(windows, n_tokens)))
         return total
+
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        raise Unsupported("transformers' loop over windows has other rules")

@@ -101,6 +101,27 @@ class WhisperCpp(Runtime):
         (tokens,) = self._full(recording, n_tokens)
         return len(tokens)
 
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        if batch_size > 1:
+            raise Unsupported("whisper.cpp decodes one window at a time")
+        samples = self.prepare_file(path)
+        text = ctypes.create_string_buffer(len(samples))
+        status = self._library.bench_transcribe(
+            self._context,
+            _pointer(samples),
+            len(samples),
+            language.encode(),
+            fallback,
+            text,
+            len(text),
+            self._threads,
+        )
+        if status != 0:
+            raise RuntimeError(f"whisper_full of whisper.cpp fails with {status}")
+        return text.value.decode(errors="replace")
+
     def _full(
         self, samples: array[float] | None, n_tokens: int, beam_size: int = 1
     ) -> list[list[int]]:
