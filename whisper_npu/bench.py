@@ -12,7 +12,6 @@ from time import perf_counter
 
 from whisper_npu.audio import CHUNK_LENGTH
 from whisper_npu.audio.features import compute_log_mel
-from whisper_npu.backends.cpu.backend import CpuBackend
 from whisper_npu.model.graph import Graph
 from whisper_npu.ops.arrays import F32
 from whisper_npu.results import Fallback
@@ -77,6 +76,7 @@ class Report:
 
     device: str | None
     precision: str
+    precision_reason: str
     threads: int
     instruction_set: str | None
     repeats: int
@@ -128,8 +128,9 @@ def measure(
         return Report(
             device=usage.device,
             precision=usage.precision,
+            precision_reason=usage.precision_reason,
             threads=kernel_threads(),
-            instruction_set=_instruction_set(model),
+            instruction_set=usage.instruction_set,
             repeats=repeats,
             prompt_tokens=len(window.prompt),
             seconds={
@@ -248,10 +249,3 @@ def _counts(placed: Mapping[str, Placed]) -> Iterator[PlacedCount]:
         )
         for (backend, kernel), ops in counts.most_common():
             yield PlacedCount(phase, backend, kernel, ops)
-
-
-def _instruction_set(model: Model) -> str | None:
-    for backend in model.machine.backends:
-        if isinstance(backend, CpuBackend):
-            return backend.isa
-    return None

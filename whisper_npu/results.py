@@ -66,10 +66,14 @@ class Placement:
 
     ``ops`` counts executed ops by kind and backend (``numpy`` or the kernel's name), ``seconds``
     is the wall time of each phase. ``fallbacks`` are those of the model since it was loaded.
+    ``precision_reason`` says why ``precision`` was chosen; ``instruction_set`` is that of the CPU
+    kernels, None without them.
     """
 
     device: str | None
     precision: str
+    precision_reason: str
+    instruction_set: str | None
     ops: Mapping[str, Mapping[str, int]]
     launches: int
     bytes_to_device: int

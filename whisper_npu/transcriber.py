@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from whisper_npu.audio import AudioSource, stream_audio
 from whisper_npu.audio.features import LogMel, compute_log_mel
 from whisper_npu.backends.machine_options import MachineOptions
-from whisper_npu.backends.opening import choose_precision, open_device, open_machine
+from whisper_npu.backends.opening import open_device, open_machine
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
@@ -42,13 +42,15 @@ class Transcriber:
 
     ``device`` is ``"cpu"``, ``"npu"``, ``"auto"`` (the NPU where there is one and it is predicted
     to be faster), or an open ``whisper_npu.backends.npu.device.Device``. ``precision`` is that of
-    products with weights: ``"float32"``, for which int8 weights are dequantised once, or
-    ``"int8"``, the integer arithmetic of the NPU, which NumPy carries out exactly where no kernel
-    does; by default int8 on a device and float32 without one. ``kernels`` are folders with kernels
-    of your own. Raises KernelError if ops that were asked to be on the NPU cannot be, unless
+    products with weights: ``"float32"``, for which int8 weights are dequantised once; ``"int8"``,
+    the integer arithmetic of the NPU, which NumPy carries out exactly where no kernel does; or
+    ``"auto"``: int8 on a device, and without one where the model's weights are INT8 and CPU
+    kernels are verified for an instruction set on which int8 was measured to be faster, else
+    float32. ``Placement.precision_reason`` says why. ``kernels`` are folders with kernels of your
+    own. Raises KernelError if ops that were asked to be on the NPU cannot be, unless
     ``allow_fallback``. ``check_rate`` is the share of launches that are recomputed and compared.
-    ``cpu_kernels`` says whether to use the kernels that ``whisper-npu kernels build`` compiled for
-    this CPU; if not given, they are used if they are there and verified. ``threads`` is the number
+    ``cpu_kernels`` says whether to use the kernels compiled for this CPU; if not given, they are
+    used if they are there and verified. ``threads`` is the number
     that NumPy's products, workers and CPU kernels compute with. There is one for the process: the
     last transcriber that names it decides for those made after it. By default it is that of the
     physical cores, or what ``OMP_NUM_THREADS`` says. Raises OptionError for values that an option
@@ -60,7 +62,7 @@ class Transcriber:
         model: str | Path = BUILT_IN,
         *,
         device: str | Device = _DEFAULTS.device,
-        precision: str | None = _DEFAULTS.precision,
+        precision: str = _DEFAULTS.precision,
         kernels: Sequence[str | PathLike[str]] = _DEFAULTS.kernels,
         allow_fallback: bool = _DEFAULTS.allow_fallback,
         check_rate: float = _DEFAULTS.check_rate,
@@ -95,17 +97,18 @@ class Transcriber:
         with ExitStack() as undo:
             if own is not None:
                 undo.callback(own.close)
-            precision = choose_precision(options.precision, opened)
             checkpoint = load_checkpoint(model_directory(model))
             self.dims = checkpoint.dims
             self._tokenizer = Tokenizer.from_dir(
                 checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
             )
             self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
-            machine = open_machine(opened, checkpoint.dims, precision, options)
+            machine = open_machine(
+                opened, checkpoint.dims, options, int8_weights=checkpoint.has_int8_weights
+            )
             for backend in machine.backends:
                 undo.callback(backend.close)
-            self._model = Model(checkpoint, precision, machine)
+            self._model = Model(checkpoint, machine.usage.precision, machine)
             undo.pop_all()
         # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
         # small objects.

@@ -25,7 +25,7 @@ from whisper_npu.cli.machine import THREAD_VARIABLES
 Capture = pytest.CaptureFixture[str]
 DEFAULTS = {
     "device": "cpu",
-    "precision": None,
+    "precision": "auto",
     "allow_fallback": False,
     "check_rate": 1e-3,
     "cpu_kernels": None,

@@ -13,7 +13,7 @@ import pytest
 from tests.support.checkpoints import Recipe
 from whisper_npu.cli import main
 from whisper_npu.hub.folders import built_in_directory
-from whisper_npu.hub.names import SHORT_NAMES
+from whisper_npu.hub.names import short_names
 from whisper_npu.hub.store import Store, StoredModel
 from whisper_npu.runtime.packed import packed_folder
 from whisper_npu.transcriber import Transcriber
@@ -118,7 +118,9 @@ def test_remove_what_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     install("openai/whisper-tiny")
     install("openai/whisper-base")
     assert main(["models", "remove", "small", "demo", "nowhere", "tiny"]) == 3
-    unknown = f"'nowhere' is neither a repository (owner/name) nor one of {', '.join(SHORT_NAMES)}"
+    unknown = (
+        f"'nowhere' is neither a repository (owner/name) nor one of {', '.join(short_names())}"
+    )
     assert capsys.readouterr().err.splitlines() == [
         "whisper-npu: error: small: was not pulled; of the models, these are there: base, tiny",
         "whisper-npu: error: demo: is built in and cannot be removed",

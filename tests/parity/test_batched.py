@@ -47,7 +47,7 @@ def audio() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def transcriber() -> Transcriber:
-    return Transcriber("demo")
+    return Transcriber("demo", precision="float32")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ OPTIONS = {"language": "en", "temperature": 0.0}
 
 @pytest.fixture(scope="module")
 def transcriber() -> Transcriber:
-    return Transcriber("demo")
+    return Transcriber("demo", precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_transformers(transcriber: Transcriber, plain_folder: Path, name: str) -
     ours = transcriber.transcribe(audio, **OPTIONS, **plain)
     checkpoint = load_checkpoint(plain_folder)
     with compute_log_mel(
-        [audio], checkpoint.dims.n_mels, numpy_model(checkpoint).log_mel
+        [audio], checkpoint.dims.n_mels, numpy_model(checkpoint, "float32").log_mel
     ) as log_mel:
         features = torch.from_numpy(log_mel.window(0)[None])
     tokenizer = Tokenizer.from_dir(plain_folder, checkpoint.dims.n_vocab, checkpoint.generation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +16,12 @@ from tests.support.signals import noise
 from tests.unit.accelerated import DIMS
 from whisper_npu import Transcriber
 from whisper_npu.backends import opening
+from whisper_npu.backends.cpu.backend import UsableKernels
+from whisper_npu.backends.cpu.build import source_folder
+from whisper_npu.backends.cpu.isas import read_isas
+from whisper_npu.backends.cpu.kernels import GELU, KERNELS
+from whisper_npu.backends.cpu.library import Library
+from whisper_npu.backends.cpu.records import CpuKernel
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.device import DeviceError, NoContext, NoDevice
@@ -22,6 +29,7 @@ from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
 from whisper_npu.backends.npu.registry import read_folder
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.opening import (
+    INT8_TIME,
     choose_precision,
     describe_machine,
     open_device,
@@ -29,7 +37,7 @@ from whisper_npu.backends.opening import (
     require,
 )
 from whisper_npu.errors import KernelError, ModelError, OptionError
-from whisper_npu.model.builders import PHASES, build_phase
+from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.runtime.backend import Refusal
 from whisper_npu.runtime.machine import Machine
@@ -78,13 +86,55 @@ def test_no_npu(monkeypatch: pytest.MonkeyPatch) -> None:
         open_device("npu")
 
 
-def test_precision() -> None:
-    assert choose_precision(None, None) == "float32"
-    assert choose_precision("int8", None) == "int8"
-    assert choose_precision(None, SoftwareDevice()) == "int8"
-    assert choose_precision("int8", SoftwareDevice()) == "int8"
+class FakeLibrary:
+    """Of which only the instruction set is read."""
+
+    def __init__(self, isa: str) -> None:
+        self.isa = isa
+
+
+def usable(isa: str, failed: tuple[CpuKernel, ...] = ()) -> UsableKernels:
+    return UsableKernels(cast(Library, FakeLibrary(isa)), KERNELS, failed)
+
+
+def test_precision_that_was_asked_for() -> None:
+    for precision in PRECISIONS:
+        for kernels in ("are not built", usable("amx")):
+            chosen = choose_precision(precision, False, precision == "float32", kernels)
+            assert chosen == (precision, "asked for")
+
+
+def test_precision_of_an_npu() -> None:
+    for asked in ("auto", "int8"):
+        chosen = choose_precision(asked, True, False, "are not built")
+        assert chosen == ("int8", "the NPU's products are int8")
     with pytest.raises(OptionError, match="precision 'float32' does not go with an NPU"):
-        choose_precision("float32", SoftwareDevice())
+        choose_precision("float32", True, False, "are not built")
+
+
+@pytest.mark.parametrize(
+    ("int8_weights", "kernels", "precision", "reason"),
+    [
+        (True, usable("avx2"), "int8", "INT8 weights and verified CPU kernels"),
+        (True, usable("amx"), "int8", "INT8 weights and verified CPU kernels"),
+        (False, usable("amx"), "float32", "the model's weights are not INT8"),
+        (True, "are not built", "float32", "CPU kernels are not built"),
+        (True, usable("scalar"), "float32", "not measured to be faster than float32 on scalar"),
+        (True, usable("dotprod"), "float32", "not measured to be faster than float32 on dotprod"),
+        (True, usable("amx", (GELU,)), "float32", "CPU kernels failed verification: cpu_gelu"),
+    ],
+)
+def test_precision_auto(
+    int8_weights: bool, kernels: UsableKernels | str, precision: str, reason: str
+) -> None:
+    chosen, why = choose_precision("auto", False, int8_weights, kernels)
+    assert chosen == precision
+    assert reason in why
+
+
+def test_int8_is_measured_to_be_faster_where_it_is_chosen() -> None:
+    assert INT8_TIME.keys() <= {isa.name for isa in read_isas(source_folder())}
+    assert max(INT8_TIME.values()) < 1
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
@@ -99,14 +149,14 @@ def npu_of(machine: Machine) -> NpuBackend | None:
 
 
 def test_the_cpu_alone() -> None:
-    made = open_machine(None, DIMS, "float32", MachineOptions())
+    made = open_machine(None, DIMS, MachineOptions(), int8_weights=True)
     assert [backend.name for backend in made.backends] == ["fast NumPy", "specification"]
     assert (made.usage.device, made.usage.precision) == (None, "float32")
 
 
 def test_a_device_whose_kernels_are_verified(verified: Path) -> None:
     device = SoftwareDevice()
-    made = open_machine(device, DIMS, "int8", MachineOptions(kernels=[verified]))
+    made = open_machine(device, DIMS, MachineOptions(kernels=[verified]), int8_weights=True)
     npu = npu_of(made)
     assert npu is made.backends[0]
     assert npu is not None
@@ -117,10 +167,10 @@ def test_a_device_whose_kernels_are_verified(verified: Path) -> None:
 
 def test_a_device_without_verified_kernels(folder: Path) -> None:
     with pytest.raises(KernelError, match=r"\d+ ops cannot run on the NPU .*--allow_fallback"):
-        open_machine(SoftwareDevice(), DIMS, "int8", MachineOptions(kernels=[folder]))
+        open_machine(SoftwareDevice(), DIMS, MachineOptions(kernels=[folder]), int8_weights=True)
     for options in ({"allow_fallback": True}, {"device": "auto"}):
         checked = MachineOptions(kernels=[folder], **options)
-        made = open_machine(SoftwareDevice(), DIMS, "int8", checked)
+        made = open_machine(SoftwareDevice(), DIMS, checked, int8_weights=True)
         assert npu_of(made) is not None
         assert made.policy == ("auto" if "device" in options else "npu")
 
@@ -140,10 +190,12 @@ class Taken(SoftwareDevice):
 def test_a_device_that_others_have(verified: Path) -> None:
     """An error before the first window, unless NumPy may do it."""
     with pytest.raises(NoContext, match=r"taken by python \(process 12\)"):
-        open_machine(Taken(), DIMS, "int8", MachineOptions(kernels=[verified]))
+        open_machine(Taken(), DIMS, MachineOptions(kernels=[verified]), int8_weights=True)
     for options in ({"allow_fallback": True}, {"device": "auto"}):
         device = Taken()
-        made = open_machine(device, DIMS, "int8", MachineOptions(kernels=[verified], **options))
+        made = open_machine(
+            device, DIMS, MachineOptions(kernels=[verified], **options), int8_weights=True
+        )
         assert npu_of(made) is not None
         assert made.policy == ("auto" if "device" in options else "npu")
         assert device.tried == []
@@ -165,7 +217,9 @@ def test_what_was_opened_before_is_given_back(verified: Path) -> None:
 
     device = Second()
     with pytest.raises(NoContext):
-        open_machine(device, KNOWN_DIMENSIONS["tiny"], "int8", MachineOptions(kernels=[verified]))
+        open_machine(
+            device, KNOWN_DIMENSIONS["tiny"], MachineOptions(kernels=[verified]), int8_weights=True
+        )
     assert device.closed == 1
 
 
@@ -176,18 +230,18 @@ def test_all_kernels_that_are_used_are_opened_at_once(verified: Path) -> None:
         opened.append(f"{action} {kernel}")
         return None
 
-    open_machine(SoftwareDevice(fault), DIMS, "int8", MachineOptions(kernels=[verified]))
+    open_machine(SoftwareDevice(fault), DIMS, MachineOptions(kernels=[verified]), int8_weights=True)
     assert opened == [f"open {SMALL}"]
     opened.clear()
-    open_machine(
-        SoftwareDevice(fault), KNOWN_DIMENSIONS["tiny"], "int8", MachineOptions(kernels=[verified])
-    )
+    options = MachineOptions(kernels=[verified])
+    dims = KNOWN_DIMENSIONS["tiny"]
+    open_machine(SoftwareDevice(fault), dims, options, int8_weights=True)
     assert sorted(opened) == sorted([f"open {LARGE}", f"open {SMALL}"])
 
 
 def test_everything_that_is_missing_is_listed_once_by_reason(folder: Path) -> None:
     with pytest.raises(KernelError) as raised:
-        open_machine(SoftwareDevice(), DIMS, "int8", MachineOptions(kernels=[folder]))
+        open_machine(SoftwareDevice(), DIMS, MachineOptions(kernels=[folder]), int8_weights=True)
     message = str(raised.value)
     graphs = [build_phase(phase, DIMS, precision="int8") for phase in PHASES]
     names = [f"{g.name}/{op.name}" for g in graphs for op in g.ops if op.kind == "linear_int8"]
@@ -221,7 +275,7 @@ def test_failed_evidence_is_no_permission(folder: Path) -> None:
     for entry in read_folder(folder):
         NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry, failure="wrong"))
     with pytest.raises(KernelError, match="failed verification"):
-        open_machine(SoftwareDevice(), DIMS, "int8", MachineOptions(kernels=[folder]))
+        open_machine(SoftwareDevice(), DIMS, MachineOptions(kernels=[folder]), int8_weights=True)
 
 
 def test_a_described_device_needs_no_evidence(folder: Path) -> None:
@@ -251,7 +305,9 @@ class TestTranscriber:
         return seeded_directory(Recipe("nano", seed=1))
 
     def test_options_that_do_not_exist(self, nano: Path) -> None:
-        with pytest.raises(OptionError, match="precision must be one of float32, int8, not 'fp4'"):
+        with pytest.raises(
+            OptionError, match="precision must be one of auto, float32, int8, not 'fp4'"
+        ):
             Transcriber(nano, precision="fp4")
         with pytest.raises(OptionError, match="device must be one of cpu, npu, auto, not 'tpu'"):
             Transcriber(nano, device="tpu")

@@ -21,7 +21,7 @@ from tests.support.checkpoints import Recipe, checkpoint
 from tools.markdown import markdown_table
 from tools.measuring import by_turns, seconds
 from tools.tables.quantisation import quantised
-from whisper_npu.backends.cpu.backend import CpuBackend, open_cpu_backend
+from whisper_npu.backends.cpu.backend import CpuBackend, UsableKernels, usable_kernels
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.library import load_library
 from whisper_npu.backends.cpu.records import CpuKernel
@@ -59,13 +59,10 @@ class Mode:
 
 def modes(loaded: Checkpoint) -> list[Mode]:
     """All that are compared."""
-    opened = open_cpu_backend(Usage(), required=True)
-    build = find_build()
-    assert opened is not None
-    assert build is not None
-    library = load_library(build.path)
-    library.threads = default_threads()
-
+    opened = usable_kernels()
+    if isinstance(opened, str):
+        raise SystemExit(f"CPU kernels {opened}; run whisper-npu kernels build")
+    library = opened.library
     by_name = {kernel.name: kernel for kernel in opened.kernels}
     wanted: list[tuple[str, Precision, str, Sequence[CpuKernel]]] = [
         ("NumPy float32", "float32", library.isa, ()),
@@ -85,7 +82,7 @@ def modes(loaded: Checkpoint) -> list[Mode]:
     features = rng.standard_normal((1, dims.n_mels, dims.n_frames), np.float32)
     for name, precision, isa, kernels in wanted:
         usage = Usage(precision=precision)
-        cpu = [CpuBackend(library, kernels, usage)] if kernels else []
+        cpu = [CpuBackend(UsableKernels(library, tuple(kernels)), usage)] if kernels else []
         machine = Machine((*cpu, *numpy_backends()), usage=usage)
         model = Model(loaded, precision, machine)
         found.append(Mode(name, isa, model, features, {}))

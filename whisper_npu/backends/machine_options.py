@@ -17,6 +17,7 @@ from whisper_npu.runtime.threads import check_threads
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
 
+# ``AUTO`` is a precision too.
 CPU, NPU, AUTO = "cpu", "npu", "auto"
 DEVICES = (CPU, NPU, AUTO)
 # Made of the kernels' NumPy models, to try everything above a device. Not listed in messages.
@@ -33,7 +34,7 @@ class MachineOptions:
     """
 
     device: str | Device = CPU
-    precision: str | None = None
+    precision: str = AUTO
     kernels: Sequence[str | os.PathLike[str]] = ()
     allow_fallback: bool = False
     check_rate: float = 1e-3
@@ -43,8 +44,7 @@ class MachineOptions:
     def __post_init__(self) -> None:
         if isinstance(self.device, str):
             _check_member("device", self.device, DEVICES, (SOFTWARE,))
-        if self.precision is not None:
-            _check_member("precision", self.precision, PRECISIONS)
+        _check_member("precision", self.precision, (AUTO, *PRECISIONS))
         if not 0 <= self.check_rate <= 1:
             raise OptionError(f"check_rate must be between 0 and 1, not {self.check_rate}")
         if self.threads is not None:
@@ -53,9 +53,9 @@ class MachineOptions:
             check_npu_precision(self.precision)
 
 
-def check_npu_precision(precision: str | None) -> None:
+def check_npu_precision(precision: str) -> None:
     """Raise OptionError for a precision that the products of an NPU do not have."""
-    if precision not in (None, "int8"):
+    if precision not in (AUTO, "int8"):
         raise OptionError(
             f"precision {precision!r} does not go with an NPU, whose products are int8"
         )

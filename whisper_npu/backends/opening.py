@@ -28,7 +28,7 @@ from whisper_npu.runtime.placement import Policy, Region
 from whisper_npu.runtime.usage import Usage
 
 if TYPE_CHECKING:
-    from whisper_npu.backends.cpu.backend import CpuBackend
+    from whisper_npu.backends.cpu.backend import CpuBackend, UsableKernels
     from whisper_npu.backends.npu.backend import NpuBackend
     from whisper_npu.backends.npu.device import Device
 
@@ -76,12 +76,39 @@ _OPENERS: Mapping[str, Callable[[], Device | None]] = {
 }
 
 
-def choose_precision(asked: str | None, device: Device | None) -> Precision:
-    """INT8 on a device, float32 without one, unless asked for. Raises OptionError."""
-    if device is None:
-        return cast(Precision, asked or "float32")
-    check_npu_precision(asked)
-    return "int8"
+# Instruction sets on which int8 was measured to be faster than float32, with the time of a window
+# of 30 s as a share of float32's (tiny.en, docs/performance.md). On ``scalar`` it is slower, and
+# ``dotprod`` ran in an emulator only.
+INT8_TIME: Mapping[str, float] = {
+    "avx2": 0.35, "avx512": 0.28, "avx512_vnni": 0.19, "amx": 0.18
+}  # fmt: skip
+
+
+def choose_precision(
+    asked: str, on_npu: bool, int8_weights: bool, kernels: UsableKernels | str
+) -> tuple[Precision, str]:
+    """The precision of products with weights, and why. Raises OptionError.
+
+    ``auto`` is int8 on an NPU, and without one where it is faster: for INT8 weights, with verified
+    kernels for an instruction set of ``INT8_TIME``. ``kernels`` are those of this CPU, or why there
+    are none.
+    """
+    if on_npu:
+        check_npu_precision(asked)
+        return "int8", "the NPU's products are int8"
+    if asked != AUTO:
+        return cast(Precision, asked), "asked for"
+    if not int8_weights:
+        return "float32", "the model's weights are not INT8"
+    if isinstance(kernels, str):
+        return "float32", f"CPU kernels {kernels}"
+    if kernels.failed:
+        names = ", ".join(kernel.name for kernel in kernels.failed)
+        return "float32", f"CPU kernels failed verification: {names}"
+    isa = kernels.library.isa
+    if isa not in INT8_TIME:
+        return "float32", f"int8 was not measured to be faster than float32 on {isa}"
+    return "int8", "INT8 weights and verified CPU kernels, with which int8 is faster"
 
 
 def numpy_machine(usage: Usage | None = None) -> Machine:
@@ -97,10 +124,12 @@ def numpy_model(checkpoint: Checkpoint, precision: Precision = "float32") -> Mod
 def open_machine(
     device: Device | None,
     dims: ModelDimensions,
-    precision: Precision,
     options: MachineOptions,
+    *,
+    int8_weights: bool,
 ) -> Machine:
-    """The machine for a model of these dimensions, on the device that ``options`` gave.
+    """The machine for a model of these dimensions, on the device that ``options`` gave; its
+    ``usage`` has the precision.
 
     With the device ``auto`` kernels are used where they are verified and predicted to be faster;
     without it wherever they are verified, and it is a KernelError that lists them all if an op has
@@ -108,8 +137,9 @@ def open_machine(
     fallback is allowed. Kernels compiled for this CPU are by default used where they are there; it
     is a KernelError if they were asked for and there are none.
     """
-    usage = Usage(precision=precision)
-    cpu = _cpu(usage, options.cpu_kernels)
+    kernels = _cpu_kernels(options.cpu_kernels)
+    usage = _usage(options.precision, device is not None, int8_weights, kernels)
+    cpu = _cpu(kernels, usage)
     if device is None:
         return Machine((*cpu, *numpy_backends()), usage=usage)
     # Imported here: the CPU alone needs none of this.
@@ -120,7 +150,8 @@ def open_machine(
     host = numpy_backends(measure_host())
     machine = Machine((npu, *cpu, *host), "auto" if auto else "npu", usage)
     if not auto and not options.allow_fallback:
-        regions = [r for graph in phase_graphs(dims, precision) for r in machine.choose(graph)]
+        graphs = phase_graphs(dims, usage.precision)
+        regions = [region for graph in graphs for region in machine.choose(graph)]
         require(npu, regions)
         try:
             npu.open(region.offer.kernel for region in regions if region.offer.launches)
@@ -133,20 +164,23 @@ def open_machine(
 
 def describe_machine(
     name: str,
-    precision: Precision,
+    precision: str,
     policy: Policy,
     kernels: Folders = (),
     cpu_kernels: bool | None = None,
+    *,
+    int8_weights: bool = True,
 ) -> tuple[Machine, list[str]]:
     """The machine that a device by name would give, to be printed; and the rates that it predicts
     with, as text.
 
-    ``phoenix`` is described and not there: all kernels are taken to be verified. Raises KernelError
-    if the NPU cannot be used.
+    ``phoenix`` is described and not there: all kernels are taken to be verified. Raises OptionError
+    for a precision that the device does not have, KernelError if the NPU cannot be used.
     """
     from whisper_npu.backends.numpy.host_rates import measure_host
 
-    usage = Usage(precision=precision)
+    own = _cpu_kernels(cpu_kernels)
+    usage = _usage(precision, name != CPU, int8_weights, own)
     host = measure_host()
     backends: list[Backend] = []
     rates = [
@@ -157,8 +191,9 @@ def describe_machine(
         npu = _npu(None if name == PHOENIX else open_device(name), kernels, usage)
         backends.append(npu)
         rates += npu.describe_rates()
-    cpu = _cpu(usage, cpu_kernels)
-    rates += [f"CPU kernels: {each.isa}; what they take is not predicted" for each in cpu]
+    cpu = _cpu(own, usage)
+    if cpu:
+        rates.append(f"CPU kernels: {usage.instruction_set}; what they take is not predicted")
     return Machine((*backends, *cpu, *numpy_backends(host)), policy, usage), rates
 
 
@@ -201,11 +236,27 @@ def _npu(
     return NpuBackend(device, statuses, rates, usage, check_rate)
 
 
-def _cpu(usage: Usage, wanted: bool | None) -> list[CpuBackend]:
-    """The kernels of this CPU, none if there are none or they are not wanted."""
+def _cpu_kernels(wanted: bool | None) -> UsableKernels | str:
+    """The kernels of this CPU, or why there are none. Raises KernelError if they were asked for."""
     if wanted is False:
-        return []
-    from whisper_npu.backends.cpu.backend import open_cpu_backend
+        return "were not wanted"
+    from whisper_npu.backends.cpu.backend import usable_kernels
 
-    found = open_cpu_backend(usage, required=wanted is True)
-    return [] if found is None else [found]
+    found = usable_kernels()
+    if wanted and isinstance(found, str):
+        raise KernelError(f"CPU kernels {found}; run whisper-npu kernels build")
+    return found
+
+
+def _cpu(kernels: UsableKernels | str, usage: Usage) -> list[CpuBackend]:
+    if isinstance(kernels, str):
+        return []
+    from whisper_npu.backends.cpu.backend import CpuBackend
+
+    return [CpuBackend(kernels, usage)]
+
+
+def _usage(asked: str, on_npu: bool, int8_weights: bool, kernels: UsableKernels | str) -> Usage:
+    precision, reason = choose_precision(asked, on_npu, int8_weights, kernels)
+    instruction_set = None if isinstance(kernels, str) else kernels.library.isa
+    return Usage(precision=precision, precision_reason=reason, instruction_set=instruction_set)

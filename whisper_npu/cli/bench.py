@@ -85,7 +85,7 @@ def _text(what: dict[str, str], report: Report) -> Iterator[str]:
     from whisper_npu.bench import STAGES, TOKENS_PER_WINDOW
 
     kernels = report.instruction_set or "none"
-    yield f"model: {what['model']}, {report.precision}"
+    yield f"model: {what['model']}, {report.precision} ({report.precision_reason})"
     yield (f"device: {report.device or 'cpu'}; threads: {report.threads}; CPU kernels: {kernels}")
     yield f"audio: {what['audio']}"
     yield f"medians of {report.repeats}, after one to warm up:"

@@ -52,8 +52,7 @@ CPU_KERNELS: Option = (
     "cpu_kernels",
     flag,
     _DEFAULTS.cpu_kernels,
-    "use the kernels compiled for this CPU by whisper-npu kernels build; if not given, where they "
-    "are there",
+    "use the kernels compiled for this CPU; if not given, where they are there",
 )
 _MACHINE: Sequence[Option] = (
     (
@@ -66,8 +65,8 @@ _MACHINE: Sequence[Option] = (
         "precision",
         str,
         _DEFAULTS.precision,
-        "of products with weights: float32, or int8, which is what the NPU computes; if not given, "
-        "int8 on the NPU and float32 on the CPU",
+        "of products with weights: float32; int8, which is what the NPU computes; or auto: int8 on "
+        "the NPU, and on the CPU for INT8 models where verified kernels make it faster",
     ),
     (
         "allow_fallback",

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.backends.machine_options import (
+    AUTO,
     CPU,
     NPU,
     PHOENIX,
     SOFTWARE,
-    check_npu_precision,
 )
-from whisper_npu.cli.dimensions import dimensions_of
+from whisper_npu.cli.dimensions import dimensions_of, has_int8_weights
 from whisper_npu.cli.machine import CPU_KERNELS
 from whisper_npu.cli.options import add_format, add_kernels, add_options, as_options
 from whisper_npu.model.builders import (
@@ -23,7 +23,6 @@ from whisper_npu.model.builders import (
     PRECISIONS,
     TOKEN_PHASES,
     WINDOW_PHASES,
-    Precision,
 )
 
 if TYPE_CHECKING:
@@ -55,8 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_kernels(parser)
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
-        help="of products with weights; if not given, int8 on the NPU and float32 on the CPU",
+        choices=(AUTO, *PRECISIONS),
+        default=AUTO,
+        help="of products with weights; auto: what transcribe would choose, for a published size "
+        "with INT8 weights",
     )
     add_options(parser, (CPU_KERNELS,))
     parser.add_argument("--phase", choices=PHASES, help="one phase only; if not given, all")
@@ -71,10 +72,16 @@ def run(args: argparse.Namespace) -> int:
     from whisper_npu.runtime.placement import placed_ops
 
     dims = dimensions_of(args.model)
-    precision = _precision(args)
-    machine, rates = describe_machine(
-        args.device, precision, args.policy, args.kernels, args.cpu_kernels
-    )
+    with as_options():
+        machine, rates = describe_machine(
+            args.device,
+            args.precision,
+            args.policy,
+            args.kernels,
+            args.cpu_kernels,
+            int8_weights=has_int8_weights(args.model),
+        )
+    precision = machine.usage.precision
     graphs = phase_graphs(dims, precision)
     forms = machine.settle(graphs)
     placed = [
@@ -88,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         "device": args.device,
         "policy": args.policy,
         "precision": precision,
+        "precision_reason": machine.usage.precision_reason,
         "rates": rates,
         "ops": [op._asdict() for op in placed],
         "totals": {
@@ -119,15 +127,6 @@ def _weights(graphs: Iterable[Graph], forms: Forms) -> dict[str, Any]:
             counts[str(form)] += form_bytes(shapes[name], form)
     several = {n: [str(form) for form in held] for n, held in forms.weights.items() if held[1:]}
     return {"bytes": dict(counts), "in_several_forms": several}
-
-
-def _precision(args: argparse.Namespace) -> Precision:
-    asked: Precision | None = args.precision
-    if args.device == CPU:
-        return asked or "float32"
-    with as_options():
-        check_npu_precision(asked)
-    return "int8"
 
 
 def _totals(ops: Iterable[PlacedOp]) -> dict[str, float]:
@@ -175,6 +174,7 @@ def _text(placed: Iterable[PlacedOp], report: Mapping[str, Any]) -> Iterator[str
             *([f"more than once: {', '.join(several)}"] if several else []),
         ]
     )
+    yield f"precision: {report['precision']} ({report['precision_reason']})"
     yield from report["rates"]
     for name, seconds in report["limits"].items():
         yield f"limit, {name}: {seconds * 1e3:.1f} ms"

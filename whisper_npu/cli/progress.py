@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from whisper_npu.results import Segment, Transcription
+from whisper_npu.results import Placement, Segment, Transcription
+from whisper_npu.runtime.backend import NUMPY
 from whisper_npu.text.languages import LANGUAGES
 from whisper_npu.text.writers import format_timestamp
 
@@ -75,6 +77,37 @@ class Display:
             _print(f"[{start} --> {end}] {segment.text}")
         if self._bar is not None:
             self._bar.update(min(self._stream.seek, self._bar.total) - self._bar.n)
+
+    def summarize(self, name: str, result: Transcription, seconds: float) -> None:
+        """Say on stderr how fast a file was transcribed, and where and in what precision."""
+        placement = result.placement
+        if self._prints and placement is not None and seconds > 0:
+            print(
+                f"whisper-npu: {name}: {result.duration:.1f} s in {seconds:.2f} s, "
+                f"{result.duration / seconds:.1f} times real time; {placement.precision} "
+                f"({placement.precision_reason}); ops: {', '.join(_shares(placement))}",
+                file=sys.stderr,
+            )
+
+
+def _shares(placement: Placement) -> Iterator[str]:
+    """Where ops ran, with their shares, the largest first."""
+    # Imported here, as it is not needed before the first file is done.
+    from whisper_npu.backends.cpu.kernels import KERNELS
+
+    of_cpu = {kernel.name for kernel in KERNELS}
+    counts: Counter[str] = Counter()
+    for kernels in placement.ops.values():
+        for kernel, count in kernels.items():
+            if kernel == NUMPY:
+                where = "NumPy"
+            elif kernel in of_cpu:
+                where = f"CPU kernels ({placement.instruction_set})"
+            else:
+                where = f"NPU ({placement.device})"
+            counts[where] += count
+    for where, count in counts.most_common():
+        yield f"{count / sum(counts.values()):.1%} {where}"
 
 
 def _print(text: str) -> None:

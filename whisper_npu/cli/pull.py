@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from whisper_npu.errors import OptionError
-from whisper_npu.hub.names import SHORT_NAMES, repository_of
+from whisper_npu.hub.names import repository_of, short_names
 from whisper_npu.hub.store import Store, readable_size
 from whisper_npu.model.weight_shapes import WEIGHT_DTYPES
 
@@ -13,7 +13,7 @@ from whisper_npu.model.weight_shapes import WEIGHT_DTYPES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument(
-        "name", help=f"{', '.join(SHORT_NAMES)}; or a repository of the hub, owner/name"
+        "name", help=f"{', '.join(short_names())}; or a repository of the hub, owner/name"
     )
     parser.add_argument("--revision", default="main", help="branch, tag or commit")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -160,11 +161,14 @@ def _transcribe_file(
     lines: LineOptions,
 ) -> int:
     try:
+        start = time.perf_counter()
         stream = transcriber.segments(path, options)
         with Display(stream, args.verbose, args.quiet) as display:
             for segment in stream:
                 display.show(segment)
-        write_result(stream.result().to_dict(), args.output_dir, stem, args.output_format, lines)
+        result = stream.result()
+        display.summarize(path, result, time.perf_counter() - start)
+        write_result(result.to_dict(), args.output_dir, stem, args.output_format, lines)
     except (OptionError, ModelError):
         # The same for every file.
         raise

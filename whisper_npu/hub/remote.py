@@ -27,7 +27,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, logging
 
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.hub.cache import difference
-from whisper_npu.hub.names import SHORT_NAMES
+from whisper_npu.hub.names import short_names
 from whisper_npu.version import __version__
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -306,7 +306,7 @@ class Hub:
         if status == 404:
             return (
                 f"{repository}: there is no such repository at {self.endpoint}; the known short "
-                f"names are {', '.join(SHORT_NAMES)}"
+                f"names are {', '.join(short_names())}"
             )
         return what
 

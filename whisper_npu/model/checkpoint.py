@@ -38,6 +38,11 @@ class Checkpoint:
     generation: Mapping[str, Any]
     weights: Mapping[str, F32 | Quantized]
 
+    @property
+    def has_int8_weights(self) -> bool:
+        """Whether matrices are stored as integers."""
+        return isinstance(self.weights, StoredWeights) and bool(self.weights.integers)
+
 
 class StoredWeights(Mapping[str, F32 | Quantized]):
     """The weights in the files of a model folder, the largest first.

@@ -6,16 +6,23 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from whisper_npu.model.builders import Precision
 from whisper_npu.results import Fallback, Placement
 from whisper_npu.runtime.backend import NUMPY
 
 
 @dataclass
 class Usage:
-    """Running totals of a model. ``ops`` counts by (kind, kernel) what plans have run."""
+    """Running totals of a model. ``ops`` counts by (kind, kernel) what plans have run.
+
+    ``precision_reason`` says why the precision is what it is; ``instruction_set`` is that of the
+    CPU kernels, None without them.
+    """
 
     device: str | None = None
-    precision: str = "float32"
+    precision: Precision = "float32"
+    precision_reason: str = ""
+    instruction_set: str | None = None
     runs: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
     ops: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -64,6 +71,8 @@ class Usage:
         return Placement(
             device=self.device,
             precision=self.precision,
+            precision_reason=self.precision_reason,
+            instruction_set=self.instruction_set,
             ops=ops,
             launches=self.launches - before.launches,
             bytes_to_device=self.bytes_to_device - before.bytes_to_device,

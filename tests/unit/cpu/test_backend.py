@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from whisper_npu.backends.cpu import backend as backend_module
-from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun
+from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, UsableKernels
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.attention import ATTENTION, ATTENTION_INT16
@@ -43,8 +43,8 @@ def library(cpu_home: Path) -> Library:
     return load_library(build.path)
 
 
-def _without(*kernels: CpuKernel) -> list[CpuKernel]:
-    return [kernel for kernel in KERNELS if kernel not in kernels]
+def _without(*kernels: CpuKernel) -> tuple[CpuKernel, ...]:
+    return tuple(kernel for kernel in KERNELS if kernel not in kernels)
 
 
 def _answers(backend: CpuBackend, graph: Graph) -> dict[str, Offer | Refusal]:
@@ -62,7 +62,7 @@ def _reasons(backend: CpuBackend, graph: Graph) -> dict[str, str]:
 
 
 def test_offers_for_the_ops_of_a_decoder(library: Library) -> None:
-    backend = CpuBackend(library, KERNELS, Usage(precision="int8"))
+    backend = CpuBackend(UsableKernels(library, KERNELS), Usage(precision="int8"))
     graph = build_step(DIMS, precision="int8")
     assert _reasons(backend, graph) == {}
     kinds = {op.kind for op in graph.ops}
@@ -78,7 +78,7 @@ def test_offers_for_the_ops_of_a_decoder(library: Library) -> None:
 
 
 def test_refusals_of_what_there_is_no_kernel_for(library: Library) -> None:
-    backend = CpuBackend(library, KERNELS, Usage())
+    backend = CpuBackend(UsableKernels(library, KERNELS), Usage())
     reasons = set(_reasons(backend, build_encoder(DIMS)).values())
     kinds = ("transpose", "conv1d", "linear")
     assert reasons == {f"there is no kernel for {kind}" for kind in kinds}
@@ -93,7 +93,9 @@ def test_refusals_of_what_there_is_no_kernel_for(library: Library) -> None:
 
 def test_refusals_of_what_is_not_verified(library: Library) -> None:
     graph = build_encoder(DIMS, precision="int8")
-    backend = CpuBackend(library, _without(GELU, ADD), Usage(precision="int8"), failed=[ADD])
+    backend = CpuBackend(
+        UsableKernels(library, _without(GELU, ADD), (ADD,)), Usage(precision="int8")
+    )
     reasons = _reasons(backend, graph)
     assert reasons["conv1.gelu"] == "cpu_gelu is not verified on this processor"
     assert reasons["embedded"] == "cpu_add failed verification"
@@ -106,20 +108,21 @@ def test_a_kernel_that_rounds_more_is_first_for_int8_models_alone(library: Libra
         for isa in library.isas:
             library.choose_isa(isa)
             has = library.has("cpu_attention_int16", isa)
-            backend = CpuBackend(library, KERNELS, Usage(precision="int8"))
+            backend = CpuBackend(UsableKernels(library, KERNELS), Usage(precision="int8"))
             kernel = "cpu_attention_int16" if has else "cpu_attention"
             assert ("attention", kernel) in _offered(backend, integers)
-            backend = CpuBackend(library, KERNELS, Usage())
+            backend = CpuBackend(UsableKernels(library, KERNELS), Usage())
             assert ("attention", "cpu_attention") in _offered(backend, floats)
             # Where both are not usable, both are named.
-            backend = CpuBackend(
-                library, _without(ATTENTION, ATTENTION_INT16), Usage(precision="int8"), [ATTENTION]
-            )
+            left = UsableKernels(library, _without(ATTENTION, ATTENTION_INT16), (ATTENTION,))
+            backend = CpuBackend(left, Usage(precision="int8"))
             missing = ["cpu_attention_int16 is not verified on this processor"] if has else []
             reason = "; ".join([*missing, "cpu_attention failed verification"])
             assert _reasons(backend, integers)["encoder.0.attn"] == reason
             # What is left is taken.
-            backend = CpuBackend(library, _without(ATTENTION_INT16), Usage(precision="int8"))
+            backend = CpuBackend(
+                UsableKernels(library, _without(ATTENTION_INT16)), Usage(precision="int8")
+            )
             assert ("attention", "cpu_attention") in _offered(backend, integers)
     finally:
         library.choose_isa(before)
@@ -132,9 +135,9 @@ def test_a_dtype_that_a_kernel_does_not_take(library: Library) -> None:
         for t in graph.tensors
     ]
     changed = Graph(graph.name, tuple(wide), graph.ops)
-    assert _reasons(CpuBackend(library, KERNELS, Usage(precision="int8")), changed) == {
-        "decoder.0.cross": "cpu_cross_attention_int8 takes v as int8; cross.0.v is float32"
-    }
+    assert _reasons(
+        CpuBackend(UsableKernels(library, KERNELS), Usage(precision="int8")), changed
+    ) == {"decoder.0.cross": "cpu_cross_attention_int8 takes v as int8; cross.0.v is float32"}
 
 
 # A graph of ops on 2 x 6 floats: a = gelu(x), b = a + y, c = b + x.
@@ -237,7 +240,7 @@ class FusedLibrary:
 
 
 def _fused_backend(library: Any) -> CpuBackend:
-    return CpuBackend(library, [*_without(ADD), FUSED], Usage(precision="int8"))
+    return CpuBackend(UsableKernels(library, (*_without(ADD), FUSED)), Usage(precision="int8"))
 
 
 def test_one_kernel_serves_a_chain_of_ops(library: Library) -> None:
@@ -311,7 +314,7 @@ def test_a_chain_that_its_kernel_refuses(library: Library) -> None:
 
 
 def test_a_step_says_what_it_calls(library: Library) -> None:
-    backend, arrays = CpuBackend(library, KERNELS, Usage()), _arrays()
+    backend, arrays = CpuBackend(UsableKernels(library, KERNELS), Usage()), _arrays()
     step = _bind(backend, _graph(), 0, arrays)
     step()
     assert step.function == function_of(step) == "cpu_gelu"
@@ -326,7 +329,7 @@ def test_arrays_that_lie_otherwise_raise_and_no_kernel_is_called(
     called: list[int] = []
     function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(lambda at: called.append(at) or 0)
     monkeypatch.setattr(Library, "function", lambda self, name: function)
-    backend, arrays = CpuBackend(library, KERNELS, Usage()), _arrays()
+    backend, arrays = CpuBackend(UsableKernels(library, KERNELS), Usage()), _arrays()
     for array in (
         np.zeros((6, 2), np.float32).T,
         np.zeros((2, 12), np.float32)[:, ::2],
@@ -344,16 +347,16 @@ def test_a_record_that_does_not_fit_the_library_is_no_backend(
 ) -> None:
     wrong = LAYER_NORM._replace(structure="Gelu")
     with pytest.raises(KernelError, match=r"cpu_layer_norm takes LayerNorm in api\.h"):
-        CpuBackend(library, [wrong], Usage())
+        CpuBackend(UsableKernels(library, (wrong,)), Usage())
     monkeypatch.setattr(backend_module, "KERNELS", (wrong,))
     with pytest.raises(KernelError, match=r"cpu_layer_norm takes LayerNorm in api\.h"):
-        CpuBackend(library, [], Usage())
+        CpuBackend(UsableKernels(library, ()), Usage())
 
 
 def test_a_form_of_a_record_is_offered(library: Library) -> None:
     by_columns = Form("float32", "F")
     record = GELU._replace(reads=(TensorField("x", by_columns),))
-    backend, arrays = CpuBackend(library, [record], Usage()), _arrays()
+    backend, arrays = CpuBackend(UsableKernels(library, (record,)), Usage()), _arrays()
     offer = backend.offer(_graph(), 0)
     assert isinstance(offer, Offer)
     assert offer.forms == {"x": (by_columns,)}

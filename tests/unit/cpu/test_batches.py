@@ -21,7 +21,8 @@ def test_a_window_of_a_batch_is_to_the_bit_what_it_is_alone(
 ) -> None:
     checkpoint = load_checkpoint(seeded_directory(Recipe("nano")))
     dims = checkpoint.dims
-    machine = open_machine(None, dims, "int8", MachineOptions(cpu_kernels=True))
+    options = MachineOptions(precision="int8", cpu_kernels=True)
+    machine = open_machine(None, dims, options, int8_weights=True)
     model = Model(checkpoint, "int8", machine)
     rng = np.random.default_rng(0)
     features = rng.standard_normal((5, dims.n_mels, dims.n_frames), np.float32)

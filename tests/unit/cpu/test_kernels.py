@@ -16,7 +16,7 @@ import pytest
 from tests.support.checkpoints import Recipe
 from whisper_npu import Transcriber
 from whisper_npu.backends.cpu import backend as backend_module
-from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, open_cpu_backend
+from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, UsableKernels, usable_kernels
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
@@ -54,8 +54,12 @@ def _outputs(model: Model, seed: int = 0) -> list[F32]:
 
 
 def _model(checkpoint: Checkpoint, cpu_kernels: bool | None) -> Model:
-    machine = open_machine(None, checkpoint.dims, "int8", MachineOptions(cpu_kernels=cpu_kernels))
-    return Model(checkpoint, "int8", machine)
+    return _open(checkpoint, MachineOptions(precision="int8", cpu_kernels=cpu_kernels))
+
+
+def _open(checkpoint: Checkpoint, options: MachineOptions) -> Model:
+    machine = open_machine(None, checkpoint.dims, options, int8_weights=True)
+    return Model(checkpoint, machine.usage.precision, machine)
 
 
 def _has_cpu_kernels(model: Model) -> bool:
@@ -159,10 +163,9 @@ def test_what_lies_between_steps_on_numpy_is_one_call(
 
 
 def test_only_int8_models_round_more_than_float32(cpu_home: Path, checkpoint: Checkpoint) -> None:
-    machine = open_machine(None, checkpoint.dims, "float32", MachineOptions(cpu_kernels=True))
-    model = Model(checkpoint, "float32", machine)
+    model = _open(checkpoint, MachineOptions(precision="float32", cpu_kernels=True))
     _outputs(model)
-    placement = machine.usage.since(Usage())
+    placement = model.machine.usage.since(Usage())
     assert placement.ops["attention"].keys() == {"cpu_attention"}
     model = _model(checkpoint, True)
     _outputs(model)
@@ -231,8 +234,8 @@ def test_rounding_more_than_float32_does_not_show_in_int8(
     further, those of several are not.
     """
     models = [
-        Model(checkpoint, p, open_machine(None, checkpoint.dims, p, options))
-        for p, options in ((p, MachineOptions(cpu_kernels=kernels)) for p, kernels in PRECISIONS)
+        _open(checkpoint, MachineOptions(precision=p, cpu_kernels=kernels))
+        for p, kernels in PRECISIONS
     ]
     squares: list[tuple[float, float]] = []
     for seed in range(6):
@@ -251,8 +254,10 @@ def test_threads_stay_awake_where_all_ops_have_kernels(
 ) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(Library, "stay_awake", lambda library, longer: asked.append(longer))
+    usable = usable_kernels()
+    assert isinstance(usable, UsableKernels)
     for precision in ("int8", "float32"):
-        open_cpu_backend(Usage(precision=precision), required=True)
+        CpuBackend(usable, Usage(precision=precision))
     assert asked == [True, False]
 
 
@@ -263,9 +268,9 @@ def find_library() -> Path:
 
 
 def test_nothing_built_is_nothing_used(cache_home: Path, checkpoint: Checkpoint) -> None:
-    assert open_cpu_backend(Usage()) is None
+    assert usable_kernels() == "are not built"
     assert not _has_cpu_kernels(_model(checkpoint, None))
-    with pytest.raises(KernelError, match=r"^CPU kernels are not built: run whisper-npu kernels b"):
+    with pytest.raises(KernelError, match=r"^CPU kernels are not built; run whisper-npu kernels b"):
         _model(checkpoint, True)
 
 
@@ -274,19 +279,21 @@ def test_only_what_is_verified_is_used(cpu_home: Path, checkpoint: Checkpoint) -
     assert build is not None
     library = load_library(build.path)
     found = CpuEvidenceStore().find(file_sha256(build.path), library.cpu, library.isa)
-    opened = open_cpu_backend(Usage())
-    assert opened is not None
+    opened = usable_kernels()
+    assert isinstance(opened, UsableKernels)
+    assert opened.failed == ()
     assert {kernel.name for kernel in opened.kernels} == set(found)
     failed = found["cpu_linear_int8"]
     CpuEvidenceStore().record(type(failed)(**{**vars(failed), "failure": "wrong"}))
-    opened = open_cpu_backend(Usage())
-    assert opened is not None
+    opened = usable_kernels()
+    assert isinstance(opened, UsableKernels)
     assert LINEAR_INT8 not in opened.kernels
+    assert opened.failed == (LINEAR_INT8,)
     assert len(opened.kernels) == len(found) - 1
     (cpu_home / "cpu" / "evidence.json").unlink()
-    assert open_cpu_backend(Usage()) is None
+    assert usable_kernels() == "are not verified on this processor"
     with pytest.raises(KernelError, match="not verified on this processor"):
-        open_cpu_backend(Usage(), required=True)
+        _model(checkpoint, True)
 
 
 def test_a_library_that_does_not_load(cpu_home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -294,7 +301,9 @@ def test_a_library_that_does_not_load(cpu_home: Path, caplog: pytest.LogCaptureF
     assert build is not None
     load_library.cache_clear()
     build.path.write_bytes(b"no library")
-    assert open_cpu_backend(Usage()) is None
+    found = usable_kernels()
+    assert isinstance(found, str)
+    assert found.startswith(f"cannot be loaded: {build.path}: ")
     assert "run whisper-npu kernels build --force" in caplog.text
 
 

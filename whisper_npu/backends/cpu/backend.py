@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from whisper_npu.backends.cpu.build import find_build
@@ -84,33 +84,43 @@ class KernelRun:
             done = self._run(self._address, done + 1, len(self._steps))
 
 
+@dataclass(frozen=True)
+class UsableKernels:
+    """A loaded library with those of its kernels that are verified on this processor.
+
+    Those in ``failed`` failed verification; kernels in neither were not verified.
+    """
+
+    library: Library
+    kernels: tuple[CpuKernel, ...]
+    failed: tuple[CpuKernel, ...] = ()
+
+
 class CpuBackend(Backend):
     """The kernels of one library for the plans of one model.
 
-    ``kernels`` are those that are used; of all others ops are refused, those in ``failed`` because
-    they failed verification. Raises KernelError for a record that does not fit the library.
+    Ops of kernels that are not verified are refused. Raises KernelError for a record that does not
+    fit the library.
     """
 
     name = "cpu"
 
-    def __init__(
-        self,
-        library: Library,
-        kernels: Collection[CpuKernel],
-        usage: Usage,
-        failed: Collection[CpuKernel] = (),
-    ) -> None:
-        self.kernels, self.usage = tuple(kernels), usage
+    def __init__(self, usable: UsableKernels, usage: Usage) -> None:
+        library, self.kernels, self.usage = usable.library, usable.kernels, usage
+        library.threads = kernel_threads()
+        # INT8 models have kernels for all ops; in others NumPy's threads want the processor in
+        # between.
+        library.stay_awake(usage.precision == "int8")
         self._place = Place(library, Scratch(library))
         self._unusable: dict[CpuKernel, str] = {}
         for kernel in KERNELS:
-            if kernel not in kernels:
+            if kernel not in usable.kernels:
                 unverified = "is not verified on this processor"
-                state = "failed verification" if kernel in failed else unverified
+                state = "failed verification" if kernel in usable.failed else unverified
                 self._unusable[kernel] = f"{kernel.name} {state}"
         # By the kind of the first op, in the order in which they are asked.
         self._by_kind: dict[str, list[CpuKernel]] = {}
-        known = dict.fromkeys((*KERNELS, *kernels))
+        known = dict.fromkeys((*KERNELS, *usable.kernels))
         for kernel in sorted(known, key=lambda kernel: (-len(kernel.kinds), -kernel.rank)):
             wanted = usage.precision == "int8" or not kernel.int8_models_only
             if wanted and library.has(kernel.name, library.isa):
@@ -118,11 +128,6 @@ class CpuBackend(Backend):
                 self._by_kind.setdefault(kernel.kinds[0], []).append(kernel)
         # Plans come and go; an op that failed in one has failed. Why, by phase and op.
         self._failed: dict[tuple[str, str], str] = {}
-
-    @property
-    def isa(self) -> str:
-        """The instruction set that the kernels use."""
-        return self._place.library.isa
 
     def offer(self, graph: Graph, index: int) -> Offer | Refusal:
         kind = graph.ops[index].kind
@@ -190,32 +195,19 @@ class CpuBackend(Backend):
                 log.warning("%s: %s on NumPy from now on: %s", phase, op.name, detail)
 
 
-def open_cpu_backend(usage: Usage, required: bool = False) -> CpuBackend | None:
-    """The verified kernels of the library that was built; None if there are none.
-
-    Raises KernelError instead if they are ``required``.
-    """
+def usable_kernels() -> UsableKernels | str:
+    """The library that was built, loaded, with its verified kernels; or why there are none."""
     build = find_build()
-    found = None if build is None else _open(build.path, usage)
-    if found is None and required:
-        state = "not built" if build is None else "not verified on this processor"
-        raise KernelError(f"CPU kernels are {state}: run whisper-npu kernels build")
-    return found
-
-
-def _open(path: Path, usage: Usage) -> CpuBackend | None:
+    if build is None:
+        return "are not built"
     try:
-        library = load_library(path)
+        library = load_library(build.path)
     except KernelError as error:
         log.warning("no CPU kernels: %s", error)
-        return None
-    evidence = CpuEvidenceStore().find(file_sha256(path), library.cpu, library.isa)
+        return f"cannot be loaded: {error}"
+    evidence = CpuEvidenceStore().find(file_sha256(build.path), library.cpu, library.isa)
     known = [kernel for kernel in KERNELS if kernel.name in evidence]
-    passed = [kernel for kernel in known if evidence[kernel.name].passed]
+    passed = tuple(kernel for kernel in known if evidence[kernel.name].passed)
     if not passed:
-        return None
-    library.threads = kernel_threads()
-    # INT8 models have kernels for all ops; in others NumPy's threads want the processor in between.
-    library.stay_awake(usage.precision == "int8")
-    failed = [kernel for kernel in known if kernel not in passed]
-    return CpuBackend(library, passed, usage, failed)
+        return "are not verified on this processor"
+    return UsableKernels(library, passed, tuple(kernel for kernel in known if kernel not in passed))
