@@ -34,7 +34,10 @@ class FasterWhisper(Runtime):
     def __init__(self, model: Any) -> None:
         self._model = model
         tokenizer = faster_whisper.tokenizer.Tokenizer(
-            model.hf_tokenizer, True, task="transcribe", language=LANGUAGE
+            model.hf_tokenizer,
+            model.model.is_multilingual,
+            task="transcribe",
+            language=LANGUAGE,
         )
         self._prompt = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
 

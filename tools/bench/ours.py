@@ -27,11 +27,11 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def load(model: Path, threads: int, precision: str, cpu_kernels: bool) -> Runtime:
+def load(model: Path, threads: int, **options: Any) -> Runtime:
+    """``options`` are those of Transcriber. Without any, the number of threads is left to it as
+    well: that of the environment."""
     try:
-        return Ours(
-            Transcriber(model, precision=precision, cpu_kernels=cpu_kernels, threads=threads)
-        )
+        return Ours(Transcriber(model, **({**options, "threads": threads} if options else {})))
     except KernelError as error:
         raise Unsupported(str(error)) from error
 

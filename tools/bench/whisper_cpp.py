@@ -37,13 +37,12 @@ class WhisperCpp(Runtime):
 
     def __init__(self, library: Any, context: ctypes.c_void_p, threads: int) -> None:
         self._library, self._context, self._threads = library, context, threads
-        start = library.whisper_token_sot(context)
-        self._prompt = [
-            start,
-            library.whisper_token_lang(context, library.whisper_lang_id(LANGUAGE.encode())),
-            library.whisper_token_transcribe(context),
-            library.whisper_token_not(context),
-        ]
+        self._prompt = [library.whisper_token_sot(context)]
+        if library.whisper_is_multilingual(context):
+            language = library.whisper_lang_id(LANGUAGE.encode())
+            self._prompt.append(library.whisper_token_lang(context, language))
+            self._prompt.append(library.whisper_token_transcribe(context))
+        self._prompt.append(library.whisper_token_not(context))
 
     def version(self) -> str:
         built = self._text("whisper_print_system_info")
