@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-reference test-real test-npu test-long lint clean
+.PHONY: demo test test-reference test-real test-npu test-long lint wheel clean
 
-# Stamps: an environment is made again when pyproject.toml changes.
-$(VENV)/run.stamp: pyproject.toml
+# What is compiled when the package is installed.
+KERNELS := hatch_build.py $(wildcard kernels/src/cpu/*.h kernels/src/cpu/*.cc)
+
+# Stamps: an environment is made again when pyproject.toml or a kernel changes.
+$(VENV)/run.stamp: pyproject.toml $(KERNELS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
 	touch $@
@@ -23,7 +26,7 @@ $(VENV)/reference.stamp: $(VENV)/test.stamp
 	touch $@
 
 demo: $(VENV)/run.stamp
-	$(BIN)/whisper-npu transcribe samples/*.flac --output_dir .demo --language en
+	$(BIN)/python -m tools.demo
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m "not npu and not real and not long"
@@ -52,5 +55,10 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# With the CPU kernels for this platform, compiled by the compiler that is here.
+wheel: $(VENV)/run.stamp
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	ls dist/*.whl
+
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) .demo dist kernels/lib

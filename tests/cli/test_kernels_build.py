@@ -36,7 +36,9 @@ def test_a_kernel_that_fails(
 ) -> None:
     (cpu_home / "cpu" / "evidence.json").unlink()
 
-    def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | None, float]:
+    def run_case(
+        library: Library, kernel: CpuKernel, case: OpCase, expected: object
+    ) -> tuple[str | None, float]:
         return ("5 of 6 values differ" if kernel.name == "cpu_gelu" else None), 0.0
 
     monkeypatch.setattr(verify_library, "run_case", run_case)
@@ -64,14 +66,63 @@ def test_without_a_compiler(
 def test_the_list_shows_them(cpu_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     require_compiler()
 
-    def line() -> list[str]:
+    def listed() -> tuple[list[str], str]:
         assert main(["kernels", "list"]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        return next(found.split() for found in lines if found.startswith("cpu_linear_int8 "))
+        said = capsys.readouterr()
+        lines = said.out.splitlines()
+        line = next(found.split() for found in lines if found.startswith("cpu_linear_int8 "))
+        return line, said.err
 
-    assert line() == ["cpu_linear_int8", "linear_int8", "present", "verified", "yes"]
+    line, error = listed()
+    assert line == ["cpu_linear_int8", "linear_int8", "present", "verified", "yes"]
+    assert "CPU kernels" not in error
     (cpu_home / "cpu" / "library.json").unlink()
-    assert line() == ["cpu_linear_int8", "linear_int8", "absent", "unverified", "yes"]
+    line, error = listed()
+    assert line == ["cpu_linear_int8", "linear_int8", "absent", "unverified", "yes"]
+    assert "whisper-npu: CPU kernels are not built: run whisper-npu kernels build\n" in error
+
+
+def test_the_first_use_is_said_on_stderr(
+    cpu_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cpu_home / "cpu" / "evidence.json").unlink()
+    build = find_build()
+    assert build is not None
+    isa = load_library(build.path).isa
+    said = f"whisper-npu: warning: the kernels for this CPU ({isa}) are used for the first time: "
+    for expected in (f"{said}verifying them\n", ""):
+        assert main(["plan", "--model", "tiny", "--phase", "step"]) == 0
+        assert capsys.readouterr().err == expected
+
+
+def _doctor(capsys: pytest.CaptureFixture[str]) -> str:
+    main(["doctor"])
+    text = capsys.readouterr().out
+    main(["doctor", "--format", "json"])
+    found = json.loads(capsys.readouterr().out)["cpu_kernels"]
+    line = text.splitlines()[-2 if found["fix"] else -1]
+    assert line.endswith(found["found"])
+    return line
+
+
+def test_doctor_says_what_there_is_of_them(
+    cpu_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = find_build()
+    assert build is not None
+    isa = load_library(build.path).isa
+    count = len(CpuEvidenceStore().find(build.sha256, load_library(build.path).cpu, isa))
+    there = f"CPU kernels    {build.path} for {isa}: {count}"
+    assert _doctor(capsys) == f"ok     {there} verified"
+    (cpu_home / "cpu" / "evidence.json").unlink()
+    assert _doctor(capsys) == f"ok     {there} unverified"
+    with monkeypatch.context() as off:
+        off.setenv("WHISPER_NPU_CPU_ISA", "none")
+        assert _doctor(capsys).startswith("-      CPU kernels    CPU kernels are switched off: ")
+    build.path.chmod(0o757)
+    assert _doctor(capsys).startswith(f"WRONG  CPU kernels    {build.path}: can be written by any")
+    build.path.unlink()
+    assert _doctor(capsys).startswith("WRONG  CPU kernels    CPU kernels are not built: run whisp")
 
 
 def test_status_shows_them_and_verify_says_who_does_it(
@@ -84,7 +135,9 @@ def test_status_shows_them_and_verify_says_who_does_it(
         assert found["state"] in ("verified", "unverified")
         assert (found["files"], found["evidence"]) == ({"library": "present"}, None)
     assert main(["kernels", "verify", "cpu_gelu", "--device", "software"]) == 5
-    said = "cpu_gelu: not tried: is verified by whisper-npu kernels build\n"
+    said = (
+        "cpu_gelu: not tried: is verified when it is first used, and by whisper-npu kernels build\n"
+    )
     assert capsys.readouterr().err == said
     assert main(["kernels", "status", "cpu_tan", "--device", "software"]) == 5
     error = capsys.readouterr().err

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
+from tests.support.cpu_library import no_cpu_kernels as no_cpu_kernels
 from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_folder
 from tests.support.signals import noise
 from whisper_npu.backends.npu.kernel_evidence import NpuEvidenceStore
@@ -145,9 +146,9 @@ def test_int8_on_the_cpu(capsys: Capture, folder: Path) -> None:
     assert error in capsys.readouterr().err
 
 
-def test_cpu_kernels_that_are_not_there(capsys: Capture) -> None:
+def test_cpu_kernels_that_are_not_there(no_cpu_kernels: Path, capsys: Capture) -> None:
     assert main(["plan", "--model", "tiny", "--cpu_kernels", "True"]) == 5
-    assert "CPU kernels are not built; run whisper-npu kernels build" in capsys.readouterr().err
+    assert "CPU kernels are not built: run whisper-npu kernels build" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

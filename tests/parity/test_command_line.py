@@ -21,7 +21,7 @@ from tests.support.reference.transcripts import unequal
 from whisper_npu import load_audio
 from whisper_npu.cli import main
 
-JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
+JFK = Path(__file__).parents[2] / "samples" / "jfk.flac"
 FORMATS = ("txt", "vtt", "srt", "tsv", "json")
 FLOATS = 1e-4  # what the fields of the json file may differ by
 

@@ -16,7 +16,7 @@ from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.transcriber import Transcriber
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples" / "synthetic"
 NAMES = sorted(json.loads((SAMPLES / "texts.json").read_text()))
 OPTIONS = {"language": "en", "temperature": 0.0}
 

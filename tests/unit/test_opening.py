@@ -86,6 +86,9 @@ def test_no_npu(monkeypatch: pytest.MonkeyPatch) -> None:
         open_device("npu")
 
 
+NONE = "CPU kernels are not built: run whisper-npu kernels build"
+
+
 class FakeLibrary:
     """Of which only the instruction set is read."""
 
@@ -99,17 +102,17 @@ def usable(isa: str, failed: tuple[CpuKernel, ...] = ()) -> UsableKernels:
 
 def test_precision_that_was_asked_for() -> None:
     for precision in PRECISIONS:
-        for kernels in ("are not built", usable("amx")):
+        for kernels in (NONE, usable("amx")):
             chosen = choose_precision(precision, False, precision == "float32", kernels)
             assert chosen == (precision, "asked for")
 
 
 def test_precision_of_an_npu() -> None:
     for asked in ("auto", "int8"):
-        chosen = choose_precision(asked, True, False, "are not built")
+        chosen = choose_precision(asked, True, False, NONE)
         assert chosen == ("int8", "the NPU's products are int8")
     with pytest.raises(OptionError, match="precision 'float32' does not go with an NPU"):
-        choose_precision("float32", True, False, "are not built")
+        choose_precision("float32", True, False, NONE)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_precision_of_an_npu() -> None:
         (True, usable("avx2"), "int8", "INT8 weights and verified CPU kernels"),
         (True, usable("amx"), "int8", "INT8 weights and verified CPU kernels"),
         (False, usable("amx"), "float32", "the model's weights are not INT8"),
-        (True, "are not built", "float32", "CPU kernels are not built"),
+        (True, NONE, "float32", NONE),
         (True, usable("scalar"), "float32", "not measured to be faster than float32 on scalar"),
         (True, usable("dotprod"), "float32", "not measured to be faster than float32 on dotprod"),
         (True, usable("amx", (GELU,)), "float32", "CPU kernels failed verification: cpu_gelu"),

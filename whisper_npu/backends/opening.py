@@ -101,7 +101,7 @@ def choose_precision(
     if not int8_weights:
         return "float32", "the model's weights are not INT8"
     if isinstance(kernels, str):
-        return "float32", f"CPU kernels {kernels}"
+        return "float32", kernels
     if kernels.failed:
         names = ", ".join(kernel.name for kernel in kernels.failed)
         return "float32", f"CPU kernels failed verification: {names}"
@@ -239,12 +239,12 @@ def _npu(
 def _cpu_kernels(wanted: bool | None) -> UsableKernels | str:
     """The kernels of this CPU, or why there are none. Raises KernelError if they were asked for."""
     if wanted is False:
-        return "were not wanted"
+        return "CPU kernels are not wanted"
     from whisper_npu.backends.cpu.backend import usable_kernels
 
     found = usable_kernels()
     if wanted and isinstance(found, str):
-        raise KernelError(f"CPU kernels {found}; run whisper-npu kernels build")
+        raise KernelError(found)
     return found
 
 

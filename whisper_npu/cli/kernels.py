@@ -18,8 +18,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "build": (
         "compile the kernels for this CPU, and verify them",
         "Compile the kernels for this CPU with the C++ compiler that is there (CXX, or c++, g++, "
-        "clang++) into the cache (WHISPER_NPU_HOME), and verify them against NumPy. From then on "
-        "--device cpu uses them.",
+        "clang++; CXXFLAGS) into the cache (WHISPER_NPU_HOME), and verify them against NumPy. They "
+        "are used in the place of those that were compiled when whisper-npu was installed.",
     ),
     "list": (
         "print kernels with a verdict on each",

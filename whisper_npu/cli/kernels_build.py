@@ -23,26 +23,24 @@ def run(args: argparse.Namespace) -> int:
     """
     from whisper_npu.backends.cpu.build import build_library, find_build
     from whisper_npu.backends.cpu.kernels import KERNELS
-    from whisper_npu.backends.cpu.library import load_library
+    from whisper_npu.backends.cpu.library import open_library
     from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
     from whisper_npu.backends.cpu.verify_library import verify_library
-    from whisper_npu.files.whole import file_sha256
 
     before = find_build()
     made = build_library(args.force)
     print(f"{made.path}: {'was built before' if made == before and not args.force else 'built'}")
-    library = load_library(made.path)
-    sha256 = file_sha256(made.path)
+    library = open_library(made)
     print(f"{library.cpu or 'this CPU'}: {', '.join(library.isas)}; in use: {library.isa}")
     store = CpuEvidenceStore()
     known = [
         evidence
         for isa in library.isas
-        for evidence in store.find(sha256, library.cpu, isa).values()
+        for evidence in store.find(made.sha256, library.cpu, isa).values()
     ]
     there = [kernel for isa in library.isas for kernel in KERNELS if library.has(kernel.name, isa)]
     if args.force or len(known) < len(there):
-        known = verify_library(made.path)
+        known = verify_library(library, made.sha256)
         store.record(*known)
     for evidence in known:
         print(f"{evidence.kernel} ({evidence.isa}): {_outcome(evidence)}")

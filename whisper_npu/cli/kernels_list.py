@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the built-in kernels and those of the user's folders, with ``--all`` also those of the
     published inventory. Raises KernelError."""
     # Imported here: the other kernel commands need no NumPy.
-    from whisper_npu.backends.cpu.status import cpu_kernel_statuses
+    from whisper_npu.backends.cpu.status import cpu_kernel_statuses, usable_build
     from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.backends.npu.verdicts import judge, read_verdicts
 
@@ -82,8 +82,15 @@ def run(args: argparse.Namespace) -> int:
         }
         for cpu in cpu_kernel_statuses()
     ]
+    say_why_none(usable_build())
     print(json.dumps(kernels, indent=2) if args.format == "json" else _text(kernels))
     return 0
+
+
+def say_why_none(build: object) -> None:
+    """Say on stderr why there are no kernels for this CPU, if ``usable_build`` gave the reason."""
+    if isinstance(build, str):
+        print(f"whisper-npu: {build}", file=sys.stderr)
 
 
 def _opened(name: str) -> Device | None:

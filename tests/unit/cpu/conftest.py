@@ -1,3 +1,4 @@
 from __future__ import annotations
 
 from tests.support.cpu_library import cpu_home as cpu_home
+from tests.support.cpu_library import no_cpu_kernels as no_cpu_kernels

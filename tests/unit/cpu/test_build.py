@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Callable
@@ -9,8 +10,18 @@ import pytest
 
 from tests.support.cpu_library import require_compiler
 from whisper_npu.backends.cpu import build
-from whisper_npu.backends.cpu.build import build_folder, build_library, find_build, find_compiler
+from whisper_npu.backends.cpu.build import (
+    build_folder,
+    build_library,
+    find_build,
+    find_compiler,
+    install_library,
+    installed_folder,
+    why_no_build,
+)
+from whisper_npu.backends.cpu.library_file import check_library_file
 from whisper_npu.errors import KernelError
+from whisper_npu.files.whole import file_sha256
 
 TINY = """
 extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }
@@ -24,8 +35,10 @@ extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; 
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of sources that compile in no time."""
     require_compiler()
-    folder = tmp_path / "sources"
-    folder.mkdir()
+    for variable in ("CXX", "CXXFLAGS"):
+        monkeypatch.delenv(variable, raising=False)
+    folder = tmp_path / "kernels" / "src" / "cpu"
+    folder.mkdir(parents=True)
     (folder / "api.h").write_text("")
     (folder / "isas.h").write_text('#define ISAS_EVERYWHERE(X) X(one, one, "-DANSWER=1")\n')
     (folder / "integers.cc").write_text(TINY)
@@ -41,7 +54,10 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
     with pytest.raises(KernelError, match=r"looked for no-such-compiler; install"):
         build_library()
-    assert find_build() is None
+    monkeypatch.setenv("CXX", "c++ '")
+    with pytest.raises(KernelError, match=r"^CXX: No closing quotation"):
+        build_library()
+    assert not build_folder().exists()
 
 
 def test_a_compiler_of_ones_own_with_options(
@@ -62,7 +78,8 @@ def test_a_processor_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_is_made_once(sources: Path, cache_home: Path) -> None:
     assert find_build() is None
     made = build_library()
-    assert made.path.parent == cache_home / "cpu"
+    assert made.path.parent == made.folder == cache_home / "cpu"
+    assert made.sha256 == file_sha256(made.path)
     assert find_build() == made
     first = made.path.stat()
     assert build_library() == made
@@ -99,6 +116,73 @@ def test_other_options_make_another_library(sources: Path, monkeypatch: pytest.M
     assert build_library().library != old.library
 
 
+def test_options_of_ones_own(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sources / "integers.cc").write_text(TINY.replace("ANSWER; }", "ANSWER + MORE; }"))
+    monkeypatch.setenv("CXXFLAGS", "-DMORE='40 + 1'")
+    made = build_library()
+    assert ctypes.CDLL(str(made.path)).answer() == 42
+    assert "-DMORE=40 + 1" in made.flags
+    monkeypatch.setenv("CXXFLAGS", "-DMORE=2")
+    assert build_library().library != made.library
+
+
+def test_a_library_that_was_changed_is_made_again(sources: Path) -> None:
+    made = build_library()
+    before = made.path.read_bytes()
+    made.path.write_bytes(before + b"more")
+    again = build_library()
+    assert again == made
+    assert made.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_what_is_written_can_be_loaded_whatever_the_umask(sources: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        made = build_library()
+    finally:
+        os.umask(before)
+    assert made.path.stat().st_mode & 0o777 == 0o755
+    assert made.folder.stat().st_mode & 0o022 == 0
+    check_library_file(made.path, made.sha256)
+
+
+def test_a_library_of_ones_own_comes_before_the_installed_one(sources: Path) -> None:
+    installed = install_library(installed_folder())
+    assert installed is not None
+    assert installed.folder == sources.parents[1] / "lib"
+    assert find_build() == installed
+    own = build_library()
+    assert (own.folder, own.library) == (build_folder(), installed.library)
+    assert find_build() == own
+    (build_folder() / "library.json").unlink()
+    assert find_build() == installed
+    (sources / "more.h").write_text("")
+    assert find_build() is None
+    assert why_no_build().startswith("CPU kernels were compiled from other sources than these: run")
+
+
+def test_an_installation_says_why_it_compiled_nothing(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert why_no_build() == "CPU kernels are not built: run whisper-npu kernels build"
+    with monkeypatch.context() as without:
+        without.setenv("CXX", "no-such-compiler")
+        assert install_library(installed_folder()) is None
+    assert os.listdir(installed_folder()) == ["library.json"]
+    assert find_build() is None
+    assert why_no_build() == (
+        "CPU kernels were not compiled when whisper-npu was installed: no C++ compiler: looked for "
+        "no-such-compiler; install g++ or clang++, or name one in CXX; then run whisper-npu "
+        "kernels build"
+    )
+    own = build_library()
+    assert find_build() == own
+    # Where there is a compiler when it is installed again, there is a library.
+    assert install_library(installed_folder()) is not None
+    assert len(os.listdir(installed_folder())) == 2
+
+
 def test_what_the_compiler_says(sources: Path) -> None:
     (sources / "integers.cc").write_text("int f() { return nothing_like_that; }\n")
     with pytest.raises(KernelError) as caught:
@@ -116,8 +200,10 @@ def test_what_the_compiler_says(sources: Path) -> None:
         "[]",
         "{}",
         "[" * 100_000,
-        '{"library": "../../x.so", "sources": "s", "compiler": "", "flags": ""}',
-        '{"library": 3, "sources": "s", "compiler": "", "flags": ""}',
+        '{"library": "../../x.so", "sources": "s", "compiler": "", "flags": "", "sha256": ""}',
+        '{"library": 3, "sources": "s", "compiler": "", "flags": "", "sha256": ""}',
+        # Of an earlier version: what is not known to be what was compiled is not loaded.
+        '{"library": "kernels-0123456789abcdef.so", "sources": "s", "compiler": "", "flags": ""}',
     ],
 )
 def test_a_damaged_record_is_no_library(sources: Path, text: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -267,43 +269,87 @@ def find_library() -> Path:
     return build.path
 
 
-def test_nothing_built_is_nothing_used(cache_home: Path, checkpoint: Checkpoint) -> None:
-    assert usable_kernels() == "are not built"
+def test_nothing_built_is_nothing_used(no_cpu_kernels: Path, checkpoint: Checkpoint) -> None:
+    assert usable_kernels() == "CPU kernels are not built: run whisper-npu kernels build"
     assert not _has_cpu_kernels(_model(checkpoint, None))
-    with pytest.raises(KernelError, match=r"^CPU kernels are not built; run whisper-npu kernels b"):
+    with pytest.raises(KernelError, match=r"^CPU kernels are not built: run whisper-npu kernels b"):
         _model(checkpoint, True)
 
 
-def test_only_what_is_verified_is_used(cpu_home: Path, checkpoint: Checkpoint) -> None:
+def test_kernels_can_be_switched_off(
+    cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _has_cpu_kernels(_model(checkpoint, None))
+    monkeypatch.setenv(ISA_ENVIRONMENT, "none")
+    assert usable_kernels() == "CPU kernels are switched off: WHISPER_NPU_CPU_ISA is none"
+    assert not _has_cpu_kernels(_model(checkpoint, None))
+    with pytest.raises(KernelError, match=r"^CPU kernels are switched off: WHISPER_NPU_CPU_ISA"):
+        _model(checkpoint, True)
+
+
+def test_only_what_is_verified_is_used(cpu_home: Path) -> None:
     build = find_build()
     assert build is not None
     library = load_library(build.path)
-    found = CpuEvidenceStore().find(file_sha256(build.path), library.cpu, library.isa)
+    found = CpuEvidenceStore().find(build.sha256, library.cpu, library.isa)
     opened = usable_kernels()
     assert isinstance(opened, UsableKernels)
     assert opened.failed == ()
     assert {kernel.name for kernel in opened.kernels} == set(found)
-    failed = found["cpu_linear_int8"]
-    CpuEvidenceStore().record(type(failed)(**{**vars(failed), "failure": "wrong"}))
+    failed = replace(found["cpu_linear_int8"], failure="wrong")
+    CpuEvidenceStore().record(failed)
     opened = usable_kernels()
     assert isinstance(opened, UsableKernels)
     assert LINEAR_INT8 not in opened.kernels
     assert opened.failed == (LINEAR_INT8,)
     assert len(opened.kernels) == len(found) - 1
-    (cpu_home / "cpu" / "evidence.json").unlink()
-    assert usable_kernels() == "are not verified on this processor"
-    with pytest.raises(KernelError, match="not verified on this processor"):
+    CpuEvidenceStore().record(*(replace(each, failure="wrong") for each in found.values()))
+    assert usable_kernels() == "CPU kernels failed verification, all of them"
+
+
+def _damage(library: Path) -> None:
+    library.write_bytes(library.read_bytes() + b"more")
+
+
+def _open_to_all(library: Path) -> None:
+    library.chmod(0o757)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_damage, "is not the file that was compiled"),
+        (_open_to_all, "can be written by anybody; run chmod go-w "),
+    ],
+)
+def test_a_library_that_others_may_have_changed_is_not_loaded(
+    cpu_home: Path, checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture,
+    change: Callable[[Path], None], reason: str,
+) -> None:  # fmt: skip
+    change(find_library())
+    expected = f"CPU kernels cannot be loaded: {find_library()}: {reason}"
+    found = usable_kernels()
+    assert isinstance(found, str)
+    assert found.startswith(expected)
+    assert f"no CPU kernels: {find_library()}: {reason}" in caplog.text
+    model = _model(checkpoint, None)
+    assert not _has_cpu_kernels(model)
+    assert np.isfinite(_outputs(model)[0]).all()
+    with pytest.raises(KernelError) as caught:
         _model(checkpoint, True)
+    assert str(caught.value) == found
+    assert "\n" not in found
 
 
 def test_a_library_that_does_not_load(cpu_home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    build = find_build()
-    assert build is not None
     load_library.cache_clear()
-    build.path.write_bytes(b"no library")
+    find_library().write_bytes(b"no library")
+    record = cpu_home / "cpu" / "library.json"
+    told = {**json.loads(record.read_text()), "sha256": file_sha256(find_library())}
+    record.write_text(json.dumps(told))
     found = usable_kernels()
     assert isinstance(found, str)
-    assert found.startswith(f"cannot be loaded: {build.path}: ")
+    assert found.startswith(f"CPU kernels cannot be loaded: {find_library()}: cannot be loaded (")
     assert "run whisper-npu kernels build --force" in caplog.text
 
 
@@ -317,7 +363,7 @@ def test_the_instruction_set_can_be_capped(cpu_home: Path, monkeypatch: pytest.M
     monkeypatch.setenv(ISA_ENVIRONMENT, "amx")
     assert Library(build.path).isa == best
     monkeypatch.setenv(ISA_ENVIRONMENT, "sse")
-    with pytest.raises(OptionError, match="WHISPER_NPU_CPU_ISA must be one of scalar"):
+    with pytest.raises(OptionError, match="WHISPER_NPU_CPU_ISA must be one of none, scalar, "):
         Library(build.path)
     with pytest.raises(KernelError, match="this CPU has no altivec"):
         load_library(build.path).choose_isa("altivec")

@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from whisper_npu.backends.cpu.build import find_build
+from whisper_npu.backends.cpu.build import find_build, why_no_build
+from whisper_npu.backends.cpu.first_use import require_evidence
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.library import CpuFunction, Library, Scratch, load_library
-from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
+from whisper_npu.backends.cpu.library import (
+    CpuFunction,
+    Library,
+    Scratch,
+    open_library,
+    switched_off,
+)
 from whisper_npu.backends.cpu.records import CpuKernel, Ops, Place
 from whisper_npu.backends.numpy.specification import specify
 from whisper_npu.errors import KernelError
-from whisper_npu.files.whole import file_sha256
 from whisper_npu.model.graph import Graph
 from whisper_npu.results import Fallback
 from whisper_npu.runtime.backend import Backend, Bound, Offer, Refusal, Step, function_of
@@ -196,18 +201,25 @@ class CpuBackend(Backend):
 
 
 def usable_kernels() -> UsableKernels | str:
-    """The library that was built, loaded, with its verified kernels; or why there are none."""
+    """The library for this CPU, loaded, with its verified kernels; or in one line why there are
+    none, and what to do.
+
+    Kernels that there is no evidence of are verified now.
+    """
+    off = switched_off()
+    if off is not None:
+        return off
     build = find_build()
     if build is None:
-        return "are not built"
+        return why_no_build()
     try:
-        library = load_library(build.path)
+        library = open_library(build)
     except KernelError as error:
         log.warning("no CPU kernels: %s", error)
-        return f"cannot be loaded: {error}"
-    evidence = CpuEvidenceStore().find(file_sha256(build.path), library.cpu, library.isa)
+        return f"CPU kernels cannot be loaded: {error}"
+    evidence = require_evidence(library, build)
     known = [kernel for kernel in KERNELS if kernel.name in evidence]
     passed = tuple(kernel for kernel in known if evidence[kernel.name].passed)
     if not passed:
-        return "are not verified on this processor"
+        return "CPU kernels failed verification, all of them"
     return UsableKernels(library, passed, tuple(kernel for kernel in known if kernel not in passed))

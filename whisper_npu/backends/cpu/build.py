@@ -1,7 +1,10 @@
 """Compiling the CPU kernels: their sources, a compiler, and the library that comes of them.
 
-The sources are a folder of the package. A library is in ``cpu`` of ``WHISPER_NPU_HOME``, beside
-a file that says what it was made of: after a change of the sources it is not used any more.
+The sources are a folder of the package. A library lies beside a record that says what it was made
+of: after a change of the sources it is not used any more. One is compiled into the package when
+that is installed (``hatch_build.py``), others by ``whisper-npu kernels build`` into ``cpu`` of
+``WHISPER_NPU_HOME``. Only the standard library and modules that need no other are imported here:
+the build hook runs before there is anything else.
 """
 
 from __future__ import annotations
@@ -15,14 +18,17 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from whisper_npu.backends.cpu.isas import Isa, isas_for, read_isas
+from whisper_npu.backends.cpu.library_file import check_library_file
 from whisper_npu.errors import KernelError
 from whisper_npu.files.places import shipped_file
-from whisper_npu.files.whole import replacing, writing
+from whisper_npu.files.whole import file_sha256, replacing, writing
 from whisper_npu.home import home_folder
 
 COMPILERS = ("c++", "g++", "clang++")
@@ -39,26 +45,47 @@ _INTEGERS, _FLOATS = "integers.cc", "floats.cc"
 
 _RECORD = "library.json"
 _LONGEST_RECORD = 1 << 16
+# In a record: why an installation compiled nothing.
+_NOT_COMPILED = "not_compiled"
+# Readable by all and written by the owner alone, whatever the umask: what others can write is not
+# loaded.
+_LIBRARY_MODE = 0o755
+_OTHERS_WRITE = 0o022
+
+COMMAND = "whisper-npu kernels build"
 
 
 @dataclass(frozen=True)
 class Build:
-    """A compiled library. ``sources`` is the hash of what it was made of."""
+    """A compiled library in a folder.
 
+    ``sources`` is the hash of what it was made of, ``sha256`` that of the file.
+    """
+
+    folder: Path
     library: str
     sources: str
     compiler: str
     flags: str
+    sha256: str
 
     @property
     def path(self) -> Path:
         """Where the library is."""
-        return build_folder() / self.library
+        return self.folder / self.library
 
 
 def build_folder() -> Path:
-    """Where libraries and their evidence are kept."""
+    """Where libraries that ``kernels build`` made are kept, and the evidence of all."""
     return home_folder() / "cpu"
+
+
+def installed_folder() -> Path:
+    """Where the library is that was compiled when the package was installed.
+
+    Raises KernelError if the sources were not installed.
+    """
+    return source_folder().parents[1] / "lib"
 
 
 def source_folder() -> Path:
@@ -80,18 +107,57 @@ def source_hash() -> str:
 
 
 def find_build() -> Build | None:
-    """The library made of the sources as they are now, if there is one."""
-    file = build_folder() / _RECORD
+    """The library made of the sources as they are now, if there is one.
+
+    One that ``kernels build`` made is taken before the one that was installed.
+    """
+    sources = source_hash()
+    for build in _builds():
+        if build.sources == sources and build.path.is_file():
+            return build
+    return None
+
+
+def _builds() -> Iterator[Build]:
+    """What the records of both folders say, whatever the sources."""
+    for folder in (build_folder(), installed_folder()):
+        build = _read_build(folder)
+        if build is not None:
+            yield build
+
+
+def why_no_build() -> str:
+    """In one line why ``find_build`` finds none, and what to do."""
+    reason = _read_record(installed_folder()).get(_NOT_COMPILED)
+    if isinstance(reason, str):
+        when = "CPU kernels were not compiled when whisper-npu was installed"
+        return f"{when}: {reason}; then run {COMMAND}"
+    sources = source_hash()
+    if any(build.sources != sources for build in _builds()):
+        return f"CPU kernels were compiled from other sources than these: run {COMMAND}"
+    return f"CPU kernels are not built: run {COMMAND}"
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """The record of a folder; empty if there is none that can be understood."""
+    file = folder / _RECORD
     try:
         if file.stat().st_size > _LONGEST_RECORD:
-            return None
-        build = Build(**json.loads(file.read_text(encoding="utf-8")))
+            return {}
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _read_build(folder: Path) -> Build | None:
+    try:
+        build = Build(folder, **_read_record(folder))
         # A library is a file of this folder.
-        if not re.fullmatch(r"kernels-[0-9a-f]{16}\.so", build.library):
-            return None
-    except (OSError, ValueError, TypeError, RecursionError):
+        named = re.fullmatch(r"kernels-[0-9a-f]{16}\.so", build.library)
+    except TypeError:
         return None
-    return build if build.sources == source_hash() and build.path.is_file() else None
+    return build if named else None
 
 
 def find_compiler() -> list[str]:
@@ -99,7 +165,7 @@ def find_compiler() -> list[str]:
 
     Raises KernelError.
     """
-    named = shlex.split(os.environ.get("CXX", ""))
+    named = _words("CXX")
     for command in [named] if named else [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
             return command
@@ -109,41 +175,87 @@ def find_compiler() -> list[str]:
     )
 
 
-def build_library(force: bool = False) -> Build:
+def _words(variable: str) -> list[str]:
+    """The words of an environment variable, as a shell has them. Raises KernelError."""
+    try:
+        return shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:
+        raise KernelError(f"{variable}: {error}") from error
+
+
+def build_library(force: bool = False, folder: Path | None = None) -> Build:
     """Compile the kernels unless there is a library of these sources, compiler and options.
 
-    Raises KernelError without a compiler, for a processor that there are no sources for, or with
-    what the compiler said; OutputError if the library cannot be written.
+    ``folder`` is ``build_folder()`` if it is not given. Options of the compiler in ``CXXFLAGS``
+    follow our own. Raises KernelError without a compiler, for a processor that there are no sources
+    for, or with what the compiler said; OutputError if the library cannot be written.
     """
+    folder = build_folder() if folder is None else folder
     isas = isas_for(platform.machine(), read_isas(source_folder()))
     if not isas or os.name == "nt":
         raise KernelError(f"there are no CPU kernels for {platform.system()} {platform.machine()}")
-    compiler = find_compiler()
+    compiler, options = find_compiler(), [*_FLAGS, *_words("CXXFLAGS")]
     version = _run([*compiler, "--version"]).splitlines()[0]
-    flags = json.dumps([_FLAGS, _LINK_FLAGS, {isa.name: isa.options for isa in isas}])
-    sources = source_hash()
-    key = hashlib.sha256("\n".join([sources, *compiler, version, flags]).encode()).hexdigest()
-    build = Build(f"kernels-{key[:16]}.so", sources, f"{shlex.join(compiler)}: {version}", flags)
-    if find_build() == build and not force:
-        return build
-    with writing(build_folder()):
-        build_folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=build_folder(), prefix=".build.") as folder:
-            os.replace(_compile(compiler, isas, Path(folder)), build.path)
-        with replacing(build_folder() / _RECORD) as record:
-            record.write_text(json.dumps(asdict(build)), encoding="utf-8")
-    for old in build_folder().glob("kernels-*.so"):
-        if old != build.path:
+    flags = json.dumps([options, _LINK_FLAGS, {isa.name: isa.options for isa in isas}])
+    record = {"sources": source_hash(), "compiler": f"{shlex.join(compiler)}: {version}"}
+    key = hashlib.sha256("\n".join([*record.values(), flags]).encode()).hexdigest()
+    record |= {"library": f"kernels-{key[:16]}.so", "flags": flags}
+    known = _read_build(folder)
+    if known is not None and not force and record.items() <= vars(known).items():
+        with suppress(KernelError):
+            check_library_file(known.path, known.sha256)
+            return known
+    library = folder / record["library"]
+    with writing(folder):
+        _make_folder(folder)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".build.") as objects:
+            made = _compile([*compiler, *options], isas, Path(objects))
+            made.chmod(_LIBRARY_MODE)
+            record["sha256"] = file_sha256(made)
+            os.replace(made, library)
+        _write_record(folder, record)
+    for old in folder.glob("kernels-*.so"):
+        if old != library:
             old.unlink(missing_ok=True)
-    return build
+    return Build(folder, **record)
+
+
+def install_library(folder: Path) -> Build | None:
+    """Compile the kernels into the package's folder, where it is built to be installed.
+
+    Where that cannot be done a record says why, and None is returned: everything runs on NumPy
+    then. Raises OutputError.
+    """
+    try:
+        return build_library(folder=folder)
+    except KernelError as error:
+        with writing(folder):
+            _make_folder(folder)
+            _write_record(folder, {_NOT_COMPILED: str(error)})
+        return None
+
+
+def _make_folder(folder: Path) -> None:
+    """Have a folder that others cannot write, if it is ours. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mode = folder.stat().st_mode
+    if mode & _OTHERS_WRITE:
+        with suppress(PermissionError):
+            folder.chmod(mode & ~_OTHERS_WRITE)
+
+
+def _write_record(folder: Path, record: Mapping[str, str]) -> None:
+    """Raises OSError."""
+    with replacing(folder / _RECORD) as new:
+        new.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _compile(compiler: Sequence[str], isas: Sequence[Isa], folder: Path) -> Path:
-    """Compile in ``folder`` and link; gives the library."""
+    """Compile in ``folder`` and link; gives the library. ``compiler`` is with its options."""
 
     def commands() -> Iterator[tuple[list[str], Path]]:
         for source in sorted(source_folder().glob("*.cc")):
-            command = [*compiler, *_FLAGS, "-c", str(source)]
+            command = [*compiler, "-c", str(source)]
             if source.name not in (_INTEGERS, _FLOATS):
                 yield command, folder / f"{source.stem}.o"
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from whisper_npu.backends.cpu.api import read_api
-from whisper_npu.backends.cpu.build import source_folder
+from whisper_npu.backends.cpu.build import COMMAND, Build, source_folder
 from whisper_npu.backends.cpu.isas import read_isas
+from whisper_npu.backends.cpu.library_file import check_library_file
 from whisper_npu.errors import KernelError, OptionError
 
-# Caps the instruction set, for tests and measurements.
+# Caps the instruction set, for tests and measurements; with NO_ISA no kernel is used.
 ISA_ENVIRONMENT = "WHISPER_NPU_CPU_ISA"
+NO_ISA = "none"
 
 # Takes the address of a structure; 0 if it computed what it was asked for.
 CpuFunction = Callable[[int], int]
@@ -41,7 +44,7 @@ class Library:
                 function.argtypes, function.restype = declared.parameters, declared.result
         except (OSError, AttributeError) as error:
             raise KernelError(
-                f"{path}: cannot be loaded ({error}); run whisper-npu kernels build --force"
+                f"{path}: cannot be loaded ({error}); run {COMMAND} --force"
             ) from error
         self.path = path
         #: ``cpu_run`` of api.h.
@@ -101,13 +104,33 @@ class Library:
     def _best_isa(self) -> str:
         order = [isa.name for isa in read_isas(source_folder())]
         cap = os.environ.get(ISA_ENVIRONMENT) or order[-1]
+        if cap == NO_ISA:
+            # Whoever loads a library all the same builds or looks at one.
+            cap = order[-1]
         if cap not in order:
-            raise OptionError(f"{ISA_ENVIRONMENT} must be one of {', '.join(order)}, not {cap!r}")
+            listed = ", ".join((NO_ISA, *order))
+            raise OptionError(f"{ISA_ENVIRONMENT} must be one of {listed}, not {cap!r}")
         return [isa for isa in self.isas if order.index(isa) <= order.index(cap)][-1]
 
 
 # Loaded once: the library's threads and instruction set are those of the process.
 load_library = lru_cache(maxsize=4)(Library)
+# Two threads that ask for the same at once would each get one.
+_loading = threading.Lock()
+
+
+def open_library(build: Build) -> Library:
+    """Load a library whose file is as it was compiled. Raises KernelError, OptionError."""
+    check_library_file(build.path, build.sha256)
+    with _loading:
+        return load_library(build.path)
+
+
+def switched_off() -> str | None:
+    """Why no kernel may be used, if that was asked for."""
+    if os.environ.get(ISA_ENVIRONMENT) != NO_ISA:
+        return None
+    return f"CPU kernels are switched off: {ISA_ENVIRONMENT} is {NO_ISA}"
 
 
 class Scratch:

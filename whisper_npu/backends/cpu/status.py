@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from whisper_npu.backends.cpu.build import find_build, source_folder
+from whisper_npu.backends.cpu.build import (
+    COMMAND,
+    Build,
+    find_build,
+    source_folder,
+    why_no_build,
+)
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.library import load_library
+from whisper_npu.backends.cpu.library import open_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.records import CpuKernel
-from whisper_npu.files.whole import file_sha256
+from whisper_npu.errors import KernelError
 
 # Why ``kernels verify`` does not try one.
-NOT_TRIED = "is verified by whisper-npu kernels build"
+NOT_TRIED = f"is verified when it is first used, and by {COMMAND}"
 
 Presence = Literal["present", "absent"]
 State = Literal["unverified", "verified", "failed verification"]
@@ -48,21 +54,26 @@ class CpuKernelStatus:
 
 
 def cpu_kernel_statuses() -> Iterator[CpuKernelStatus]:
-    """Of all kernels, in order. Raises KernelError for a library that cannot be loaded."""
-    evidence = _evidence()
+    """Of all kernels, in order; of a library that may not be loaded as if there were none."""
+    build = usable_build()
+    known: dict[str, CpuEvidence] = {}
+    if isinstance(build, Build):
+        library = open_library(build)
+        known = CpuEvidenceStore().find(build.sha256, library.cpu, library.isa)
     for kernel in KERNELS:
-        found = None if evidence is None else evidence.get(kernel.name)
-        library: Presence = "absent" if evidence is None else "present"
         state: State = "unverified"
-        if found is not None:
-            state = "verified" if found.passed else "failed verification"
-        yield CpuKernelStatus(kernel, library, state)
+        if kernel.name in known:
+            state = "verified" if known[kernel.name].passed else "failed verification"
+        yield CpuKernelStatus(kernel, "present" if isinstance(build, Build) else "absent", state)
 
 
-def _evidence() -> dict[str, CpuEvidence] | None:
-    """What is known here of each kernel by name; None if there is no library."""
+def usable_build() -> Build | str:
+    """The library that is there and can be loaded, or in one line why there is none."""
     build = find_build()
     if build is None:
-        return None
-    library = load_library(build.path)
-    return CpuEvidenceStore().find(file_sha256(build.path), library.cpu, library.isa)
+        return why_no_build()
+    try:
+        open_library(build)
+    except KernelError as error:
+        return str(error)
+    return build

@@ -8,20 +8,21 @@ specification by a bound that is part of the kernel's record.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.library import Library, Scratch, load_library
+from whisper_npu.backends.cpu.library import Library, Scratch
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
 from whisper_npu.backends.numpy.specification import specify
-from whisper_npu.files.whole import file_sha256
 from whisper_npu.runtime.backend import Array
+from whisper_npu.runtime.workers import find_blas
 from whisper_npu.version import __version__
 
 # What memory is filled with around outputs, and outputs before a call.
@@ -53,36 +54,53 @@ class Guarded:
 
 
 def verify_library(
-    path: Path, tell: Callable[[CpuEvidence], None] = lambda evidence: None
+    library: Library,
+    sha256: str,
+    isas: Sequence[str] | None = None,
+    kernels: Iterable[CpuKernel] = KERNELS,
 ) -> list[CpuEvidence]:
-    """Verify all kernels of a library in every instruction set that there is here.
+    """Verify kernels of a library in some instruction sets, all that there are if not given.
 
-    ``tell`` gets each piece of evidence when it is found. Leaves the library with the instruction
-    set that it had. Raises KernelError if it cannot be loaded.
+    ``sha256`` is that of the library's file. Leaves the library with the instruction set and the
+    threads that it had; no kernel may run meanwhile.
     """
-    library = load_library(path)
-    isa, threads, sha256 = library.isa, library.threads, file_sha256(path)
+    isa, threads = library.isa, library.threads
     found = []
     try:
-        for each in library.isas:
-            library.choose_isa(each)
-            for kernel in (kernel for kernel in KERNELS if library.has(kernel.name, each)):
-                evidence = _verify(library, kernel, sha256)
-                tell(evidence)
-                found.append(evidence)
+        with _one_blas_thread():
+            for each in library.isas if isas is None else isas:
+                library.choose_isa(each)
+                there = (kernel for kernel in kernels if library.has(kernel.name, each))
+                found += [_verify(library, kernel, sha256) for kernel in there]
     finally:
         library.choose_isa(isa)
         library.threads = threads
     return found
 
 
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Keep threads of OpenBLAS from waiting where those of the kernels are to run: all products of
+    the specification are small, and verification takes a third of the time."""
+    blas = find_blas()
+    if blas is None:
+        yield
+        return
+    threads, blas.threads = blas.threads, 1
+    try:
+        yield
+    finally:
+        blas.threads = threads
+
+
 def _verify(library: Library, kernel: CpuKernel, sha256: str) -> CpuEvidence:
     count, worst, failure = 0, 0.0, None
     for case in kernel.cases(np.random.default_rng(0)):
+        expected = expect(case)
         for threads in _THREADS:
             library.threads = threads
             count += 1
-            failure, error = run_case(library, kernel, case)
+            failure, error = run_case(library, kernel, case, expected)
             worst = max(worst, error)
             if failure is not None:
                 failure = f"{case.name}, {threads} threads: {failure}"
@@ -97,11 +115,35 @@ def _verify(library: Library, kernel: CpuKernel, sha256: str) -> CpuEvidence:
     )  # fmt: skip
 
 
-def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | None, float]:
-    """What went wrong, if anything, and the largest error as a share of what is allowed."""
+class Expected(NamedTuple):
+    """What a case must give: its outputs, and the largest error of every element of each."""
+
+    outputs: tuple[Array, ...]
+    allowed: Array | None
+
+
+def expect(case: OpCase) -> Expected:
+    """What the NumPy ops give, whatever the instruction set and the number of threads."""
+    inputs = [array.copy() for array in case.inputs]
+    outputs = tuple(
+        np.empty_like(array) if place is None else inputs[place]
+        for array, place in zip(case.outputs, _places(case), strict=True)
+    )
+    with np.errstate(all="ignore"):
+        specify(case.bound(inputs, outputs))()
+        return Expected(outputs, case.allowed())
+
+
+def run_case(
+    library: Library, kernel: CpuKernel, case: OpCase, expected: Expected | None = None
+) -> tuple[str | None, float]:
+    """What went wrong, if anything, and the largest error as a share of what is allowed.
+
+    ``expected`` is that of ``expect``, which is called if it is not given.
+    """
     inputs = [Guarded(array) for array in case.inputs]
     # A cache is written where it lies: an input that is an output too.
-    places = [_place(array, case.inputs) for array in case.outputs]
+    places = _places(case)
     outputs = [
         Guarded(_filled(array)) if place is None else inputs[place]
         for array, place in zip(case.outputs, places, strict=True)
@@ -121,20 +163,17 @@ def run_case(library: Library, kernel: CpuKernel, case: OpCase) -> tuple[str | N
         if index not in places
     ):
         return "changed an input", 0.0
-    specified = [array.copy() for array in case.inputs]
-    expected = tuple(
-        np.empty_like(array) if place is None else specified[place]
-        for array, place in zip(case.outputs, places, strict=True)
-    )
-    with np.errstate(all="ignore"):
-        specify(case.bound(specified, expected))()
-        allowed = case.allowed()
-    return _compare(_arrays(outputs), expected, allowed, case.rms_share)
+    if expected is None:
+        expected = expect(case)
+    return _compare(_arrays(outputs), expected.outputs, expected.allowed, case.rms_share)
 
 
-def _place(array: Array, arrays: Sequence[Array]) -> int | None:
-    """Which of ``arrays`` is this very one."""
-    return next((index for index, each in enumerate(arrays) if each is array), None)
+def _places(case: OpCase) -> list[int | None]:
+    """Of each output, which input is this very array."""
+    return [
+        next((index for index, each in enumerate(case.inputs) if each is array), None)
+        for array in case.outputs
+    ]
 
 
 def _compare(
