@@ -239,6 +239,24 @@ class TestFetching:
         complaint(tmp_path / "model")
         assert "pip: WARNING: Location '/nowhere' is ignored" in capsys.readouterr().err
 
+    def test_a_disk_that_becomes_full(
+        self,
+        index: FakeIndex,
+        tmp_path: Path,
+        tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """pip says so, in a traceback."""
+        program = tmp_path_factory.mktemp("bin") / "python"
+        program.write_text(
+            "#!/bin/sh\necho 'OSError: [Errno 28] No space left on device'; exit 2\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        assert complaint(tmp_path / "model", OutputError) == (
+            f"{tmp_path / 'model'}: cannot be written: pip had no space left for {PACKAGES}"
+        )
+
     def test_no_pip(
         self, index: FakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
