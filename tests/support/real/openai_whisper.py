@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tests.support.real.data import cache_folder, file_key, openai_pt
+from tests.support.real.data import cache_folder, converted, file_key, openai_pt
 from whisper_npu.decoding import sampling
 from whisper_npu.files.whole import replacing
 
@@ -67,7 +67,8 @@ def kept_reference(
 def _path(model: str, samples: np.ndarray, options: Mapping[str, Any], seed: int) -> Path:
     digest = hashlib.sha256(samples.tobytes())
     digest.update(json.dumps([dict(options), seed], sort_keys=True).encode())
-    key = f"{file_key(openai_pt(model), *_SAMPLING)}-{digest.hexdigest()[:24]}"
+    weights = converted(model, "float16") / "model.safetensors"
+    key = f"{file_key(weights, *_SAMPLING)}-{digest.hexdigest()[:24]}"
     return cache_folder() / f"openai-whisper-{VERSION}" / f"{model}-{key}.json"
 
 
