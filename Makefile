@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-reference test-npu test-long lint wheel clean
+.PHONY: demo test test-reference test-real test-npu test-long lint wheel clean
 
 # What is compiled when the package is installed.
 KERNELS := hatch_build.py $(wildcard kernels/src/cpu/*.h kernels/src/cpu/*.cc)
@@ -26,21 +26,26 @@ $(VENV)/reference.stamp: $(VENV)/test.stamp
 	touch $@
 
 demo: $(VENV)/run.stamp
-	$(BIN)/whisper-npu transcribe samples/*.flac --output_dir .demo --language en
+	$(BIN)/python -m tools.demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m "not npu and not long"
+	$(BIN)/python -m pytest -m "not npu and not real and not long"
 
 # The same tests with openai-whisper and transformers there to compare with.
 test-reference: $(VENV)/reference.stamp
-	$(BIN)/python -m pytest -m "reference and not long"
+	$(BIN)/python -m pytest -m "reference and not real and not long"
+
+# Published weights on real speech, both fetched once (tests/support/real), without root.
+test-real: $(VENV)/reference.stamp
+	$(BIN)/python -m pytest -m "real and not long"
 
 # The NPU path on AMD's real user space over an emulated driver; sets both up, without root.
 test-npu: $(VENV)/test.stamp
 	PYTHON=$(CURDIR)/$(BIN)/python tools/npu_emulator/setup
 	$(BIN)/python -m pytest -m "npu and not long"
 
-# What takes minutes to hours: failures of every product, endurance on the emulator, long files.
+# What takes minutes to hours: failures of every product, endurance on the emulator, long files, all
+# of the real speech.
 test-long: $(VENV)/reference.stamp
 	PYTHON=$(CURDIR)/$(BIN)/python tools/npu_emulator/setup
 	$(BIN)/python -m pytest -m long

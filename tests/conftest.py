@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.support.checkpoints import Recipe, write_checkpoint
+from tests.support.named_precision import is_compared, precision_is_named
 from tests.support.session_home import SESSION_HOME
 
 REFERENCE_PACKAGES = ("torch", "whisper", "transformers")
@@ -18,6 +20,13 @@ REFERENCE_PACKAGES = ("torch", "whisper", "transformers")
 def pytest_runtest_setup() -> None:
     """Raises if a test has left another home behind."""
     assert os.environ["WHISPER_NPU_HOME"] == SESSION_HOME
+
+
+# Not a fixture: those of a module's scope load models, too, and before any of a test's own.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with precision_is_named() if is_compared(item) else nullcontext():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

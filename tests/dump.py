@@ -2,6 +2,7 @@
 
     python -m tests.dump layers         # data/layers: samples of all tensors
     python -m tests.dump transcripts    # data/transcripts.json
+    python -m tests.dump real           # data/real_transcripts.json: hashes of tests/real
     python -m tests.dump log_mel        # data/log_mel.npz: spectra of a signal
     python -m tests.dump writers        # data/writers.json: the files of openai-whisper's writers
 
@@ -24,13 +25,15 @@ from whisper.utils import get_writer
 
 from tests.parity.cases import CASES, SAMPLING_SEED, recording
 from tests.parity.shapes import SHAPES
+from tests.real import cases as real_cases
 from tests.support import synthetic_audio
 from tests.support.checkpoints import checkpoint, write_checkpoint
+from tests.support.real import openai_whisper
 from tests.support.reference import layers
 from tests.support.reference.adapter import reference_model
 from tests.support.reference.capture import capture_layers
 from tests.support.reference.transcribe import transcribe
-from tests.support.reference.transcripts import APPROXIMATE
+from tests.support.reference.transcripts import APPROXIMATE, summary
 from tests.support.signals import front_end_signal
 from tests.unit.transcripts import KEPT_OPTIONS, TRANSCRIPTS
 
@@ -67,6 +70,20 @@ def dump_transcripts() -> None:
         print(f"{name}: {len(result['segments'])} segments, {n_tokens} tokens, {margins}")
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in results.items())
     (DATA / "transcripts.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+
+
+def dump_real() -> None:
+    """Counts and hashes of the results of published weights on real speech."""
+    kept = {}
+    for name, case in real_cases.CASES.items():
+        reference = openai_whisper.transcribe(
+            case.model, real_cases.recording(case.audio), case.options, real_cases.SAMPLING_SEED
+        )
+        kept[name] = summary(reference.result)
+        temperatures = sorted({segment["temperature"] for segment in reference.result["segments"]})
+        print(f"{name}: margin {reference.margin:.1e}, {temperatures}, {kept[name]}", flush=True)
+    text = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in kept.items())
+    (DATA / "real_transcripts.json").write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
 
 
 def _rounded(value: Any, field: str = "") -> Any:
@@ -115,6 +132,7 @@ def _written(extension: str, result: dict, options: dict) -> str:
 DUMPS = {
     "layers": dump_layers,
     "transcripts": dump_transcripts,
+    "real": dump_real,
     "log_mel": dump_log_mel,
     "writers": dump_writers,
 }

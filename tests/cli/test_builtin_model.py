@@ -10,7 +10,7 @@ import pytest
 from whisper_npu.cli import main
 from whisper_npu.hub.folders import model_directory
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples" / "synthetic"
 
 
 TEXTS = json.loads((SAMPLES / "texts.json").read_text())

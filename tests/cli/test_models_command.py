@@ -13,7 +13,7 @@ import pytest
 from tests.support.checkpoints import Recipe
 from whisper_npu.cli import main
 from whisper_npu.hub.folders import built_in_directory
-from whisper_npu.hub.names import SHORT_NAMES
+from whisper_npu.hub.names import short_names
 from whisper_npu.hub.store import Store, StoredModel
 from whisper_npu.runtime.packed import packed_folder
 from whisper_npu.transcriber import Transcriber
@@ -32,10 +32,10 @@ def install(repository: str, weights: bytes = b"weights") -> StoredModel:
 def test_only_the_built_in_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     header, row = capsys.readouterr().out.splitlines()
-    assert header.split() == ["NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256"]
+    assert header.split() == ["NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256", "FROM"]
     weights = (built_in_directory() / "model.safetensors").read_bytes()
     assert row.startswith("demo  (built in)  -")
-    assert row.endswith(hashlib.sha256(weights).hexdigest()[:12])
+    assert row.endswith(f"{hashlib.sha256(weights).hexdigest()[:12]}  -")
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,9 +44,10 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     digest = hashlib.sha256(b"weights").hexdigest()[:12]
-    assert lines[1].split() == ["owner/nano", "owner/nano", "0123456", "int8", "0.0", "MB", digest]
+    nano = ["owner/nano", "owner/nano", "0123456", "int8", "0.0", "MB", digest, "hub"]
+    assert lines[1].split() == nano
     tiny = ["tiny", "openai/whisper-tiny", "0123456", "int8", "41.5", "MB"]
-    assert lines[2].split()[:-1] == tiny
+    assert lines[2].split()[:-2] == tiny
     assert lines[3].split()[0] == "demo"
     seconds = ("REPOSITORY", "owner/nano  ", "openai/whisper-tiny", "(built in)")
     columns = {line.rindex(cell) for line, cell in zip(lines, seconds, strict=True)}
@@ -66,6 +67,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "commit": COMMIT,
         "dtype": "int8",
         "pulled": model.pulled,
+        "packages": "",
         "files": {
             "model.safetensors": {"size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
         },
@@ -118,7 +120,9 @@ def test_remove_what_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     install("openai/whisper-tiny")
     install("openai/whisper-base")
     assert main(["models", "remove", "small", "demo", "nowhere", "tiny"]) == 3
-    unknown = f"'nowhere' is neither a repository (owner/name) nor one of {', '.join(SHORT_NAMES)}"
+    unknown = (
+        f"'nowhere' is neither a repository (owner/name) nor one of {', '.join(short_names())}"
+    )
     assert capsys.readouterr().err.splitlines() == [
         "whisper-npu: error: small: was not pulled; of the models, these are there: base, tiny",
         "whisper-npu: error: demo: is built in and cannot be removed",

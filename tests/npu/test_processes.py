@@ -14,7 +14,7 @@ from tests.npu.emulator import REPOSITORY, Emulator, environment
 
 pytestmark = pytest.mark.npu
 
-SAMPLE = REPOSITORY / "samples/weather.flac"
+SAMPLE = REPOSITORY / "samples/synthetic/weather.flac"
 KERNELS = ("gemm_int8_64x64x64", "gemm_int8_16x64x64")
 # Takes all contexts until its standard input ends.
 HOLD = """

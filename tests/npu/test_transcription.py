@@ -16,9 +16,10 @@ from tests.npu.emulator import REPOSITORY, Emulator
 
 pytestmark = pytest.mark.npu
 
-SAMPLES = [*sorted((REPOSITORY / "samples").glob("*.flac")), REPOSITORY / "tests/data/jfk.flac"]
+RECORDINGS = REPOSITORY / "samples"
+SAMPLES = [*sorted(RECORDINGS.glob("synthetic/*.flac")), RECORDINGS / "jfk.flac"]
 # A short one, for the rest.
-SAMPLE = REPOSITORY / "samples/weather.flac"
+SAMPLE = RECORDINGS / "synthetic/weather.flac"
 
 # Both runs are by the same Python and NumPy: what differs is who computes the products.
 TRANSCRIBE = """

@@ -17,7 +17,7 @@ import soundfile
 from tests.support import synthetic_audio
 from tests.support.checkpoints import Recipe
 
-JFK = Path(__file__).parents[1] / "data" / "jfk.flac"  # 11 s of speech, 16 kHz, public domain
+JFK = Path(__file__).parents[2] / "samples" / "jfk.flac"  # 11 s of speech, 16 kHz, public domain
 SAMPLING_SEED = 7
 
 

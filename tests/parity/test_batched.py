@@ -20,7 +20,7 @@ from whisper_npu.decoding.task import decode
 from whisper_npu.hub.folders import built_in_directory
 from whisper_npu.model.checkpoint import load_checkpoint
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples" / "synthetic"
 TEXTS = json.loads((SAMPLES / "texts.json").read_text())
 # 74 s, in which pauses of every length follow each other.
 ORDER = ["several", "order", "weather", "directions", "message", "several", "message", "order"]
@@ -47,7 +47,7 @@ def audio() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def transcriber() -> Transcriber:
-    return Transcriber("demo")
+    return Transcriber("demo", precision="float32")
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.transcriber import Transcriber
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples" / "synthetic"
 NAMES = sorted(json.loads((SAMPLES / "texts.json").read_text()))
 OPTIONS = {"language": "en", "temperature": 0.0}
 
 
 @pytest.fixture(scope="module")
 def transcriber() -> Transcriber:
-    return Transcriber("demo")
+    return Transcriber("demo", precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_transformers(transcriber: Transcriber, plain_folder: Path, name: str) -
     ours = transcriber.transcribe(audio, **OPTIONS, **plain)
     checkpoint = load_checkpoint(plain_folder)
     with compute_log_mel(
-        [audio], checkpoint.dims.n_mels, numpy_model(checkpoint).log_mel
+        [audio], checkpoint.dims.n_mels, numpy_model(checkpoint, "float32").log_mel
     ) as log_mel:
         features = torch.from_numpy(log_mel.window(0)[None])
     tokenizer = Tokenizer.from_dir(plain_folder, checkpoint.dims.n_vocab, checkpoint.generation)

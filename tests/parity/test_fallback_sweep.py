@@ -34,7 +34,7 @@ from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.usage import Usage
 from whisper_npu.text.tokenizer import Tokenizer
 
-JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
+JFK = Path(__file__).parents[2] / "samples" / "jfk.flac"
 LARGE, SMALL = gemm_entry(64), gemm_entry(16)
 OPTIONS = TranscribeOptions.from_keywords(language="en", temperature=0.0)
 

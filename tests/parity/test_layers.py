@@ -33,7 +33,7 @@ def seeded(shape: str) -> tuple[Checkpoint, layers.Inputs]:
 
 @lru_cache(maxsize=1)
 def ours(shape: str) -> Model:
-    return numpy_model(seeded(shape)[0])
+    return numpy_model(seeded(shape)[0], "float32")
 
 
 # Of module scope, so that the tests of a shape follow each other and share its checkpoint.
@@ -106,7 +106,7 @@ def test_a_wrong_weight_shows_in_the_first_tensor_it_enters(weight: str, tensor:
     wrong = replace(made, weights={**made.weights, weight: made.weights[weight] * 1.001 + 1e-4})
     reference = layers.load(DUMPS / "odd.npz")
     problem = layers.first_beyond(
-        layers.differences(numpy_model(wrong), inputs, reference), TOLERANCES
+        layers.differences(numpy_model(wrong, "float32"), inputs, reference), TOLERANCES
     )
     assert problem is not None
     assert problem.startswith(tensor)

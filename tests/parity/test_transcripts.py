@@ -17,7 +17,7 @@ import pytest
 from tests.parity.cases import CASES, SAMPLING_SEED, recording
 from tests.parity.tolerances import RESULT
 from tests.support.checkpoints import Recipe
-from tests.support.reference.transcripts import unequal
+from tests.support.reference.transcripts import plain, unequal
 from whisper_npu import Transcriber
 
 KEPT = Path(__file__).parents[1] / "data" / "transcripts.json"
@@ -39,13 +39,10 @@ def case(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def ours(case: str, seeded_directory: Directory) -> dict[str, Any]:
     chosen = CASES[case]
-    transcriber = Transcriber(seeded_directory(chosen.recipe))
-    result = transcriber.transcribe(
-        recording(chosen.audio), seed=SAMPLING_SEED, **chosen.options
-    ).to_dict()
-    plain: dict[str, Any] = json.loads(json.dumps(result))
-    del plain["placement"]  # which openai-whisper's result has not
-    return plain
+    transcriber = Transcriber(seeded_directory(chosen.recipe), precision="float32")
+    return plain(
+        transcriber.transcribe(recording(chosen.audio), seed=SAMPLING_SEED, **chosen.options)
+    )
 
 
 def check(ours: dict[str, Any], reference: dict[str, Any]) -> None:

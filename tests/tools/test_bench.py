@@ -13,18 +13,20 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from tests.support.checkpoints import Recipe
+from tests.support.real.speech import Recording
 from tools.bench import conductor as conducting
-from tools.bench.client import Worker, WorkerError, WorkerRefusal, variables
+from tools.bench import speech
+from tools.bench.client import REPOSITORY, Worker, WorkerError, WorkerRefusal, variables
 from tools.bench.conductor import Conductor, calmest, differences
 from tools.bench.criteria import verdicts
 from tools.bench.machine import Load, Meter, choose_cpus, peak_memory_mb
-from tools.bench.models import silence_special_tokens
-from tools.bench.registry import OURS, PEERS, Spec, capped, select
+from tools.bench.models import REAL, silence_ends
+from tools.bench.registry import BY_DEFAULT, OURS, PEERS, SEQUENTIAL, SPEECH, Spec, capped, select
 from tools.bench.report import tables
 from tools.bench.results import Results, Sample
 from tools.bench.runtime import Runtime
 from tools.bench.worker import MOST_CALLS, Material, run
+from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
 OTHER, OWN = "openai-whisper float32", "ours float32, NumPy"
 
@@ -172,17 +174,14 @@ def test_tokens_are_compared() -> None:
     assert differences({"decode": decoded}, ["a", "b"], 3) == []
 
 
-def test_special_tokens_do_not_come() -> None:
-    recipe = Recipe("nano")
-    weights = dict(recipe.weights())
-    table = weights["model.decoder.embed_tokens.weight"]
-    first = recipe.layout().end_of_text
-    rows = table.copy()
-    silence_special_tokens(weights, first)
-    assert np.array_equal(table[:first], rows[:first])
-    bias = weights["model.decoder.layer_norm.bias"]
-    lowered = (rows[first:] - table[first:]) @ bias
-    np.testing.assert_allclose(lowered, 100, rtol=1e-4)
+def test_the_end_of_text_does_not_come() -> None:
+    """Its row, and those of timestamps, are the start's; prompts have all others."""
+    rows = np.random.default_rng(1).standard_normal((20, 4))
+    table = rows.copy()
+    ids = {"eos_token_id": 10, "decoder_start_token_id": 11, "no_timestamps_token_id": 15}
+    silence_ends({TOKEN_EMBEDDING: table}, ids)
+    assert np.flatnonzero((table != rows).any(axis=1)).tolist() == [10, 16, 17, 18, 19]
+    assert (table[[10, 16, 17, 18, 19]] == rows[11]).all()
 
 
 # The worker
@@ -220,6 +219,11 @@ class Fake(Runtime):
     def file(self, recording: Any, n_tokens: int, batch_size: int) -> int:
         return n_tokens * batch_size
 
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        return f"{path} in {language} by {batch_size}, fallback {fallback}"
+
 
 @pytest.fixture
 def material(tmp_path: Path) -> Material:
@@ -234,15 +238,16 @@ def test_stages_of_a_worker(material: Material) -> None:
     def ask(stage: str, **more: Any) -> Any:
         return run(runtime, material, {"stage": stage, "n_tokens": 3, "at_least": 0, **more})
 
-    assert ask("decode")["tokens"] == [[1, 2, 3]]
+    assert ask("decode")["result"] == [[1, 2, 3]]
     assert runtime.calls == ["encode", "decode ('features', 240000) 1"]
     runtime.calls.clear()
     beam = ask("beam")
     assert (beam["seconds"], runtime.calls[-1]) == ([7.0], "decode ('features', 240000) 5")
-    assert ask("window")["tokens"] == [[1, 2, 3]]
+    assert ask("window")["result"] == [[1, 2, 3]]
     assert runtime.calls[-1] == "decode ('mel', 480000) 1"
-    assert ask("batch")["tokens"] == [[1, 2, 3]] * 8
-    assert ask("mel")["tokens"] is None
+    assert ask("batch")["result"] == [[1, 2, 3]] * 8
+    assert ask("mel")["result"] is None
+    assert ask("speech", path="a.wav", batch_size=8)["result"] == "a.wav in en by 8, fallback True"
     with pytest.raises(ValueError, match="no stage 'file_'"):
         ask("file_")
 
@@ -315,11 +320,11 @@ def test_a_worker_answers_line_by_line(worker: Worker, tmp_path: Path) -> None:
     worker.pause()
     worker.send(stage="decode", n_tokens=2, at_least=0)
     worker.resume()
-    assert worker.receive()["tokens"] == [[1, 2]]
+    assert worker.receive()["result"] == [[1, 2]]
     with pytest.raises(WorkerRefusal, match="one at a time"):
         worker.request(stage="batch", n_tokens=2, at_least=0)
     whole = worker.request(stage="file", n_tokens=2, batch_size=8, path="x", at_least=0)
-    assert whole["tokens"] == 16
+    assert whole["result"] == 16
     assert worker.end() > 0
     log = (tmp_path / "log").read_text()
     assert "more noise" in log
@@ -380,7 +385,7 @@ class FakeWorker:
         if (self._name, stage) == ("b", "batch"):
             raise WorkerRefusal("one at a time")
         tokens = 70 + ord(self._name) if stage == "file" else [list(range(n_tokens))]
-        return {"seconds": [3.0, 1.0, 2.0], "loads": [load().to_dict()] * 3, "tokens": tokens}
+        return {"seconds": [3.0, 1.0, 2.0], "loads": [load().to_dict()] * 3, "result": tokens}
 
 
 class FakeSetting:
@@ -421,6 +426,57 @@ def test_files_must_be_decoded_to_their_end(monkeypatch: pytest.MonkeyPatch) -> 
         conductor.start()
         conductor.play(["file"], 1)
         assert conductor.unequal_files() == ["a: file: 167 tokens, not 168"]
+
+
+# Whole transcriptions of speech
+
+
+class Speaker(FakeWorker):
+    """Hears "one two" of "one two three four"."""
+
+    started = 0.0
+
+    def request(self, stage: str, n_tokens: int = 0, **more: object) -> dict[str, Any]:
+        self._log.append((self._name, f"{stage} {more['batch_size']} {more['path']}"))
+        return {"seconds": [2.0], "result": "One, two.", "peak_mb": 50.0 + len(self._log)}
+
+    def end(self) -> float:
+        return 0.1
+
+
+class SpeechSetting(FakeSetting):
+    def worker(self, spec: Spec, log: str = "") -> Speaker:
+        return Speaker(spec.name, self.log)
+
+
+def test_speech_is_transcribed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def minutes(language: str, length: float) -> Recording:
+        files = (REPOSITORY / "tests" / "data" / "jfk.flac",)
+        return Recording("a", language, "One, two, three, four!", files, 60 * length)
+
+    monkeypatch.setattr(speech, "minutes", minutes)
+    monkeypatch.setattr(Load, "disturbed", False)
+    names = ("absent", SEQUENTIAL, BY_DEFAULT)
+    specs = [Spec(name, "", "", batch_size=i) for i, name in enumerate(names)]
+    setting = SpeechSetting()
+    results = speech.measure(setting, specs, 5, 2)  # type: ignore[arg-type]
+    asked = [(name, what.split()[:2]) for name, what in setting.log]
+    first, second = (SEQUENTIAL, ["speech", "1"]), (BY_DEFAULT, ["speech", "2"])
+    assert asked == [first, second, second, first]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in speech.table(results)]
+    assert cells[0][2:] == [
+        "transcription, s",
+        "peak memory, MiB",
+        "word errors, %",
+        f"transcription to {SEQUENTIAL}'s",
+        f"peak memory to {SEQUENTIAL}'s",
+    ]
+    assert cells[3][0] == BY_DEFAULT
+    assert cells[3][2:] == ["2.00 ±0.00", "52.5 ±0.25", "50.0 ±0.00", "1.00", "1.00"]
+    assert list(speech.verdicts(results, "base")) == [
+        f"{BY_DEFAULT}: transcription is 1.00 times that of {SEQUENTIAL}, at most 0.27: NO",
+        f"{BY_DEFAULT}: peak memory is 1.00 times that of {SEQUENTIAL}, at most 0.4: NO",
+    ]
 
 
 # What is printed
@@ -486,5 +542,7 @@ def test_runtimes_are_selected_by_name() -> None:
         "ours int8, kernels avx2",
     ]
     assert specs[-1].environment == {"WHISPER_NPU_CPU_ISA": "avx2"}
+    # Every format that they load is written.
+    assert {spec.model for spec in SPEECH} == set(REAL)
     with pytest.raises(ValueError, match="'theirs' matches no runtime"):
         select(specs, ["theirs"])

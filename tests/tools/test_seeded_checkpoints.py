@@ -112,7 +112,7 @@ def test_seeded_models_have_something_to_say(seeded_directory: Callable[[Recipe]
     recordings = [synthetic_audio.speech(25, seed) for seed in (1, 2)]
     found = set()
     for seed in (1, 3):
-        transcriber = Transcriber(seeded_directory(Recipe("nano", seed=seed)))
+        transcriber = Transcriber(seeded_directory(Recipe("nano", seed=seed)), precision="float32")
         for samples in recordings:
             result = transcriber.transcribe(samples, temperature=0.0, language="en")
             tokens = [token for segment in result.segments for token in segment.tokens]
@@ -142,7 +142,7 @@ def test_transformers_reads_every_tensor(tmp_path: Path, shards: int) -> None:
         expected = theirs.eval()(
             torch.from_numpy(features), decoder_input_ids=torch.from_numpy(tokens)
         ).logits.numpy()
-    ours = numpy_model(loaded)
+    ours = numpy_model(loaded, "float32")
     logits = ours.decoder(ours.encode(features)).prefill(tokens, range(5))
     assert np.abs(logits - expected).max() <= TOLERANCES["logits"] * np.abs(expected).max()
 

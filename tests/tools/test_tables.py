@@ -5,17 +5,23 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.support.checkpoints import Recipe
+from tests.support.checkpoints import Recipe, checkpoint, write_checkpoint
 from tools import tables
 from tools.markdown import markdown_table
 from tools.measuring import by_turns, in_new_process
 from tools.tables import __main__ as command
-from tools.tables import conversion, loading, long_recordings, quantisation
+from tools.tables import conversion, loading, quantisation
 from tools.tables.__main__ import COUNTED, DOCUMENTS, MEASURED, NAMES, TableError, main
+from tools.tables.peers.outputs import Inputs
+from whisper_npu.backends.opening import numpy_model
+from whisper_npu.model.weight_shapes import is_quantizable
+from whisper_npu.ops.quant import quantize_weight
 
 OLD = "Before.\n\n<!-- table npu_limits -->\nold\n<!-- end -->\n\nAfter.\n"
 
@@ -137,31 +143,47 @@ def test_a_new_process_imports_from_this_checkout(tmp_path: Path) -> None:
 # Measurements, each once as small as it gets
 
 
-def test_long_recordings() -> None:
-    (run,) = long_recordings.measure("nano", [0.25])
-    assert run.segments == 1
-    assert run.peak_mib > 10
-
-
-def test_conversion() -> None:
-    run = conversion.measure("tiny.en", "float16")
+def test_conversion(tmp_path: Path) -> None:
+    run = conversion.measure_random("tiny.en", "float16")
     assert run.result < 0.7 * run.source
     assert run.peak_mib >= run.before_mib > 10
 
 
-def test_loading() -> None:
-    found = loading.measure("nano", "int8", 1)
+def test_loading(tmp_path: Path) -> None:
+    write_checkpoint(Recipe("nano"), tmp_path)
+    found = loading.measure(tmp_path, "int8", 1)
     assert [len(runs) for runs in found.values()] == [1, 1, 1]
 
 
 def test_quantisation() -> None:
-    rows = [line.split("|")[1:-1] for line in quantisation.compare(Recipe("nano", seed=1))]
-    names = [row[0].strip() for row in rows[2:]]
-    assert names[0] == "encoder.0.residual"
-    assert names[-1] == "logits of 20 steps"
-    for row in rows[2:]:
-        weights, _, both, _ = map(float, row[1:])
-        assert 0 < weights < both < 0.05
+    """Of a small model: errors of every layer, which integers make larger."""
+    recipe = Recipe("nano", seed=1)
+    plain = checkpoint(recipe)
+    weights = {
+        name: quantize_weight(weight) if is_quantizable(name, weight.shape) else weight
+        for name, weight in plain.weights.items()
+    }
+    int8 = replace(plain, weights=weights)
+    features = np.random.default_rng(1).standard_normal(
+        (plain.dims.n_mels, plain.dims.n_frames), np.float32
+    )
+    given = Inputs(features, [1, 2, 3, 4], list(range(5, 25)))
+    wanted, rounded, integers = (
+        quantisation.layers(model, given)
+        for model in (numpy_model(plain), numpy_model(int8), numpy_model(int8, "int8"))
+    )
+    found = {"weights": quantisation.errors(wanted, rounded)}
+    found["int8"] = quantisation.errors(wanted, integers)
+    assert list(found["int8"])[:1] == ["encoder.0.residual"]
+    assert list(found["int8"])[-1] == "logits"
+    assert len(wanted["logits"]) == 21
+    for layer, error in found["weights"].items():
+        assert 0 < error < found["int8"][layer] < 0.05
+    shorter = {"int8": {"logits": 0.5}}
+    rows = list(quantisation.table({"a": shorter, "b": found}))
+    assert rows[0].split("|")[2:5] == [" a: int8 ", " b: weights ", " b: int8 "]
+    assert rows[-1].split("|")[2].strip() == "5.0e-01"
+    assert {row.split("|")[2].strip() for row in rows[2:-1]} == {"-"}
 
 
 def test_machine_is_named_without_its_build() -> None:

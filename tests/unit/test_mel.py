@@ -13,7 +13,7 @@ from whisper_npu.audio import load_audio
 from whisper_npu.ops import mel
 
 DATA = Path(__file__).parent.parent / "data"
-JFK = DATA / "jfk.flac"
+JFK = Path(__file__).parents[2] / "samples" / "jfk.flac"
 
 # What this front end differs by from the formulas in float64: test_formula.
 ROUNDING = 4e-7

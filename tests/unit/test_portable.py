@@ -22,7 +22,7 @@ def program(what: str, model: Path, folder: Path) -> tuple[dict[str, Any], dict[
     """What the program prints, and the files that it converts; both runs have the same threads."""
     dest = folder / "converted"
     environment = {**os.environ, "WHISPER_NPU_HOME": str(folder), "OMP_NUM_THREADS": "2"}
-    arguments = map(str, (what, model, dest, ROOT / "samples" / "order.flac"))
+    arguments = map(str, (what, model, dest, ROOT / "samples" / "synthetic" / "order.flac"))
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.portable_program", *arguments],
         cwd=ROOT,

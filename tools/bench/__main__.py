@@ -1,16 +1,23 @@
 """The speed and memory of ours beside openai-whisper's, transformers', faster-whisper's and
 whisper.cpp's, on this machine, with the same weights.
 
-    python -m tools.bench --size tiny --json tiny.json
-    python -m tools.bench --size tiny --lengths 1,10,60,180
+    python -m tools.bench --speech 5                  # five minutes, as a user transcribes them
+    python -m tools.bench --model base --json base.json
+    python -m tools.bench --lengths 1,10,60,180
 
-The first run makes an environment of its own, with the peers and a whisper.cpp compiled for this
-CPU, in a cache folder (some gigabytes; needs a C++ compiler). Needs Linux.
+``--speech`` lets each runtime transcribe a recording of English prompts, in a new process each
+time: seconds until the model is loaded, seconds of the transcription, peak memory, word errors.
+Ours is there as it is without an option, eight windows at a time, and in float32 on NumPy.
+
+The first run fetches weights and speech, and makes an environment of its own, with the peers and a
+whisper.cpp compiled for this CPU, in a cache folder (some gigabytes; needs a C++ compiler). Needs
+Linux.
 
 Every runtime is a process with as many threads as the others, on the same CPUs, that stays while
 they take turns, stage by stage; those whose turn it is not are stopped. A measurement during which
 other processes were busy, or kept it waiting, is repeated. Stages, of which each does the same in
-every runtime, ``--tokens`` tokens for each window, without timestamps, nothing suppressed:
+every runtime, ``--tokens`` tokens for each window, without timestamps, nothing suppressed, with
+weights that are real but for the end of text, which never comes:
 
     mel      samples of 30 s to features
     encoder  features to states (whisper.cpp's with the cross keys and values of the decoder)
@@ -36,18 +43,17 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
-from tools.bench import lengths
+from tests.support.real.data import MODELS
+from tools.bench import lengths, speech
 from tools.bench.client import WorkerError
 from tools.bench.conductor import STAGES, Conductor, Setting
 from tools.bench.criteria import verdicts
-from tools.bench.environment import Environment
+from tools.bench.environment import DEFAULT_CACHE, Environment
 from tools.bench.machine import choose_cpus, describe
-from tools.bench.registry import OURS, PEERS, Spec, capped, select
+from tools.bench.registry import OURS, PEERS, SPEECH, Spec, capped, select
 from tools.bench.report import tables
 
-SIZES = ("tiny", "base", "small", "medium")
 SHORT_STAGES = tuple(stage for stage in STAGES if stage != "file")
-DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper-bench"
 
 
 def arguments() -> argparse.Namespace:
@@ -56,8 +62,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--size", choices=SIZES, default="tiny")
-    parser.add_argument("--seed", type=int, default=1, help="of the weights (default 1)")
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--rounds", type=int, default=7, help="default 7")
     parser.add_argument("--tokens", type=int, default=100, help="for each window (default 100)")
     parser.add_argument("--threads", type=int, help="default: as many as there are CPUs")
@@ -71,6 +76,7 @@ def arguments() -> argparse.Namespace:
         "--isa", type=_list, default=(), help="also ours with no more than: avx2,avx512_vnni,..."
     )
     parser.add_argument("--lengths", type=_numbers, help="minutes: only ours, cost against length")
+    parser.add_argument("--speech", type=float, help="minutes: whole transcriptions of speech")
     parser.add_argument("--json", type=Path, help="where to write all samples")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     args = parser.parse_args()
@@ -92,6 +98,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def chosen(args: argparse.Namespace) -> list[Spec]:
     """The runtimes asked for; with ``--lengths`` only ours among them."""
+    if args.speech:
+        return select(SPEECH, args.runtimes)
     specs = select((*PEERS, *OURS, *capped(args.isa)), args.runtimes)
     return [spec for spec in specs if spec.ours] if args.lengths else specs
 
@@ -101,7 +109,7 @@ def prepare(args: argparse.Namespace) -> Setting:
     cpus = choose_cpus(args.threads or len(os.sched_getaffinity(0)))
     environment = Environment(args.cache)
     environment.ensure()
-    models = environment.models(args.size, args.seed)
+    models = environment.models(args.model)
     return Setting(
         environment=environment,
         models=models,
@@ -117,8 +125,7 @@ def about(args: argparse.Namespace, setting: Setting) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": describe(),
         "threads": setting.threads,
-        "size": args.size,
-        "seed": args.seed,
+        "model": args.model,
         "tokens": args.tokens,
     }
 
@@ -149,6 +156,12 @@ def compare(args: argparse.Namespace, setting: Setting, specs: list[Spec]) -> di
 def run(args: argparse.Namespace) -> dict[str, Any]:
     specs = chosen(args)
     setting = prepare(args)
+    if args.speech:
+        facts = about(args, setting)
+        print(json.dumps(facts, indent=2))
+        results = speech.measure(setting, specs, args.speech, args.rounds)
+        print("\n".join((*speech.table(results), "", *speech.verdicts(results, args.model))))
+        return {**facts, "samples": results.to_list()}
     if args.lengths:
         return {**about(args, setting), "lengths": lengths.measure(setting, specs, args.lengths)}
     return compare(args, setting, specs)

@@ -14,7 +14,7 @@ from typing import Any
 from tools.bench.client import Worker, WorkerRefusal, command, variables
 from tools.bench.environment import Environment
 from tools.bench.machine import Load, Reading
-from tools.bench.registry import Spec
+from tools.bench.registry import BATCH, Spec
 from tools.bench.results import Results, Sample
 
 # Of one worker, over and over; and of a new process each time, as more than one value.
@@ -24,8 +24,7 @@ READY, FIRST_TEXT, PEAK = "ready", "first text", "peak memory"
 STAGES = (*WARM_STAGES, COLD)
 # Too long to be run when nothing counts.
 NOT_REHEARSED = ("file",)
-BATCH = 8
-FILE_WINDOWS = 20  # the recording of models.py
+FILE_WINDOWS = 20  # of the recording of models.py
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0  # before what was disturbed is measured again
@@ -108,8 +107,8 @@ class Conductor:
                 continue
             for name in self._workers:
                 answer = self._ask(name, stage, at_least=0)
-                if answer is not None and answer["tokens"] is not None:
-                    tokens.setdefault(stage, {})[name] = answer["tokens"]
+                if answer is not None and answer["result"] is not None:
+                    tokens.setdefault(stage, {})[name] = answer["result"]
         full = [name for name in self._workers if self._specs[name].full]
         return differences(tokens, full, self._setting.n_tokens)
 
@@ -171,7 +170,7 @@ class Conductor:
         if answer is None:
             return None
         if stage == "file":
-            self._file_tokens[name] = answer["tokens"]
+            self._file_tokens[name] = answer["result"]
         loads = [Load(**load) for load in answer["loads"]]
         return {stage: median(answer["seconds"])}, Load.total(loads)
 

@@ -12,17 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.bench.client import REPOSITORY
+from tools.bench.models import write_audio, write_models
 from tools.bench.whisper_cpp import LIBRARY_VARIABLE
 
 SHIM = Path(__file__).with_name("whisper_cpp.cpp")
 # What decides the models: they are written again when one of these changed.
 WRITERS = (
     Path(__file__).with_name("models.py"),
-    *(
-        REPOSITORY / "tests" / "support" / f"{name}.py"
-        for name in ("checkpoints", "random_weights", "synthetic_audio", "vocabulary")
-    ),
     *sorted((REPOSITORY / "tests" / "support" / "formats").glob("*.py")),
+    *sorted((REPOSITORY / "tests" / "support" / "real").glob("*.*")),
 )
 
 # PyTorch first and on its own, so that pip does not look for another build of it; then groups
@@ -53,6 +51,9 @@ CMAKE_OPTIONS = (
 )
 
 
+DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper-bench"
+
+
 class Environment:
     """What is needed beside this checkout, in a cache folder; made once."""
 
@@ -70,12 +71,16 @@ class Environment:
         home = str(self.cache / "home")
         return {"WHISPER_NPU_HOME": home, LIBRARY_VARIABLE: str(self.library)}
 
-    def ensure(self) -> None:
-        """Make what is missing. Raises CalledProcessError where pip or a compiler fails."""
+    def ensure_packages(self) -> None:
+        """Install the peers, if they are missing. Raises CalledProcessError where pip fails."""
         self.logs.mkdir(parents=True, exist_ok=True)
         with self._once("packages", repr(PACKAGES).encode()) as missing:
             if missing:
                 self._install_packages()
+
+    def ensure(self) -> None:
+        """Make what is missing. Raises CalledProcessError where pip or a compiler fails."""
+        self.ensure_packages()
         with self._once("ours", (REPOSITORY / "pyproject.toml").read_bytes()) as missing:
             if missing:
                 self._pip("install", "--quiet", "--editable", str(REPOSITORY))
@@ -87,29 +92,17 @@ class Environment:
                 self._link_whisper_cpp()
         self._ensure_kernels()
 
-    def models(self, size: str, seed: int) -> Path:
-        """The folder of the models of a size, which are written with the audio if need be."""
-        folder = self.cache / "models" / f"{size}-{seed}"
+    def models(self, name: str) -> Path:
+        """The folder of a model in all formats, which is written with the audio if need be."""
+        folder = self.cache / "models" / name
         content = (path.read_bytes() for path in WRITERS)
-        with self._once(f"models/{size}-{seed}", *content) as missing:
+        with self._once(f"models/{name}", *content) as missing:
             if missing:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
-                packages = self.cache / "venv" / "lib"
-                (ranks,) = packages.glob("python*/site-packages/whisper/assets/multi*.tiktoken")
-                self._run(
-                    "tools.bench.models", size, str(seed), str(ranks), str(folder), str(self.audio)
-                )
+                write_models(name, folder)
+                write_audio(self.audio)
         return folder
-
-    def write_recording(self, path: Path, minutes: float) -> None:
-        """A wav file of so many minutes."""
-        self._run("tests.support.synthetic_audio", str(path), str(minutes))
-
-    def _run(self, module: str, *arguments: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        command = [str(self.python), "-m", module, *arguments]
-        subprocess.run(command, check=True, env=environment)
 
     @contextmanager
     def _once(self, name: str, *content: bytes) -> Iterator[bool]:

@@ -34,7 +34,10 @@ class FasterWhisper(Runtime):
     def __init__(self, model: Any) -> None:
         self._model = model
         tokenizer = faster_whisper.tokenizer.Tokenizer(
-            model.hf_tokenizer, True, task="transcribe", language=LANGUAGE
+            model.hf_tokenizer,
+            model.model.is_multilingual,
+            task="transcribe",
+            language=LANGUAGE,
         )
         self._prompt = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
 
@@ -86,3 +89,34 @@ class FasterWhisper(Runtime):
             batch_size=batch_size,
         )
         return sum(len(segment.tokens) for segment in segments)
+
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        options: dict[str, Any] = {} if fallback else {"temperature": 0.0}
+        model = self._model
+        if batch_size > 1:
+            model = faster_whisper.BatchedInferencePipeline(model)
+            options["batch_size"] = batch_size
+        segments, _ = model.transcribe(
+            str(path), language=language, beam_size=1, condition_on_previous_text=False, **options
+        )
+        return "".join(segment.text for segment in segments)
+
+    def forced(self, path: Path, prompt: list[int], text: list[int]) -> Any:
+        extractor = self._model.feature_extractor
+        # As transcribe() has it: after the last frame of audio come zeros, not silence.
+        frames = extractor(self.read(path))[:, :-1]
+        window = np.zeros((len(frames), extractor.nb_max_frames), np.float32)
+        window[:, : frames.shape[1]] = frames
+        # Tokens after the control tokens of a prompt are forced, and counted as generated.
+        (result,) = self._model.model.generate(
+            self.encode([window]),
+            [prompt + text],
+            beam_size=1,
+            max_length=_max_length(len(text) + 1),
+            return_logits_vocab=True,
+            suppress_blank=False,
+            suppress_tokens=[],
+        )
+        return np.stack([np.array(row).reshape(-1) for row in result.logits[0]])

@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers.modeling_outputs import BaseModelOutput
 
-from tools.bench.runtime import LANGUAGE, RATE, Runtime
+from tools.bench.runtime import LANGUAGE, RATE, Runtime, Unsupported
 
 
 def load(model: Path, threads: int, dtype: str) -> Runtime:
@@ -26,6 +26,9 @@ def load(model: Path, threads: int, dtype: str) -> Runtime:
 class Transformers(Runtime):
     def __init__(self, model: Any) -> None:
         self._model = model
+        # It takes no language for a model that has only one.
+        multilingual = model.generation_config.is_multilingual
+        self._task = {"language": LANGUAGE, "task": "transcribe"} if multilingual else {}
         self._extractor = transformers.WhisperFeatureExtractor(model.config.num_mel_bins)
 
     def version(self) -> str:
@@ -47,8 +50,7 @@ class Transformers(Runtime):
     def decode(self, states: Any, n_tokens: int, beam_size: int = 1) -> list[list[int]]:
         generated = self._model.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            language=LANGUAGE,
-            task="transcribe",
+            **self._task,
             max_new_tokens=n_tokens,
             num_beams=beam_size,
             do_sample=False,
@@ -67,3 +69,8 @@ class Transformers(Runtime):
             windows = [array("f", recording[at : at + window].tobytes()) for at in ends]
             total += sum(map(len, self.batch(windows, n_tokens)))
         return total
+
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        raise Unsupported("transformers' loop over windows has other rules")

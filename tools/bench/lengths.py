@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench.client import WorkerRefusal
-from tools.bench.conductor import BATCH, Setting
+from tools.bench.conductor import Setting
 from tools.bench.machine import Load
-from tools.bench.registry import Spec
+from tools.bench.models import write_recording
+from tools.bench.registry import BATCH, Spec
 
 
 def measure(
@@ -24,7 +25,7 @@ def measure(
     for length in minutes:
         with tempfile.TemporaryDirectory() as folder:
             recording = Path(folder, "recording.wav")
-            setting.environment.write_recording(recording, length)
+            write_recording(recording, length)
             for spec in specs:
                 try:
                     for batch_size in (1, BATCH):
@@ -52,7 +53,7 @@ def _measure(
     disturbed = " (disturbed)" if load.disturbed else ""
     print(
         f"{spec.name}, batches of {batch_size}: {minutes:g} minutes in {seconds:.1f} s, "
-        f"{seconds / minutes:.2f} s a minute, {answer['tokens']} tokens, "
+        f"{seconds / minutes:.2f} s a minute, {answer['result']} tokens, "
         f"peak {answer['peak_mb']:.0f} MiB{disturbed}",
         flush=True,
     )
@@ -61,7 +62,7 @@ def _measure(
         "batch_size": batch_size,
         "minutes": minutes,
         "seconds": seconds,
-        "tokens": answer["tokens"],
+        "tokens": answer["result"],
         "peak_mb": answer["peak_mb"],
         "disturbed": load.disturbed,
     }

@@ -64,3 +64,28 @@ class OpenaiWhisper(Runtime):
             fp16=False,
         )
         return sum(len(segment["tokens"]) for segment in result["segments"])
+
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        # As an array: it reads files with the program ffmpeg.
+        result = whisper.transcribe(
+            self._model,
+            self.read(path),
+            language=language,
+            condition_on_previous_text=False,
+            fp16=False,
+            **({} if fallback else {"temperature": 0.0}),
+        )
+        text: str = result["text"]
+        return text
+
+    def forced(self, path: Path, prompt: list[int], text: list[int]) -> Any:
+        samples, n_mels = self.read(path), self._model.dims.n_mels
+        # As transcribe() has it: after the last frame of audio come zeros, not silence.
+        mel = whisper.log_mel_spectrogram(samples, n_mels, padding=whisper.audio.N_SAMPLES)
+        frames = mel[:, : len(samples) // whisper.audio.HOP_LENGTH]
+        states = self.encode([whisper.pad_or_trim(frames, whisper.audio.N_FRAMES)])
+        with torch.inference_mode():
+            logits = self._model.logits(torch.tensor([prompt + text]), states)
+        return logits[0, len(prompt) - 1 :].numpy()

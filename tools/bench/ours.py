@@ -27,11 +27,11 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def load(model: Path, threads: int, precision: str, cpu_kernels: bool) -> Runtime:
+def load(model: Path, threads: int, **options: Any) -> Runtime:
+    """``options`` are those of Transcriber. Without any, the number of threads is left to it as
+    well: that of the environment."""
     try:
-        return Ours(
-            Transcriber(model, precision=precision, cpu_kernels=cpu_kernels, threads=threads)
-        )
+        return Ours(Transcriber(model, **({**options, "threads": threads} if options else {})))
     except KernelError as error:
         raise Unsupported(str(error)) from error
 
@@ -91,3 +91,28 @@ class Ours(Runtime):
             **options,
         )
         return sum(len(segment.tokens) for segment in segments)
+
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        options: dict[str, Any] = {} if fallback else {"temperature": 0.0}
+        if batch_size > 1:
+            options["batch_size"] = batch_size
+        result = self._transcriber.transcribe(
+            str(path), language=language, condition_on_previous_text=False, **options
+        )
+        return result.text
+
+    def chosen(self, path: Path, language: str) -> tuple[list[int], list[int]]:
+        options = DecodingOptions(**{**PLAIN, "language": language})
+        (result,) = decode(self._model, self._tokenizer, self._states(path), options)
+        tokenizer = self._tokenizer.for_task(language, "transcribe")
+        return list(tokenizer.sot_sequence_including_notimestamps), list(result.tokens)
+
+    def forced(self, path: Path, prompt: list[int], text: list[int]) -> Any:
+        session = self._model.decoder(self._states(path))
+        tokens = prompt + text
+        return session.prefill([tokens], range(len(prompt) - 1, len(tokens)))[0]
+
+    def _states(self, path: Path) -> Any:
+        return self.encode([self.mel(array("f", self.read(path).tobytes()))])

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 NUMPY, KERNELS = "NumPy", "kernels"
+BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Spec:
     ours: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int = 1  # of a transcription of speech
 
 
 def _ours(precision: str, kernels: bool, isa: str | None = None) -> Spec:
@@ -63,6 +65,40 @@ PEERS = (
     ),
     Spec("whisper.cpp f16", "whisper_cpp", "ggml-f16.bin"),
     Spec("whisper.cpp q8_0", "whisper_cpp", "ggml-q8_0.bin"),
+)
+
+
+# As users have them: what a download gives, loaded as it is.
+BY_DEFAULT = "ours, by default"
+SEQUENTIAL, BATCHED = "faster-whisper int8", f"faster-whisper int8, {BATCH} at a time"
+SPEECH = (
+    Spec("openai-whisper float32", "openai_whisper", "real-openai.pt"),
+    Spec(
+        "faster-whisper float32",
+        "faster_whisper",
+        "real-ctranslate2",
+        options={"compute_type": "float32"},
+    ),
+    *(
+        Spec(
+            name,
+            "faster_whisper",
+            "real-ctranslate2",
+            options={"compute_type": "int8_float32"},
+            batch_size=batch_size,
+        )
+        for name, batch_size in ((SEQUENTIAL, 1), (BATCHED, BATCH))
+    ),
+    Spec("whisper.cpp q8_0", "whisper_cpp", "real-ggml-q8_0.bin"),
+    Spec(
+        "ours float32, NumPy",
+        "ours",
+        "real-ours",
+        ours=True,
+        options={"precision": "float32", "cpu_kernels": False},
+    ),
+    Spec(BY_DEFAULT, "ours", "real-ours", ours=True),
+    Spec(f"{BY_DEFAULT}, {BATCH} at a time", "ours", "real-ours", ours=True, batch_size=BATCH),
 )
 
 

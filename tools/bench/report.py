@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tools.bench.conductor import BATCH, FIRST_TEXT, PEAK, READY
+from tools.bench.conductor import FIRST_TEXT, PEAK, READY
+from tools.bench.registry import BATCH
 from tools.bench.results import Results, Summary
 from tools.markdown import markdown_table
 
@@ -42,7 +43,7 @@ def tables(
     yield from markdown_table(
         ["runtime", *(column.title for column in columns)],
         [
-            [name, *(_cell(results.summary(name, c.stage), c, n_tokens) for c in columns)]
+            [name, *(cell(results.summary(name, c.stage), c, n_tokens) for c in columns)]
             for name in names
         ],
     )
@@ -51,13 +52,14 @@ def tables(
         yield from markdown_table(
             [f"{own}, over", *(column.title.partition(",")[0] for column in columns)],
             [
-                [peer, *(_ratio(results.ratio(own, peer, c.stage)) for c in columns)]
+                [peer, *(ratio(results.ratio(own, peer, c.stage)) for c in columns)]
                 for peer in peers
             ],
         )
 
 
-def _cell(summary: Summary | None, column: Column, n_tokens: int) -> str:
+def cell(summary: Summary | None, column: Column, n_tokens: int = 1) -> str:
+    """A median with its spread, and ``!`` where every round was disturbed."""
     if summary is None:
         return "-"
     scale = column.scale / n_tokens if column.per_token else column.scale
@@ -72,5 +74,6 @@ def _number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}"
+def ratio(value: float | None) -> str:
+    """Two digits after the point."""
+    return "-" if value is None else f"{value:.2f}"

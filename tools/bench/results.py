@@ -60,6 +60,11 @@ class Results:
     def add(self, sample: Sample) -> None:
         self._samples.setdefault((sample.runtime, sample.stage), []).append(sample)
 
+    @property
+    def runtimes(self) -> list[str]:
+        """Those of which there are samples, in the order in which they came."""
+        return list(dict.fromkeys(runtime for runtime, _ in self._samples))
+
     def summary(self, runtime: str, stage: str) -> Summary | None:
         """None for what was not measured."""
         samples = self._samples.get((runtime, stage))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Sequence
@@ -59,11 +60,17 @@ class Runtime(ABC):
         not leave out what belongs to another stage."""
         return elapsed
 
-    def prepare_file(self, path: Path) -> Any:
-        """What ``file`` is given for a wav file: its samples, as read by soundfile."""
-        import soundfile
+    def read(self, path: Path) -> Any:
+        """The samples of a wav file of 16 bits, mono, as a NumPy array of float32."""
+        import numpy as np
 
-        return soundfile.read(path, dtype="float32")[0]
+        with wave.open(str(path)) as file:
+            integers = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return integers.astype(np.float32) / 32768
+
+    def prepare_file(self, path: Path) -> Any:
+        """What ``file`` is given for a wav file: its samples, unless a runtime reads it itself."""
+        return self.read(path)
 
     @abstractmethod
     def file(self, recording: Any, n_tokens: int, batch_size: int) -> int:
@@ -72,3 +79,23 @@ class Runtime(ABC):
         ``batch_size`` windows at a time where the runtime can, none conditioned on another.
         Returns the number of tokens.
         """
+
+    @abstractmethod
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        """The text of a wav file, by the runtime's own transcription: greedy, no window
+        conditioned on the text of another, everything else as it is by default.
+
+        With ``fallback`` at the runtime's own temperatures, without it only at 0.
+        """
+
+    def chosen(self, path: Path, language: str) -> tuple[list[int], list[int]]:
+        """The prompt of the first window of a wav file without timestamps, and the text tokens
+        that are the likeliest one after the other, up to the end of text."""
+        raise Unsupported("the tokens of a text are not to be had")
+
+    def forced(self, path: Path, prompt: list[int], text: list[int]) -> Any:
+        """Logits float32 [len(text) + 1, n_vocab] of the first window of a wav file: after the
+        prompt, and after each token of ``text``. No rule is applied."""
+        raise Unsupported("logits are not to be had")

@@ -1,6 +1,8 @@
 // whisper.cpp for the benchmark: its public interface without structures passed by value.
 
 #include <algorithm>
+#include <cstdio>
+#include <string>
 
 #include "whisper.h"
 
@@ -66,6 +68,30 @@ int bench_full(whisper_context * context, const float * samples, int n_samples, 
         }
     }
     return found;
+}
+
+// Transcribe samples greedily, everything else by default. Writes the text, cut to n_text bytes with
+// the zero at its end. Returns 0, or the failing call's status.
+int bench_transcribe(whisper_context * context, const float * samples, int n_samples,
+                     const char * language, bool fallback, char * text, int n_text,
+                     int n_threads) {
+    whisper_full_params params = whisper_full_default_params(WHISPER_SAMPLING_GREEDY);
+    params.n_threads = n_threads;
+    params.language = language;
+    params.no_context = true;
+    params.print_progress = false;
+    if (!fallback) {
+        params.temperature_inc = 0.0f;
+    }
+    if (const int status = whisper_full(context, params, samples, n_samples)) {
+        return status;
+    }
+    std::string found;
+    for (int segment = 0; segment < whisper_full_n_segments(context); segment++) {
+        found += whisper_full_get_segment_text(context, segment);
+    }
+    std::snprintf(text, n_text, "%s", found.c_str());
+    return 0;
 }
 
 // Milliseconds that the encoder took in the last call of bench_full, by whisper.cpp's own clock.

@@ -37,13 +37,12 @@ class WhisperCpp(Runtime):
 
     def __init__(self, library: Any, context: ctypes.c_void_p, threads: int) -> None:
         self._library, self._context, self._threads = library, context, threads
-        start = library.whisper_token_sot(context)
-        self._prompt = [
-            start,
-            library.whisper_token_lang(context, library.whisper_lang_id(LANGUAGE.encode())),
-            library.whisper_token_transcribe(context),
-            library.whisper_token_not(context),
-        ]
+        self._prompt = [library.whisper_token_sot(context)]
+        if library.whisper_is_multilingual(context):
+            language = library.whisper_lang_id(LANGUAGE.encode())
+            self._prompt.append(library.whisper_token_lang(context, language))
+            self._prompt.append(library.whisper_token_transcribe(context))
+        self._prompt.append(library.whisper_token_not(context))
 
     def version(self) -> str:
         built = self._text("whisper_print_system_info")
@@ -100,6 +99,27 @@ class WhisperCpp(Runtime):
     def file(self, recording: Any, n_tokens: int, batch_size: int) -> int:
         (tokens,) = self._full(recording, n_tokens)
         return len(tokens)
+
+    def transcribe(
+        self, path: Path, language: str, batch_size: int = 1, fallback: bool = True
+    ) -> str:
+        if batch_size > 1:
+            raise Unsupported("whisper.cpp decodes one window at a time")
+        samples = self.prepare_file(path)
+        text = ctypes.create_string_buffer(len(samples))
+        status = self._library.bench_transcribe(
+            self._context,
+            _pointer(samples),
+            len(samples),
+            language.encode(),
+            fallback,
+            text,
+            len(text),
+            self._threads,
+        )
+        if status != 0:
+            raise RuntimeError(f"whisper_full of whisper.cpp fails with {status}")
+        return text.value.decode(errors="replace")
 
     def _full(
         self, samples: array[float] | None, n_tokens: int, beam_size: int = 1

@@ -4,7 +4,8 @@
 
 answers ``{"ready": VERSION}`` once the model is loaded, and then to every request
 ``{"stage": NAME, "n_tokens": N, ...}`` with the seconds of each call, the load of the machine
-meanwhile, and the tokens. Whatever a library prints goes to stderr.
+meanwhile, and the result: tokens, their number of a file, the text of speech. Whatever a library
+prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tools.bench.machine import Meter, peak_memory_mb
-from tools.bench.runtime import BEAM_SIZE, RATE, Runtime, Unsupported
+from tools.bench.runtime import BEAM_SIZE, LANGUAGE, RATE, Runtime, Unsupported
 
 WINDOW_SAMPLES, WINDOW_FRAMES = 30 * RATE, 3000
 BATCH = 8
@@ -55,7 +56,7 @@ def _floats(file: IO[bytes], count: int) -> array[float]:
     return values
 
 
-# Makes what a timed call is given, and the call: its result is the windows' tokens, if any.
+# Makes what a timed call is given, and the call: its result is what was decoded, if anything.
 Stage = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
@@ -77,6 +78,10 @@ def stage(name: str, runtime: Runtime, material: Material, request: dict[str, An
         "beam": (states, lambda made: runtime.decode(made, n_tokens, BEAM_SIZE)),
         "window": (partial(material.windows, 1), lambda made: runtime.window(made[0], n_tokens)),
         "batch": (partial(material.windows, BATCH), lambda made: runtime.batch(made, n_tokens)),
+        "speech": (
+            lambda: Path(request["path"]),
+            lambda made: runtime.transcribe(made, LANGUAGE, request["batch_size"]),
+        ),
         "file": (
             lambda: runtime.prepare_file(Path(request.get("path", material.recording))),
             lambda made: runtime.file(made, n_tokens, request["batch_size"]),
@@ -105,7 +110,7 @@ def run(runtime: Runtime, material: Material, request: dict[str, Any]) -> dict[s
     return {
         "seconds": seconds,
         "loads": loads,
-        "tokens": result if name not in ("mel", "encoder") else None,
+        "result": result if name not in ("mel", "encoder") else None,
         "peak_mb": peak_memory_mb(),
     }
 

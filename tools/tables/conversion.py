@@ -1,8 +1,8 @@
 """What converting a model to INT8 takes: peak memory, time, resulting size.
 
-Writes a checkpoint with random weights, tensor by tensor, converts it in a process of its own, and
-compares that process's peak memory with the same process before it converts and with the largest
-tensor.
+Converts tiny.en and base as they were published, and random weights of the size of large-v3, which
+are written tensor by tensor. Each is converted in a process of its own, whose peak memory is
+compared with the same process before it converts and with the largest tensor.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tests.support.checkpoints import DTYPES, Recipe, config_json, write_checkpoint, write_weights
+from tests.support.real import data
 from tools.markdown import markdown_table
 from tools.measuring import in_new_process
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.model.weight_shapes import weight_specification
 
-SIZES, STORED = ("tiny", "large-v3"), "float16"
+LARGE, STORED = "large-v3", "float16"
+WEIGHTS = ("model.bin", "model.safetensors")
 POOL = 1 << 22  # random values, repeated to fill tensors
 
 CONVERT = """
@@ -69,25 +71,40 @@ def write_random(folder: Path, size: str, stored: str) -> int:
         for name, shape in specification.items()
     )
     write_weights(dims, weights, folder, stored)
+    return _largest(specification, stored)
+
+
+def measure(source: Path, largest: int) -> Run:
+    """Convert a folder whose largest tensor has so many bytes."""
+    nbytes = sum(file.stat().st_size for file in source.iterdir() if file.name in WEIGHTS)
+    with tempfile.TemporaryDirectory() as root:
+        return Run(nbytes, largest, *in_new_process(CONVERT, source, Path(root, "dest")))
+
+
+def measure_random(size: str, stored: str = STORED) -> Run:
+    """Write a checkpoint of random weights and convert it."""
+    with tempfile.TemporaryDirectory() as root:
+        source = Path(root)
+        return measure(source, write_random(source, size, stored))
+
+
+def measure_published(name: str) -> Run:
+    """Convert one of ``data.MODELS``."""
+    dims = KNOWN_DIMENSIONS[name]
+    return measure(data.weights(name), _largest(weight_specification(dims), STORED))
+
+
+def _largest(specification: Mapping[str, tuple[int, ...]], stored: str) -> int:
     return max(math.prod(shape) for shape in specification.values()) * DTYPES[stored]
 
 
-def measure(size: str, stored: str = STORED) -> Run:
-    """Write a checkpoint and convert it."""
-    with tempfile.TemporaryDirectory() as root:
-        source, dest = Path(root, "source"), Path(root, "dest")
-        source.mkdir()
-        largest = write_random(source, size, stored)
-        nbytes = (source / "model.safetensors").stat().st_size
-        return Run(nbytes, largest, *in_new_process(CONVERT, source, dest))
-
-
 def lines() -> Iterator[str]:
+    runs = {name: measure_published(name) for name in data.MODELS}
+    runs[f"{LARGE}, random"] = measure_random(LARGE)
     rows = []
-    for size in SIZES:
-        run = measure(size)
+    for name, run in runs.items():
         rows.append([
-            size, f"{run.source / 1e9:.2f}", f"{run.result / 1e9:.2f}", f"{run.seconds:.0f}",
+            name, f"{run.source / 1e9:.2f}", f"{run.result / 1e9:.2f}", f"{run.seconds:.1f}",
             f"{run.before_mib:.0f}", f"{run.peak_mib - run.before_mib:.0f}", f"{run.ratio:.2f}",
         ])  # fmt: skip
     titles = ("s", "base process, MiB", "peak above it, MiB", "to the largest tensor")

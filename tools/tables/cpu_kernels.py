@@ -1,10 +1,10 @@
-"""What each CPU kernel gains: tiny with more and more of them, beside NumPy.
+"""What each CPU kernel gains: tiny.en with more and more of them, beside NumPy.
 
 One process, all modes by turns: NumPy in float32 and in int8, then int8 with one kernel after the
 other in use, then all kernels with a plainer instruction set. Medians, in milliseconds, of the
 encoder (one window), of the cross keys and values, and of a step in the middle of the context (one
-sequence, and five beams), and the ratio to NumPy in int8. Weights are seeded, random and in memory
-only. Needs the kernels that ``whisper-npu kernels build`` makes.
+sequence, and five beams), and the ratio to NumPy in int8. Weights are tiny.en's, speech is a
+President's. Needs the kernels that ``whisper-npu kernels build`` makes.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from time import sleep
 
 import numpy as np
 
-from tests.support.checkpoints import Recipe, checkpoint
+from tests.support.real import data
 from tools.markdown import markdown_table
 from tools.measuring import by_turns, seconds
-from tools.tables.quantisation import quantised
+from tools.tables.peers.real_inputs import inputs
 from whisper_npu.backends.cpu.backend import CpuBackend, UsableKernels, usable_kernels
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.library import load_library
 from whisper_npu.backends.cpu.records import CpuKernel
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.model.builders import Precision
-from whisper_npu.model.checkpoint import Checkpoint
+from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.threads import default_threads
 from whisper_npu.runtime.usage import Usage
 
-SIZE, ROUNDS, STEPS = "tiny", 5, 20  # steps of a round
+MODEL, ROUNDS, STEPS = "tiny.en", 5, 20  # steps of a round
 # In the order in which they are added.
 NAMES = tuple(
     f"cpu_{name}" for name in (
@@ -77,9 +77,7 @@ def modes(loaded: Checkpoint) -> list[Mode]:
         there = [kernel for kernel in opened.kernels if library.has(kernel.name, isa)]
         wanted.append((f"all, {isa}", "int8", isa, there))
     found = []
-    rng = np.random.default_rng(1)
-    dims = loaded.dims
-    features = rng.standard_normal((1, dims.n_mels, dims.n_frames), np.float32)
+    features = inputs(MODEL).features[None]
     for name, precision, isa, kernels in wanted:
         usage = Usage(precision=precision)
         cpu = [CpuBackend(UsableKernels(library, tuple(kernels)), usage)] if kernels else []
@@ -115,7 +113,7 @@ def measure(mode: Mode, steps: int) -> None:
 
 
 def lines() -> Iterator[str]:
-    found = modes(quantised(checkpoint(Recipe(SIZE, "multilingual", 1))))
+    found = modes(load_checkpoint(data.converted(MODEL, "int8")))
     for mode in found:
         # This makes the plans.
         measure(mode, 1)
@@ -130,6 +128,6 @@ def lines() -> Iterator[str]:
         [name, *(f"{value:.3g} ({value / base[what]:.2f})" for what, value in median.items())]
         for name, median in medians.items()
     ]
-    yield f"{SIZE}, {default_threads()} threads; ms (ratio to NumPy int8)."
+    yield f"{MODEL}, {default_threads()} threads; ms (ratio to NumPy int8)."
     yield ""
     yield from markdown_table(["", *base], rows)

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.support.checkpoints import Recipe, write_checkpoint
+from tests.support.real import data
 from tools.markdown import markdown_table
 from tools.measuring import by_turns, in_new_process
-from whisper_npu.convert import convert
 
-SIZES, RUNS = ("tiny", "base"), 7
+RUNS = 7
 PRECISIONS = ("float32", "int8")
 
 LOAD = """
@@ -43,12 +42,10 @@ def load_first(model: Path, precision: str) -> float:
         return load(model, precision, Path(home))
 
 
-def measure(size: str, precision: str, runs: int) -> dict[str, list[float]]:
+def measure(model: Path, precision: str, runs: int) -> dict[str, list[float]]:
     """Seconds of each run, by where the weights come from."""
     with tempfile.TemporaryDirectory() as root:
-        source, model, home = (Path(root, name) for name in ("source", "model", "home"))
-        write_checkpoint(Recipe(size), source)
-        convert(source, model, progress=False)
+        home = Path(root, "home")
         load(model, precision, home)
         no_folder = Path(root, "file")
         no_folder.touch()
@@ -64,12 +61,12 @@ def measure(size: str, precision: str, runs: int) -> dict[str, list[float]]:
 
 def lines() -> Iterator[str]:
     rows, titles = [], []
-    for size in SIZES:
+    for name in data.MODELS:
         for precision in PRECISIONS:
-            found = measure(size, precision, RUNS)
+            found = measure(data.converted(name, "int8"), precision, RUNS)
             titles = list(found)
             medians = (f"{1e3 * statistics.median(runs):.0f}" for runs in found.values())
-            rows.append([f"{size}, {precision}", *medians])
+            rows.append([f"{name}, {precision}", *medians])
     yield f"ms, medians of {RUNS} processes, INT8 files, on NumPy."
     yield ""
     yield from markdown_table(["model", *titles], rows)

@@ -15,7 +15,7 @@ from tools.markdown import markdown_table
 from tools.measuring import REPOSITORY
 from whisper_npu.audio import load_audio
 
-JFK = REPOSITORY / "tests" / "data" / "jfk.flac"
+JFK = REPOSITORY / "samples" / "jfk.flac"
 
 
 def lines() -> Iterator[str]:

@@ -1,84 +1,76 @@
-"""How far INT8 takes each layer of seeded random weights from float32.
+"""How far INT8 takes each layer from float32, on real weights and speech.
 
-Three runs of the same input, each on its own chain of results: float32 weights; INT8 weights in
-float32 (``--precision float32`` on an INT8 model); INT8 arithmetic (``--precision int8``). Errors
-are root mean squares of the difference to the first, relative to those of the values, and the
-largest difference relative to the largest value.
+Runs of the same window, each on its own chain of results: float32 weights; INT8 weights in float32
+(``--precision float32`` on an INT8 model); INT8 arithmetic (``--precision int8``) on NumPy and on
+CPU kernels. All are fed the text that float32 chose. Errors are root mean squares of the difference
+to the first, relative to those of the values. Needs the CPU kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 
-from tests.support import synthetic_audio
-from tests.support.checkpoints import Recipe, checkpoint
+from tests.support.real import data
 from tools.markdown import markdown_table
 from tools.measuring import relative_errors
-from whisper_npu.audio.features import compute_log_mel
-from whisper_npu.backends.opening import numpy_model
-from whisper_npu.model.checkpoint import Checkpoint
-from whisper_npu.model.weight_shapes import is_quantizable
-from whisper_npu.ops.quant import quantize_weight
+from tools.tables.peers.outputs import Inputs
+from tools.tables.peers.real_inputs import inputs, real_model
 from whisper_npu.runtime.model import Model
 
-SIZES = ("tiny", "base")
-N_STEPS = 20
+PLAIN = ("float16", "float32", False)
+MODES = {
+    "INT8 weights": ("int8", "float32", False),
+    "int8, NumPy": ("int8", "int8", False),
+    "int8, kernels": ("int8", "int8", True),
+}
 
 
-def quantised(plain: Checkpoint) -> Checkpoint:
-    """The checkpoint with INT8 weights."""
-    weights = {
-        name: quantize_weight(weight) if is_quantizable(name, weight.shape) else weight
-        for name, weight in plain.weights.items()
-    }
-    return replace(plain, weights=weights)
-
-
-def layers(model: Model, features: np.ndarray, tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """The output of every layer, and the logits of a prompt and of the steps after it."""
+def layers(model: Model, given: Inputs) -> dict[str, np.ndarray]:
+    """The output of every layer, of the decoder's for a prompt, and the logits of the text."""
     found: dict[str, np.ndarray] = {}
 
     def observe(name: str, array: np.ndarray) -> None:
         if name.endswith(".residual"):
             found[name] = array.copy()
 
-    states = model.encode(features, observe)
+    states = model.encode(given.features[None], observe)
     found["encoder output"] = states
     session = model.decoder(states)
-    found["logits of a prompt"] = session.prefill(tokens[None, :4], range(4), observe).copy()
-    steps = [session.step(tokens[i : i + 1]).copy() for i in range(4, len(tokens))]
-    found[f"logits of {N_STEPS} steps"] = np.concatenate(steps)
+    rows = [session.prefill([given.prompt], [len(given.prompt) - 1], observe)[:, 0].copy()]
+    rows += [session.step([token]).copy() for token in given.text]
+    found["logits"] = np.concatenate(rows)
     return found
 
 
-def table(plain: Mapping[str, np.ndarray], *others: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """A row for every layer, with the errors of the others."""
-    titles = [f"{name}, {what}" for name in ("INT8 weights", "INT8") for what in ("rms", "largest")]
+def errors(plain: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The root mean square of each layer's error, relative to that of its values."""
+    return {name: relative_errors(other[name], value)[0] for name, value in plain.items()}
+
+
+def compare(name: str) -> dict[str, dict[str, float]]:
+    """The errors of each mode of a model."""
+    given = inputs(name)
+    plain = layers(real_model(name, *PLAIN), given)
+    return {
+        mode: errors(plain, layers(real_model(name, *how), given)) for mode, how in MODES.items()
+    }
+
+
+def table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
+    """A row for every layer that one of the models has; columns are modes of models."""
+    columns = {f"{name}: {mode}": e for name, modes in found.items() for mode, e in modes.items()}
+    layers = max(columns.values(), key=len)
     rows = [
         [
-            name,
-            *(f"{error:.2e}" for other in others for error in relative_errors(other[name], value)),
+            layer,
+            *(f"{column[layer]:.1e}" if layer in column else "-" for column in columns.values()),
         ]
-        for name, value in plain.items()
+        for layer in layers
     ]
-    yield from markdown_table(["layer", *titles], rows)
-
-
-def compare(recipe: Recipe) -> Iterator[str]:
-    """The table of a seeded checkpoint."""
-    plain = checkpoint(recipe)
-    int8 = quantised(plain)
-    models = [numpy_model(plain), numpy_model(int8), numpy_model(int8, "int8")]
-    samples = synthetic_audio.recorded_speech(30, 1)
-    with compute_log_mel([samples], plain.dims.n_mels, models[0].log_mel) as log_mel:
-        features = log_mel.window(0)[None]
-    tokens = np.random.default_rng(2).integers(0, 1000, 4 + N_STEPS)
-    yield from table(*(layers(model, features, tokens) for model in models))
+    yield from markdown_table(["layer", *columns], rows)
 
 
 def lines() -> Iterator[str]:
-    for size in SIZES:
-        yield from (f"{size}:", "", *compare(Recipe(size, seed=1)), "")
+    yield from table({name: compare(name) for name in data.MODELS})

@@ -1,4 +1,4 @@
-"""Every runtime side by side: the benchmark for each size, and its goals. Takes hours."""
+"""Every runtime side by side, stage by stage: the benchmark for each model. Takes hours."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.bench.criteria import CRITERIA, largest_ratio
+from tests.support.real.data import MODELS
 from tools.bench.registry import OURS, PEERS, capped
-from tools.bench.report import COLUMNS, tables
+from tools.bench.report import tables
 from tools.bench.results import Results, Sample
-from tools.markdown import markdown_table
 from tools.measuring import REPOSITORY
 
-ROUNDS = {"tiny": 3, "base": 2, "small": 2}
+ROUNDS = 3
 NAMES_OF_PEERS = [spec.name for spec in PEERS]
 ISA = "avx2"  # ours with no more than that as well
 NAMES_OF_OURS = [spec.name for spec in (*OURS, *capped([ISA]))]
-TITLES = {column.stage: column.title.partition(",")[0] for column in COLUMNS}
 
 
 def bench(*options: str) -> dict[str, Any]:
@@ -35,33 +33,13 @@ def bench(*options: str) -> dict[str, Any]:
         return found
 
 
-def goals(results: dict[str, Results]) -> Iterator[str]:
-    """The ratios to the fastest peer that each goal names, bold where it is missed."""
-    for own in NAMES_OF_OURS:
-        rows = []
-        for criterion in next(found for kind, found in CRITERIA.items() if kind in own):
-            cells = []
-            for found in results.values():
-                ratio, peer = largest_ratio(found, own, criterion, NAMES_OF_PEERS) or (0.0, "-")
-                bold = "**" if ratio > criterion.limit else ""
-                cells.append(f"{bold}{ratio:.2f}{bold} ({peer})" if ratio else peer)
-            rows.append([TITLES[criterion.stage], f"{criterion.limit:g}", *cells])
-        yield from ("", f"`{own}`, to the fastest peer:", "")
-        yield from markdown_table(["stage", "goal", *results], rows)
-
-
 def lines() -> Iterator[str]:
-    results = {}
-    for size, rounds in ROUNDS.items():
-        found = bench("--size", size, "--rounds", str(rounds), "--isa", ISA)
+    for model in MODELS:
+        found = bench("--model", model, "--rounds", str(ROUNDS), "--isa", ISA)
         # Ten minutes take long: once, and of those that have batches.
         batched = ("--runtimes", "ours*", "faster-whisper*")
-        long = bench("--size", size, "--rounds", "1", "--stages", "file", *batched)
-        samples = (*found["samples"], *long["samples"])
-        results[size] = Results(Sample(**sample) for sample in samples)
+        long = bench("--model", model, "--rounds", "1", "--stages", "file", *batched)
+        results = Results(Sample(**sample) for sample in (*found["samples"], *long["samples"]))
         versions = "; ".join(sorted({*found["versions"].values()}))
-        yield from (f"{size}, medians of {rounds} rounds ({versions}):", "")
-        medians = tables(results[size], [], [*NAMES_OF_PEERS, *NAMES_OF_OURS], found["tokens"])
-        yield from (*medians, "")
-    yield "Ratios to the fastest peer that the goal names (less is faster); bold: it is missed."
-    yield from goals(results)
+        yield from (f"{model}, medians of {ROUNDS} rounds ({versions}):", "")
+        yield from (*tables(results, [], [*NAMES_OF_PEERS, *NAMES_OF_OURS], found["tokens"]), "")

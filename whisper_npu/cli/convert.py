@@ -8,8 +8,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from whisper_npu.cli.options import add_format
-from whisper_npu.model.weight_shapes import WEIGHT_DTYPES
+from whisper_npu.cli.options import add_dtype, add_format
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(f32, f16, q8_0) or a CTranslate2 folder",
     )
     parser.add_argument("dest", type=Path, help="the folder to make")
-    parser.add_argument(
-        "--dtype", choices=WEIGHT_DTYPES, default="int8", help="type of the tensors"
-    )
+    add_dtype(parser)
     parser.add_argument("--force", action="store_true", help="replace dest if it is there")
     parser.add_argument(
         "--tokenizer",

@@ -15,7 +15,7 @@ from whisper_npu.hub.store import Store, StoredModel, readable_size, record
 from whisper_npu.model.folder import WEIGHTS
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
-_COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256")
+_COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256", "FROM")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +97,7 @@ def _built_in() -> dict[str, Any]:
         "commit": None,
         "dtype": SAFETENSORS[embedding.dtype].name,
         "pulled": None,
+        "packages": None,
         "files": files,
     }
 
@@ -109,4 +110,5 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         model["dtype"],
         readable_size(model["size"]),
         model["files"][WEIGHTS]["sha256"][:12],
+        model["packages"] or ("hub" if model["repository"] else "-"),
     )

@@ -68,6 +68,19 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="text", help="what to print")
 
 
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--dtype``, of which ``--precision`` is another name."""
+    # Imported here, as most commands have no such option.
+    from whisper_npu.model.weight_shapes import WEIGHT_DTYPES
+
+    parser.add_argument(
+        *("--dtype", "--precision"),
+        choices=WEIGHT_DTYPES,
+        default="int8",
+        help="type of the tensors; float16 keeps the weights of published models as they are",
+    )
+
+
 def add_kernels(group: argparse._ActionsContainer) -> None:
     """Declare ``--kernels``."""
     group.add_argument(

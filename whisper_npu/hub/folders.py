@@ -6,7 +6,7 @@ from pathlib import Path
 
 from whisper_npu.errors import ModelError
 from whisper_npu.files.places import shipped_file
-from whisper_npu.hub.names import SHORT_NAMES, is_repository
+from whisper_npu.hub.names import is_repository, short_names
 from whisper_npu.model.folder import CONFIG
 
 BUILT_IN = "demo"
@@ -34,7 +34,7 @@ def model_directory(model: str | Path) -> Path:
     path = Path(model)
     if isinstance(model, Path) or (path / CONFIG).is_file():
         return path
-    if model in SHORT_NAMES or (is_repository(model) and not path.exists()):
+    if model in short_names() or (is_repository(model) and not path.exists()):
         return _pulled_directory(model)
     return path
 
@@ -46,7 +46,7 @@ def _pulled_directory(name: str) -> Path:
     if model := Store().find(name):
         return model.path
     advice = f"was not pulled yet; run: whisper-npu pull {name}"
-    if name in SHORT_NAMES:
+    if name in short_names():
         raise ModelError(f"{name}: {advice}")
     from whisper_npu.hub.cache import cached_snapshot, model_files
 

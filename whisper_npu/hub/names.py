@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
-from whisper_npu.errors import OptionError
-
-_OPENAI = (
-    *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
-    *("large-v2", "large-v3", "large-v3-turbo"),
-)
-_DISTIL = (
-    *("distil-small.en", "distil-medium.en"),
-    *("distil-large-v2", "distil-large-v3", "distil-large-v3.5"),
-)
-# openai-whisper's names. The first large model was published without a version in its name, which
-# now means the latest of them.
-SHORT_NAMES: Mapping[str, str] = {
-    **{name: f"openai/whisper-{name}" for name in _OPENAI},
-    **{name: f"distil-whisper/{name}" for name in _DISTIL},
-    "large-v1": "openai/whisper-large",
-    "large": "openai/whisper-large-v3",
-    "turbo": "openai/whisper-large-v3-turbo",
-}
+from whisper_npu.errors import ModelError, OptionError
+from whisper_npu.files.places import shipped_file
 
 # What the hub allows in either half of a repository's name, but for "--" and "..".
 _PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
+
+
+def sources_file() -> Path:
+    """The list of the models and of where they come from. Raises ModelError if it is missing."""
+    file = shipped_file("weights/sources.json")
+    if file is None:
+        raise ModelError("weights/sources.json was not installed; install whisper-npu again")
+    return file
+
+
+@cache
+def short_names() -> Mapping[str, str]:
+    """The repository of each short name. Raises ModelError.
+
+    A repository that has several names is called by the first of them.
+    """
+    file = sources_file()
+    # Without the schema, which takes longer than all else that a model's name needs.
+    try:
+        models = json.loads(file.read_bytes())["models"]
+        names = {name: model["repository"] for name, model in models.items()}
+        if not all(map(is_repository, names.values())):
+            raise ValueError
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ModelError(f"{file}: is damaged; install whisper-npu again") from error
+    return names
 
 
 def is_repository(name: str) -> bool:
@@ -37,15 +49,16 @@ def is_repository(name: str) -> bool:
 
 def repository_of(name: str) -> str:
     """The repository that a short name or a repository's own name means. Raises OptionError."""
-    if name in SHORT_NAMES:
-        return SHORT_NAMES[name]
+    if name in short_names():
+        return short_names()[name]
     if not is_repository(name):
         raise OptionError(
-            f"{name!r} is neither a repository (owner/name) nor one of {', '.join(SHORT_NAMES)}"
+            f"{name!r} is neither a repository (owner/name) nor one of {', '.join(short_names())}"
         )
     return name
 
 
 def short_name(repository: str) -> str:
     """The short name of a repository; its own name if it has none."""
-    return next((name for name, known in SHORT_NAMES.items() if known == repository), repository)
+    names = short_names().items()
+    return next((name for name, known in names if known == repository), repository)

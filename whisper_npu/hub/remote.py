@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import io
 import os
+import queue
 import re
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download, try_to_load_from_cache
@@ -27,13 +29,16 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, logging
 
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.hub.cache import difference
-from whisper_npu.hub.names import SHORT_NAMES
+from whisper_npu.hub.names import short_names
 from whisper_npu.version import __version__
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 # Seconds before each further attempt. The library makes attempts of its own within one, but not
 # for every request, nor after every kind of trouble.
 BACK_OFF = (1.0, 2.0, 4.0)
+# Seconds for the first answer, all attempts and all addresses of the hub together. Only a hub that
+# was reached is worth more: where there is no network, every request would wait in vain.
+FIRST_ANSWER = 12.0
 # A hub that wants a longer pause than this, in seconds, is left to the user's patience.
 LONGEST_PAUSE = 60.0
 # An attempt that got this many bytes further does not count as failed.
@@ -50,6 +55,10 @@ _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 _TROUBLES = (HTTPError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 _T = TypeVar("_T")
+
+
+class UnreachableHubError(ModelError):
+    """The hub has not answered, or what answered is no hub."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,16 @@ class Hub:
         if token is not None and not (token.isascii() and token.isprintable()):
             raise OptionError("HF_TOKEN: holds characters that no token has")
         self._has_token = token is not None
+        self._answered = False
         self._api = HfApi(endpoint=self.endpoint, **_LIBRARY)
         # It warns of every attempt that fails; what comes of them is told by an error.
         logging.set_verbosity_error()
 
     def snapshot(self, repository: str, revision: str) -> Snapshot:
-        """What a repository holds at a branch, tag or commit. Raises ModelError."""
+        """What a repository holds at a branch, tag or commit.
+
+        Raises ModelError, and of its kind UnreachableHubError.
+        """
         info = self._persevere(
             lambda: self._api.model_info(
                 repository,
@@ -252,18 +265,25 @@ class Hub:
         ``position`` is the number of bytes that are there. Raises ModelError, and OSError if a file
         cannot be written.
         """
+        # The user may have given a slow hub more time.
+        end = time.monotonic() + max(FIRST_ANSWER, constants.HF_HUB_DOWNLOAD_TIMEOUT)
         failures = furthest = 0
         while True:
             try:
-                return attempt()
+                result = attempt() if self._answered else _before(end, attempt)
+                self._answered = True
+                return result
             except _TROUBLES as error:
                 # Of a file. (Those of connections have lost their number.)
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 trouble = _unwrapped(error)
                 why = self._explain(trouble, repository, revision, file)
+                response = getattr(trouble, "response", None)
+                self._answered = self._answered or response is not None
+                kind = ModelError if self._answered else UnreachableHubError
                 if not _may_pass(trouble):
-                    raise ModelError(why) from error
+                    raise kind(why) from error
                 pause = _retry_after(trouble)
                 if pause > LONGEST_PAUSE:
                     raise ModelError(
@@ -273,8 +293,11 @@ class Hub:
                 if (reached := position()) >= furthest + PROGRESS:
                     furthest, failures = reached, 1
                 if failures > len(BACK_OFF):
-                    raise ModelError(f"{why}; gave up after {failures} attempts") from error
-                time.sleep(max(BACK_OFF[failures - 1], pause))
+                    raise kind(f"{why}; gave up after {failures} attempts") from error
+                pause = max(BACK_OFF[failures - 1], pause)
+                if not self._answered and time.monotonic() + pause >= end:
+                    raise kind(f"{why}; gave up") from error
+                time.sleep(pause)
 
     def _explain(
         self, error: BaseException, repository: str, revision: str, file: str | None
@@ -306,7 +329,7 @@ class Hub:
         if status == 404:
             return (
                 f"{repository}: there is no such repository at {self.endpoint}; the known short "
-                f"names are {', '.join(SHORT_NAMES)}"
+                f"names are {', '.join(short_names())}"
             )
         return what
 
@@ -339,6 +362,30 @@ class _Part(io.FileIO):
         if self._n_written > 2 * self._size:
             raise _TooLong(self._size)
         return super().write(content)
+
+
+def _before(end: float, attempt: Callable[[], _T]) -> _T:
+    """The result of an attempt, given up when ``end`` of the monotonic clock comes.
+
+    The library waits for each address of a hub, and the system for each server of names, as long as
+    for all of them together. Raises HTTPError then.
+    """
+    outcome: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((True, attempt()))
+        except BaseException as error:
+            outcome.put((False, error))
+
+    # Nobody can end a thread that waits for the network. A daemon does not keep the process.
+    threading.Thread(target=run, daemon=True).start()
+    with suppress(queue.Empty):
+        succeeded, result = outcome.get(timeout=max(0.0, end - time.monotonic()))
+        if not succeeded:
+            raise result
+        return cast(_T, result)
+    raise HTTPError("it does not answer")
 
 
 def _described(sibling: Any) -> RemoteFile | None:

@@ -42,7 +42,9 @@ class StoredFile:
 class StoredModel:
     """A model in the cache. ``revision`` is what was asked for, ``commit`` what that was then.
 
-    ``pulled`` is the time in UTC as ISO 8601, of equal length always, so that text sorts by it.
+    Both are empty if it does not come from the hub, and ``packages`` names the Python packages
+    that it comes from. ``pulled`` is the time in UTC as ISO 8601, of equal length always, so that
+    text sorts by it.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class StoredModel:
     dtype: str
     pulled: str
     files: Mapping[str, StoredFile]
+    packages: str = ""
 
     @property
     def name(self) -> str:
@@ -152,7 +155,14 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def install(
-        self, made: Path, repository: str, revision: str, commit: str, dtype: str
+        self,
+        made: Path,
+        repository: str,
+        revision: str,
+        commit: str,
+        dtype: str,
+        *,
+        packages: str = "",
     ) -> StoredModel:
         """Record the model in ``made`` and rename it into place. Raises OutputError."""
         place = self._models / _key(repository)
@@ -163,7 +173,7 @@ class Store:
             }
             # Fixed digits: isoformat leaves microseconds out when they are 0.
             pulled = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            model = StoredModel(place, repository, revision, commit, dtype, pulled, files)
+            model = StoredModel(place, repository, revision, commit, dtype, pulled, files, packages)
             text = json.dumps(record(model), indent=2) + "\n"
             (made / RECORD).write_text(text, encoding="utf-8")
             # Left by a version that could be interrupted here.
@@ -218,7 +228,7 @@ def record(model: StoredModel) -> dict[str, Any]:
     """The content of a model's record."""
     fields: dict[str, Any] = {name: getattr(model, name) for name in _TEXT_FIELDS}
     files = {n: {"size": f.size, "sha256": f.sha256} for n, f in model.files.items()}
-    return {**fields, "files": files}
+    return {**fields, "packages": model.packages, "files": files}
 
 
 def _key(repository: str) -> str:
@@ -248,9 +258,11 @@ def _read_record(path: Path) -> StoredModel:
         }
         if WEIGHTS not in files:
             raise ValueError
+        # Records of earlier versions have none.
+        packages = str(content.get("packages", ""))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ModelError(f"{file}: is damaged; {advice}") from None
-    return StoredModel(path=path, files=files, **fields)
+    return StoredModel(path=path, files=files, packages=packages, **fields)
 
 
 def _discard(folder: Path) -> None:

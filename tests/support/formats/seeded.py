@@ -31,7 +31,7 @@ class SeededModel:
 
 
 def load_seeded(folder: Path) -> SeededModel:
-    """The checkpoint that tests.support.checkpoints wrote, in float32 and one file."""
+    """The checkpoint of a model folder that has its weights as floats and in one file."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     ids = dict(tokenizer["model"]["vocab"])
@@ -39,7 +39,10 @@ def load_seeded(folder: Path) -> SeededModel:
     ids.update((token["content"], token["id"]) for token in tokenizer["added_tokens"])
     return SeededModel(
         dims=dimensions_from_config(config, str(folder)),
-        weights=load_file(folder / "model.safetensors"),
+        weights={
+            name: array.astype(np.float32, copy=False)
+            for name, array in load_file(folder / "model.safetensors").items()
+        },
         generation=json.loads((folder / "generation_config.json").read_text(encoding="utf-8")),
         tokens=sorted(ids, key=ids.__getitem__),
         n_text=n_text,

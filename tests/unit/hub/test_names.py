@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whisper_npu.errors import OptionError
-from whisper_npu.hub.names import SHORT_NAMES, is_repository, repository_of, short_name
+from whisper_npu.hub.names import is_repository, repository_of, short_name, short_names
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,13 @@ def test_repositories(name: str, repository: str) -> None:
 def test_all_names_of_openai_whisper_are_known() -> None:
     sizes = {"tiny", "base", "small", "medium"}
     larges = {"large", "large-v1", "large-v2", "large-v3", "large-v3-turbo", "turbo"}
-    assert {*sizes, *(f"{size}.en" for size in sizes), *larges} <= set(SHORT_NAMES)
+    assert {*sizes, *(f"{size}.en" for size in sizes), *larges} <= set(short_names())
 
 
 @pytest.mark.reference
 def test_openai_whisper_has_no_others() -> None:
     whisper = pytest.importorskip("whisper")
-    assert set(whisper.available_models()) <= set(SHORT_NAMES)
+    assert set(whisper.available_models()) <= set(short_names())
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,6 @@ def test_what_is_no_repository_is_refused(name: str) -> None:
 
 
 def test_short_names_of_repositories() -> None:
-    assert {short_name(SHORT_NAMES[name]) for name in ("large", "large-v3")} == {"large-v3"}
+    assert {short_name(short_names()[name]) for name in ("large", "large-v3")} == {"large-v3"}
     assert short_name("openai/whisper-large-v3-turbo") == "large-v3-turbo"
     assert short_name("owner/nano") == "owner/nano"

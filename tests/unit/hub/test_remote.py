@@ -6,11 +6,12 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from tests.unit.hub.fake_hub import (
     COMMIT,
@@ -25,7 +26,8 @@ from tests.unit.hub.fake_hub import (
     silence,
 )
 from whisper_npu.errors import ModelError, OptionError
-from whisper_npu.hub.remote import Hub, Snapshot
+from whisper_npu.hub import remote
+from whisper_npu.hub.remote import Hub, Snapshot, UnreachableHubError
 
 
 def snapshot(revision: str = "main", repository: str = REPOSITORY) -> Snapshot:
@@ -179,6 +181,39 @@ class TestLaterAttempts:
         assert complaint() == (
             f"{hub.endpoint}: cannot be reached: timed out; gave up after 4 attempts"
         )
+
+    def test_no_answer_at_all_is_waited_for_once(
+        self, hub: FakeHub, impatient: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever the library waits for in turn: names, addresses, its own attempts."""
+        monkeypatch.setattr(remote, "FIRST_ANSWER", 0.5)
+        slow = threading.Event()
+        monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: slow.wait(60))
+        began = time.monotonic()
+        with pytest.raises(UnreachableHubError) as caught:
+            snapshot()
+        assert time.monotonic() - began < 10
+        slow.set()
+        assert str(caught.value) == (
+            f"{hub.endpoint}: cannot be reached: it does not answer; gave up"
+        )
+
+    def test_a_user_may_have_more_patience(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(remote, "FIRST_ANSWER", 0.0)
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
+        hub.faults["api"] = [refuse(503)]
+        assert snapshot().commit == COMMIT
+
+    def test_a_hub_that_has_answered_is_worth_more(
+        self, hub: FakeHub, impatient: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = Hub()
+        found = client.snapshot(REPOSITORY, "main")
+        monkeypatch.setattr(remote, "FIRST_ANSWER", 0.0)
+        hub.faults["config.json"] = 3 * [silence]
+        assert client.fetch(found, found.file("config.json")).is_file()
 
     def test_nobody_there(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         # A port that was free a moment ago, and is not given to anybody soon.

@@ -71,6 +71,13 @@ class TestModels:
         assert model.size == 9
         assert len(content["pulled"]) == len("2026-01-01T00:00:00.000000Z")
 
+    def test_a_record_of_a_version_without_packages(self, store: Store) -> None:
+        model = install(store)
+        content = json.loads((model.path / RECORD).read_text())
+        assert content.pop("packages") == ""
+        (model.path / RECORD).write_text(json.dumps(content))
+        assert store.find(NANO) == model
+
     def test_names(self, store: Store) -> None:
         tiny, nano = install(store, "openai/whisper-tiny"), install(store)
         assert (tiny.name, nano.name) == ("tiny", NANO)

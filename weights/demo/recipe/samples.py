@@ -1,6 +1,6 @@
-"""Write samples/: a few short recordings of held-out sentences, and their texts.
+"""Write samples/synthetic/: a few short recordings of held-out sentences, and their texts.
 
-python -m weights.demo.recipe.samples --out samples
+python -m weights.demo.recipe.samples --out samples/synthetic
 """
 
 from __future__ import annotations

@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from tests.support.cpu_library import cpu_home as cpu_home
