@@ -146,8 +146,8 @@ def test_without_a_compiler_it_says_what_is_missing(pure: Path, tmp_path: Path) 
     assert done.returncode == 5
     reason = (
         "CPU kernels were not compiled when whisper-npu was installed: no C++ compiler: looked for "
-        "no-such-compiler; install g++ or clang++, or name one in CXX; then run whisper-npu "
-        "kernels build"
+        "no-such-compiler; install g++ or clang++, or name one in CXX; when that is put right, run "
+        "whisper-npu kernels build"
     )
     assert done.stderr == f"whisper-npu: error: {reason}\n"
     done = _transcribe(installed, tmp_path)
