@@ -119,13 +119,11 @@ def asked() -> list[str]:
 def ready(
     tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dict[str, Ready]]:
-    weights = tmp_path / "weights"
-    weights.write_text("weights")
     monkeypatch.setattr(Setting, "worker", lambda self, system, _: Worker(system.name, asked))
     setting = Setting(tmp_path / "cache", Path("ours"), Path("theirs"))
     with ExitStack() as stack:
         yield {
-            name: Ready(System(name, "x", lambda _: weights, {}), "tiny.en", setting, stack)
+            name: Ready(System(name, "x", Path, {}), "tiny.en", "a hash", setting, stack)
             for name in (REFERENCE.name, "b")
         }
 
@@ -176,12 +174,10 @@ def test_an_interrupted_run_gives_what_is_complete(
     assert found.forced["b"]["rows"] == 2
 
 
-def test_digests_are_of_contents(tmp_path: Path) -> None:
+def test_the_digest_is_of_sources(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("1")
-    (tmp_path / "a.txt").write_text("1")
-    whole, sources = runner.digest(tmp_path), runner.sources_digest([tmp_path])
+    sources = runner.sources_digest([tmp_path])
     (tmp_path / "a.txt").write_text("2")
-    assert runner.digest(tmp_path) != whole
     assert runner.sources_digest([tmp_path]) == sources
     (tmp_path / "a.py").write_text("2")
     assert runner.sources_digest([tmp_path]) != sources
