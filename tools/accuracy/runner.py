@@ -1,8 +1,8 @@
 """Runs the systems over the speech, and keeps what was found.
 
 A result is kept under a hash of the runtime's version, of its options, of the published weights, of
-the audio and of what was asked, so that a run that was broken off goes on where it was, and nothing stale is
-used: our version has the code that computes in it.
+the audio and of what was asked, so that a run that was broken off goes on where it was, and nothing
+stale is used: our version has the code that computes in it.
 """
 
 from __future__ import annotations
