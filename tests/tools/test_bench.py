@@ -459,7 +459,8 @@ def test_speech_is_transcribed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None
     names = ("absent", SEQUENTIAL, BY_DEFAULT)
     specs = [Spec(name, "", "", batch_size=i) for i, name in enumerate(names)]
     setting = SpeechSetting()
-    results = speech.measure(setting, specs, 5, 2)  # type: ignore[arg-type]
+    results, versions = speech.measure(setting, specs, 5, 2)  # type: ignore[arg-type]
+    assert versions == dict.fromkeys((SEQUENTIAL, BY_DEFAULT), "fake")
     asked = [(name, what.split()[:2]) for name, what in setting.log]
     first, second = (SEQUENTIAL, ["speech", "1"]), (BY_DEFAULT, ["speech", "2"])
     assert asked == [first, second, second, first]
