@@ -14,7 +14,7 @@ import soundfile
 
 from tests.support.real.speech import RATE, minutes
 from tests.support.real.word_errors import error_rate, normalize, word_errors
-from tools.bench.client import WorkerRefusal
+from tools.bench.client import WorkerError, WorkerRefusal
 from tools.bench.conductor import PEAK, READY, Measured, Setting, calmest
 from tools.bench.criteria import SPEECH_LIMITS, verdict
 from tools.bench.machine import Load, Reading
@@ -39,8 +39,8 @@ def measure(
 ) -> tuple[Results, dict[str, str]]:
     """Transcribe so many minutes of prompts; gives the versions of what ran as well.
 
-    In each round another runtime begins. What a machine lacks is left out, and said. Interrupted,
-    it gives what there is.
+    In each round another runtime begins. What a machine lacks, and what ends by itself, is left out
+    from then on, and said. Interrupted, it gives what there is.
     """
     recording = minutes(LANGUAGE, length)
     words = normalize(recording.text, LANGUAGE)
@@ -55,8 +55,8 @@ def measure(
                     try:
                         once = partial(_once, setting, spec, path, words, versions)
                         _measure(results, spec.name, number, once)
-                    except WorkerRefusal as refusal:
-                        _say(f"{spec.name} is left out: {refusal}")
+                    except (WorkerRefusal, WorkerError) as error:
+                        _say(f"{spec.name} is left out: {error}")
                         left.remove(spec)
         except KeyboardInterrupt:
             _say("interrupted: what follows is of fewer rounds")
