@@ -9,7 +9,7 @@ import pytest
 from whisper_npu import Transcriber
 from whisper_npu.cli import main
 
-JFK = Path(__file__).parents[1] / "data" / "jfk.flac"
+JFK = Path(__file__).parents[2] / "samples" / "jfk.flac"
 UNNAMED = "names no precision"
 
 

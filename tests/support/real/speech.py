@@ -1,7 +1,7 @@
 """Recorded speech with what is said in it, in an order that is always the same.
 
 Telephone prompts (8 kHz, professional speakers, some 500 a language) and sentences of a LibriVox
-reading (16 kHz), from the packages of speech.json; a President (16 kHz) from tests/data.
+reading (16 kHz), from the packages of speech.json; a President (16 kHz) from samples.
 Transcripts of prompts are informal: digits and abbreviations are in them, and in Italian a "?"
 where an accented letter was. Error rates against them are upper bounds.
 """
@@ -105,7 +105,7 @@ def president() -> Recording:
         "And so my fellow Americans, ask not what your country can do for you, "
         "ask what you can do for your country."
     )
-    return _recording("jfk", "en", text, REPOSITORY / "tests" / "data" / "jfk.flac")
+    return _recording("jfk", "en", text, REPOSITORY / "samples" / "jfk.flac")
 
 
 def sound(name: str) -> Path:
