@@ -85,7 +85,7 @@ def _install(wheel: Path, folder: Path) -> None:
 
 def _transcribe(installed: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """With what is installed, and no other whisper-npu."""
-    sample = ROOT / "samples" / "order.flac"
+    sample = ROOT / "samples" / "synthetic" / "order.flac"
     arguments = ("transcribe", sample, "--model", "demo", "--language", "en", "-o", folder)
     variables = {"PYTHONPATH": str(installed), "WHISPER_NPU_HOME": str(folder / "home")}
     return _run("whisper_npu", *arguments, *options, folder=folder, variables=variables)
@@ -115,6 +115,7 @@ def test_files_of_the_package(pure: Path) -> None:
         "weights/demo/model.safetensors",
         "weights/demo/README.md",
         "weights/demo/tokenizer.json",
+        "weights/sources.json",
     ):
         assert f"whisper_npu/{name}" in names
     # How these were made is not part of it, nor is what is beside the package.
@@ -145,8 +146,8 @@ def test_without_a_compiler_it_says_what_is_missing(pure: Path, tmp_path: Path) 
     assert done.returncode == 5
     reason = (
         "CPU kernels were not compiled when whisper-npu was installed: no C++ compiler: looked for "
-        "no-such-compiler; install g++ or clang++, or name one in CXX; then run whisper-npu "
-        "kernels build"
+        "no-such-compiler; install g++ or clang++, or name one in CXX; when that is put right, run "
+        "whisper-npu kernels build"
     )
     assert done.stderr == f"whisper-npu: error: {reason}\n"
     done = _transcribe(installed, tmp_path)

@@ -437,6 +437,8 @@ class Speaker(FakeWorker):
     started = 0.0
 
     def request(self, stage: str, n_tokens: int = 0, **more: object) -> dict[str, Any]:
+        if self._name == "crashes":
+            raise WorkerError("no answer")
         self._log.append((self._name, f"{stage} {more['batch_size']} {more['path']}"))
         return {"seconds": [2.0], "result": "One, two.", "peak_mb": 50.0 + len(self._log)}
 
@@ -456,10 +458,11 @@ def test_speech_is_transcribed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(speech, "minutes", minutes)
     monkeypatch.setattr(Load, "disturbed", False)
-    names = ("absent", SEQUENTIAL, BY_DEFAULT)
-    specs = [Spec(name, "", "", batch_size=i) for i, name in enumerate(names)]
+    sizes = {"absent": 1, SEQUENTIAL: 1, "crashes": 1, BY_DEFAULT: 2}
+    specs = [Spec(name, "", "", batch_size=size) for name, size in sizes.items()]
     setting = SpeechSetting()
-    results = speech.measure(setting, specs, 5, 2)  # type: ignore[arg-type]
+    results, versions = speech.measure(setting, specs, 5, 2)  # type: ignore[arg-type]
+    assert versions == dict.fromkeys((SEQUENTIAL, "crashes", BY_DEFAULT), "fake")
     asked = [(name, what.split()[:2]) for name, what in setting.log]
     first, second = (SEQUENTIAL, ["speech", "1"]), (BY_DEFAULT, ["speech", "2"])
     assert asked == [first, second, second, first]

@@ -1,8 +1,8 @@
 """Runs the systems over the speech, and keeps what was found.
 
-A result is kept under a hash of the runtime's version, of its weights and options, of the audio
-and of what was asked, so that a run that was broken off goes on where it was, and nothing stale is
-used: our version has the code that computes in it.
+A result is kept under a hash of the runtime's version, of its options, of the published weights, of
+the audio and of what was asked, so that a run that was broken off goes on where it was, and nothing
+stale is used: our version has the code that computes in it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from tests.support.real import data
 from tests.support.real.speech import RATE, Recording
 from tests.support.real.word_errors import normalize
 from tools.accuracy.corpora import Corpus
 from tools.accuracy.systems import REFERENCE, System
 from tools.bench.client import Worker, variables
 from tools.measuring import REPOSITORY
-from whisper_npu.files.whole import hash_file
+from whisper_npu.files.whole import file_sha256, hash_file
 
 # Our code that decides what is computed.
 OUR_CODE = (
     *(
         REPOSITORY / "whisper_npu" / name
-        for name in ("audio", "backends", "decoding", "model", "ops", "runtime", "text")
+        for name in ("audio", "backends", "convert", "decoding", "model", "ops", "runtime", "text")
     ),
     REPOSITORY / "kernels" / "src" / "cpu",
 )
@@ -86,15 +87,17 @@ class Setting:
 class Ready:
     """A system whose worker is there; stopped while it is not asked."""
 
-    def __init__(self, system: System, model: str, setting: Setting, stack: ExitStack) -> None:
-        weights = system.weights(model)
+    def __init__(
+        self, system: System, model: str, published: str, setting: Setting, stack: ExitStack
+    ) -> None:
+        """``published`` is the hash of the model's published weights."""
         self._results = setting.cache / "results"
-        self._worker = stack.enter_context(setting.worker(system, weights))
+        self._worker = stack.enter_context(setting.worker(system, system.weights(model)))
         self.version = self._worker.ready()
         self._worker.pause()
         code = sources_digest(OUR_CODE) if system.ours else ""
-        #: What its results depend on.
-        self.key = [system.name, dict(system.options), self.version, code, digest(weights)]
+        #: What its results depend on: files of other formats have exactly the published weights.
+        self.key = [system.name, dict(system.options), self.version, code, published]
 
     def request(self, ask: str, audio: Audio, **more: Any) -> dict[str, Any]:
         """The answer of the worker."""
@@ -149,8 +152,9 @@ class Audio:
 @contextmanager
 def started(systems: Sequence[System], model: str, setting: Setting) -> Iterator[dict[str, Ready]]:
     """The systems, with this model, by name. Raises WorkerError where one does not start."""
+    published = file_sha256(data.weights(model) / "model.bin")
     with ExitStack() as stack:
-        yield {system.name: Ready(system, model, setting, stack) for system in systems}
+        yield {system.name: Ready(system, model, published, setting, stack) for system in systems}
 
 
 def measure(ready: dict[str, Ready], corpus: Corpus, jobs: int) -> Found:
@@ -201,14 +205,6 @@ def _force(ready: dict[str, Ready], pool: Executor, audio: Audio) -> dict[str, d
         )
 
     return dict(zip(others, pool.map(compared, others.values()), strict=True))
-
-
-def digest(path: Path) -> str:
-    """Of a file, or of all files of a folder."""
-    found = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        hash_file(file, found)
-    return found.hexdigest()
 
 
 def sources_digest(folders: Iterable[Path]) -> str:

@@ -158,8 +158,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     setting = prepare(args)
     if args.speech:
         facts = about(args, setting)
+        results, facts["versions"] = speech.measure(setting, specs, args.speech, args.rounds)
         print(json.dumps(facts, indent=2))
-        results = speech.measure(setting, specs, args.speech, args.rounds)
         print("\n".join((*speech.table(results), "", *speech.verdicts(results, args.model))))
         return {**facts, "samples": results.to_list()}
     if args.lengths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import soundfile
 
 from tests.support.real.speech import RATE, minutes
 from tests.support.real.word_errors import error_rate, normalize, word_errors
-from tools.bench.client import WorkerRefusal
+from tools.bench.client import WorkerError, WorkerRefusal
 from tools.bench.conductor import PEAK, READY, Measured, Setting, calmest
 from tools.bench.criteria import SPEECH_LIMITS, verdict
 from tools.bench.machine import Load, Reading
@@ -34,12 +34,18 @@ COLUMNS = (
 COMPARED = (TRANSCRIPTION, PEAK)
 
 
-def measure(setting: Setting, specs: Sequence[Spec], length: float, rounds: int) -> Results:
-    """Transcribe so many minutes of prompts. In each round another runtime begins. What a machine
-    lacks is left out, and said. Interrupted, it gives what there is."""
+def measure(
+    setting: Setting, specs: Sequence[Spec], length: float, rounds: int
+) -> tuple[Results, dict[str, str]]:
+    """Transcribe so many minutes of prompts; gives the versions of what ran as well.
+
+    In each round another runtime begins. What a machine lacks, and what ends by itself, is left out
+    from then on, and said. Interrupted, it gives what there is.
+    """
     recording = minutes(LANGUAGE, length)
     words = normalize(recording.text, LANGUAGE)
     results, left = Results(), list(specs)
+    versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
         soundfile.write(path, np.rint(recording.samples() * 32767).astype("<i2"), RATE)
@@ -47,33 +53,34 @@ def measure(setting: Setting, specs: Sequence[Spec], length: float, rounds: int)
             for number in range(rounds):
                 for spec in left[number % len(left) :] + left[: number % len(left)]:
                     try:
-                        _measure(results, setting, spec, path, words, number)
-                    except WorkerRefusal as refusal:
-                        _say(f"{spec.name} is left out: {refusal}")
+                        once = partial(_once, setting, spec, path, words, versions)
+                        _measure(results, spec.name, number, once)
+                    except (WorkerRefusal, WorkerError) as error:
+                        _say(f"{spec.name} is left out: {error}")
                         left.remove(spec)
         except KeyboardInterrupt:
             _say("interrupted: what follows is of fewer rounds")
-    return results
+    return results, versions
 
 
 def _measure(
-    results: Results, setting: Setting, spec: Spec, path: Path, words: list[str], number: int
+    results: Results, name: str, number: int, once: Callable[[], tuple[Measured, Load]]
 ) -> None:
-    taken = calmest(
-        partial(_once, setting, spec, path, words), lambda load: _say(f"{spec.name}: {load.why()}")
-    )
+    taken = calmest(once, lambda load: _say(f"{name}: {load.why()}"))
     assert taken is not None
     values, load = taken
-    _say(f"{spec.name}: " + ", ".join(f"{part} {value:.4g}" for part, value in values.items()))
+    _say(f"{name}: " + ", ".join(f"{part} {value:.4g}" for part, value in values.items()))
     for part, value in values.items():
-        results.add(Sample(spec.name, part, number, value, load.disturbed, load.to_dict()))
+        results.add(Sample(name, part, number, value, load.disturbed, load.to_dict()))
 
 
-def _once(setting: Setting, spec: Spec, path: Path, words: list[str]) -> tuple[Measured, Load]:
+def _once(
+    setting: Setting, spec: Spec, path: Path, words: list[str], versions: dict[str, str]
+) -> tuple[Measured, Load]:
     """One process."""
     start = Reading.now()
     with setting.worker(spec, ", speech") as worker:
-        worker.ready()
+        versions[spec.name] = worker.ready()
         ready = time.perf_counter() - worker.started
         answer = worker.request(
             stage="speech", path=str(path), batch_size=spec.batch_size, at_least=0

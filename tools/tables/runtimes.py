@@ -1,4 +1,4 @@
-"""Every runtime side by side, stage by stage: the benchmark for each model. Takes hours."""
+"""Runtimes side by side, stage by stage: the benchmark for each model. Takes an hour."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.real.data import MODELS
-from tools.bench.registry import OURS, PEERS, capped
+from tools.bench.registry import OURS, PEERS, capped, select
 from tools.bench.report import tables
 from tools.bench.results import Results, Sample
 from tools.measuring import REPOSITORY
 
 ROUNDS = 3
-NAMES_OF_PEERS = [spec.name for spec in PEERS]
 ISA = "avx2"  # ours with no more than that as well
-NAMES_OF_OURS = [spec.name for spec in (*OURS, *capped([ISA]))]
+PATTERNS = (
+    "openai-whisper float32",
+    "faster-whisper*",
+    "whisper.cpp q8_0",
+    "ours float32, NumPy",
+    "ours int8, kernels*",
+)
+# What has batches.
+BATCHED = ("faster-whisper*", "ours float32, NumPy", "ours int8, kernels")
+NAMES = [spec.name for spec in select((*PEERS, *OURS, *capped([ISA])), PATTERNS)]
 
 
 def bench(*options: str) -> dict[str, Any]:
@@ -35,11 +43,11 @@ def bench(*options: str) -> dict[str, Any]:
 
 def lines() -> Iterator[str]:
     for model in MODELS:
-        found = bench("--model", model, "--rounds", str(ROUNDS), "--isa", ISA)
-        # Ten minutes take long: once, and of those that have batches.
-        batched = ("--runtimes", "ours*", "faster-whisper*")
-        long = bench("--model", model, "--rounds", "1", "--stages", "file", *batched)
+        options = ("--model", model, "--isa", ISA)
+        found = bench(*options, "--rounds", str(ROUNDS), "--runtimes", *PATTERNS)
+        # Ten minutes take long: once.
+        long = bench(*options, "--rounds", "1", "--stages", "file", "--runtimes", *BATCHED)
         results = Results(Sample(**sample) for sample in (*found["samples"], *long["samples"]))
         versions = "; ".join(sorted({*found["versions"].values()}))
         yield from (f"{model}, medians of {ROUNDS} rounds ({versions}):", "")
-        yield from (*tables(results, [], [*NAMES_OF_PEERS, *NAMES_OF_OURS], found["tokens"]), "")
+        yield from (*tables(results, [], NAMES, found["tokens"]), "")

@@ -17,5 +17,7 @@ def lines() -> Iterator[str]:
         options = ("--model", model, "--speech", str(MINUTES), "--rounds", str(ROUNDS))
         found = bench(*options)
         results = Results(Sample(**sample) for sample in found["samples"])
-        yield from (f"{model}, {found['threads']} threads, medians of {ROUNDS} rounds:", "")
+        versions = "; ".join(sorted({*found["versions"].values()}))
+        yield f"{model}, {found['threads']} threads, medians of {ROUNDS} rounds ({versions}):"
+        yield ""
         yield from (*table(results), "")

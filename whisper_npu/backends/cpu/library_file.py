@@ -43,7 +43,7 @@ def _check_owner(path: Path) -> None:
     if status.st_uid not in (_ROOT, user):
         raise KernelError(
             f"{path}: belongs to user {status.st_uid}, not to root or to this user ({user}); "
-            "install whisper-npu again as one of these"
+            "install whisper-npu again as one of these, or run whisper-npu kernels build"
         )
     # A group of the user's own number has no other member: many systems give each user one, and
     # files are writable by it with umask 002. Images for arbitrary users have root's group write.
