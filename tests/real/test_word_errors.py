@@ -17,8 +17,8 @@ OPTIONS = {"temperature": 0.0, "condition_on_previous_text": False}
 KERNELS = [mode for mode, of in MODES.items() if of.cpu_kernels]
 
 
-# Measured over all that tools.accuracy transcribes (docs/numerics.md), as shares of the words: those
-# that are wrong in float32, and in each mode those that are others than in float32.
+# Measured over all that tools.accuracy transcribes (docs/numerics.md), as shares of the words:
+# those that are wrong in float32, and in each mode those that are others than in float32.
 WRONG = {"tiny.en": 0.0352, "base": 0.136}
 CHANGED = {
     "tiny.en": {"INT8 weights in float32": 0.0041, "int8 on kernels": 0.0066},

@@ -22,7 +22,7 @@ from tools.accuracy.worker import compare, respond
 from tools.bench.client import REPOSITORY
 from tools.bench.runtime import Runtime
 
-JFK = REPOSITORY / "tests" / "data" / "jfk.flac"
+JFK = REPOSITORY / "samples" / "jfk.flac"
 
 
 def recording(name: str, text: str = "One, two", n_files: int = 1) -> Recording:
@@ -246,8 +246,8 @@ def test_tables_of_what_was_found() -> None:
     )
     lines = list(tables(found))
     assert lines[0] == (
-        "prompts (en): 2 recordings in 2 of at most a window, 0 minutes, 10 words; of the first 1 of "
-        "these 8 tokens:"
+        "prompts (en): 2 recordings in 2 of at most a window, 0 minutes, 10 words; "
+        "of the first 1 of these 8 tokens:"
     )
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:-2]]
     assert rows == [
