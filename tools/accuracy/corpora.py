@@ -11,7 +11,7 @@ from tests.support.real.speech import LANGUAGES, Recording, packs, sentences
 # Prompts of each language for the multilingual model: packs of them, until there are so many.
 PROMPTS = 305
 # Tokens are many: a part of the speech is enough for shares of them.
-FORCED = 40
+FORCED = 20
 
 
 @dataclass(frozen=True)
