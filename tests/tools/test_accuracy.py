@@ -22,7 +22,7 @@ from tools.accuracy.worker import compare, respond
 from tools.bench.client import REPOSITORY
 from tools.bench.runtime import Runtime
 
-JFK = REPOSITORY / "tests" / "data" / "jfk.flac"
+JFK = REPOSITORY / "samples" / "jfk.flac"
 
 
 def recording(name: str, text: str = "One, two", n_files: int = 1) -> Recording:
@@ -129,7 +129,7 @@ def ready(
 
 
 def test_what_was_found_is_not_asked_again(ready: dict[str, Ready], asked: list[str]) -> None:
-    corpus = Corpus("prompts", (recording("a"), recording("b", n_files=2)), True)
+    corpus = Corpus("prompts", (recording("a"), recording("b", n_files=2)), 2)
     found = measure(ready, corpus, 1)
     name = REFERENCE.name
     once = [f"{name}: text", "b: text", f"{name}: tokens", f"{name}: logits", "b: compare"]
@@ -144,13 +144,22 @@ def test_what_was_found_is_not_asked_again(ready: dict[str, Ready], asked: list[
     assert (again.words, again.forced) == (found.words, found.forced)
 
 
+def test_tokens_are_compared_in_the_first_recordings(
+    ready: dict[str, Ready], asked: list[str]
+) -> None:
+    corpus = Corpus("prompts", (recording("a"), recording("b", n_files=2)), 1)
+    assert measure(ready, corpus, 1).forced["b"]["rows"] == 2
+    assert asked.count("b: text") == 2
+    assert asked.count("b: compare") == 1
+
+
 def test_other_audio_and_other_code_are_asked_again(
     ready: dict[str, Ready], asked: list[str]
 ) -> None:
-    corpus = Corpus("prompts", (recording("a"),), False)
+    corpus = Corpus("prompts", (recording("a"),), 0)
     measure(ready, corpus, 1)
     asked.clear()
-    measure(ready, Corpus("prompts", (recording("a", n_files=2),), False), 1)
+    measure(ready, Corpus("prompts", (recording("a", n_files=2),), 0), 1)
     assert asked == [f"{REFERENCE.name}: text", "b: text"]
     asked.clear()
     ready["b"].key[3] = "other code"
@@ -168,7 +177,7 @@ def test_an_interrupted_run_gives_what_is_complete(
             super().__init__(recording, folder)
 
     monkeypatch.setattr(runner, "Audio", Interrupted)
-    corpus = Corpus("prompts", (recording("first"), recording("second")), True)
+    corpus = Corpus("prompts", (recording("first"), recording("second")), 2)
     found = measure(ready, corpus, 1)
     assert [words.recording.name for words in found.words] == ["first"]
     assert found.forced["b"]["rows"] == 2
@@ -201,7 +210,7 @@ def test_languages_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [sum(name.startswith(code) for name in names) for code in speech.LANGUAGES] == [
         2, 2, 7, 2, 2
     ]  # fmt: skip
-    assert (prompts.forced, sentences.forced) == (True, False)
+    assert (prompts.forced, sentences.forced) == (corpora.FORCED, 0)
     assert [each.name for each in corpora.corpora("tiny.en")[0].recordings][-1] == "en 3"
 
 
@@ -228,7 +237,7 @@ def test_tables_of_what_was_found() -> None:
     texts = {REFERENCE.name: "a b c d", first: "a b c x", second: "a b c y"}
     same = "e f g h i j"
     found = Found(
-        Corpus("prompts", (), True),
+        Corpus("prompts", (), 1),
         [
             words_of("a", "a b c d", **texts),
             words_of("b", same, **dict.fromkeys(texts, same)),
@@ -237,7 +246,8 @@ def test_tables_of_what_was_found() -> None:
     )
     lines = list(tables(found))
     assert lines[0] == (
-        "prompts (en): 2 recordings in 2 of at most a window, 0 minutes, 10 words, 8 tokens:"
+        "prompts (en): 2 recordings in 2 of at most a window, 0 minutes, 10 words; "
+        "of the first 1 of these 8 tokens:"
     )
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:-2]]
     assert rows == [
@@ -249,7 +259,7 @@ def test_tables_of_what_was_found() -> None:
 
 
 def test_a_table_without_tokens_has_no_columns_for_them() -> None:
-    found = Found(Corpus("LibriVox", (), False), [words_of("a", "a b", **{REFERENCE.name: "a b"})])
+    found = Found(Corpus("LibriVox", (), 0), [words_of("a", "a b", **{REFERENCE.name: "a b"})])
     lines = list(tables(found))
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
         "",
@@ -258,4 +268,4 @@ def test_a_table_without_tokens_has_no_columns_for_them() -> None:
         "words changed",
     ]
     assert len(lines) == 5
-    assert list(tables(Found(Corpus("nothing", (), False)))) == []
+    assert list(tables(Found(Corpus("nothing", (), 0)))) == []

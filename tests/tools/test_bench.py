@@ -453,7 +453,7 @@ class SpeechSetting(FakeSetting):
 
 def test_speech_is_transcribed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     def minutes(language: str, length: float) -> Recording:
-        files = (REPOSITORY / "tests" / "data" / "jfk.flac",)
+        files = (REPOSITORY / "samples" / "jfk.flac",)
         return Recording("a", language, "One, two, three, four!", files, 60 * length)
 
     monkeypatch.setattr(speech, "minutes", minutes)

@@ -15,7 +15,8 @@ A table has for each system
     to our float32            the difference in points, with its 95 % interval: a bootstrap over
                               recordings, the same for both
     words changed             against the text of our float32, over its words
-    same likeliest token      teacher-forced: all systems are fed the tokens that our float32 chose
+    same likeliest token      teacher-forced: all systems are fed the tokens that our float32 chose,
+                              in the first recordings
     divergence                Kullback-Leibler, of the distribution from that of our float32
 
 What two runtimes in float32 differ by is noise.

@@ -65,11 +65,12 @@ def heading(found: Found) -> str:
     languages = sorted({recording.language for recording in recordings})
     minutes = sum(recording.seconds for recording in recordings) / 60
     total = sum(len(each.reference) for each in found.words)
+    forced = min(found.corpus.forced, len(recordings))
     tokens = max((int(counts["rows"]) for counts in found.forced.values()), default=0)
     return (
         f"{found.corpus.name} ({', '.join(languages)}): {files:,} recordings in "
         f"{len(recordings):,} of at most a window, {minutes:.0f} minutes, {total:,} words"
-        + (f", {tokens:,} tokens" if tokens else "")
+        + (f"; of the first {forced} of these {tokens:,} tokens" if tokens else "")
     )
 
 

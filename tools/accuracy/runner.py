@@ -167,7 +167,7 @@ def measure(ready: dict[str, Ready], corpus: Corpus, jobs: int) -> Found:
                 _say(f"{corpus.name}: {number} of {len(corpus.recordings)}")
                 audio = Audio(recording, Path(folder))
                 words = _transcribe(ready, pool, recording, audio)
-                forced = _force(ready, pool, audio) if corpus.forced else {}
+                forced = _force(ready, pool, audio) if number <= corpus.forced else {}
                 found.words.append(words)
                 for name, counts in forced.items():
                     sums = found.forced.setdefault(name, dict.fromkeys(counts, 0.0))
