@@ -163,7 +163,7 @@ CASES: Mapping[str, Case] = {
     # Windows.
     "tiny.en, clips": Case(TINY, "one minute", {"clip_timestamps": "3.3,9,21,30.5,44"}),
     "base, clips": Case(BASE, "librivox", {"clip_timestamps": [0.0, 7.3, 11.1], "language": "en"}),
-    "tiny.en, no timestamps": Case(TINY, "one minute", {"without_timestamps": True}),
+    "tiny.en, no timestamps": Case(TINY, "one minute", {"without_timestamps": True, **GREEDY}),
     "base, no timestamps": Case(BASE, f"it/{MENU}", {"without_timestamps": True, "language": "it"}),
     # Rules.
     "tiny.en, nothing suppressed": Case(TINY, "en/pack 20", {"suppress_tokens": ""}),
