@@ -80,7 +80,7 @@ _OPENERS: Mapping[str, Callable[[], Device | None]] = {
 # of 30 s as a share of float32's (tiny.en, docs/performance.md). On ``scalar`` it is slower, and
 # ``dotprod`` ran in an emulator only.
 INT8_TIME: Mapping[str, float] = {
-    "avx2": 0.35, "avx512": 0.28, "avx512_vnni": 0.19, "amx": 0.18
+    "avx2": 0.39, "avx512": 0.30, "avx512_vnni": 0.22, "amx": 0.20
 }  # fmt: skip
 
 
