@@ -306,7 +306,7 @@ def test_command(
     out = capsys.readouterr().out
     first = " ".join(out.splitlines()[0].split())
     assert first == f"ok device RyzenAI-npu1, 1022:1502 rev 00, at {ADDRESS}"
-    assert out.endswith("The NPU is usable.\n")
+    assert "\nThe NPU is usable.\n" in out
     assert main(["doctor", "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["usable"] is True
@@ -319,7 +319,7 @@ def test_command(
     out = capsys.readouterr().out
     assert "WRONG  pyxrt" in out
     assert "-> echo " in out
-    assert out.endswith("No usable NPU (1 wrong).\n")
+    assert "\nNo usable NPU (1 wrong).\n" in out
     assert main(["doctor", "--format", "json"]) == 5
     document = json.loads(capsys.readouterr().out)
     assert document["usable"] is False
