@@ -207,6 +207,7 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
             samples=array.size // 2,
             to_ndarray=lambda: array,
             format=types.SimpleNamespace(is_planar=planar),
+            layout=types.SimpleNamespace(name="stereo"),
         )
 
     frames = [
@@ -218,10 +219,13 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
     container = types.SimpleNamespace(decode=lambda audio: iter(frames), duration=None)
     reader = files._Reader(io.BytesIO(b"x"))
     blocks = [
-        (rate, block[:, 0].tolist())
-        for rate, block in files._av_blocks(reader, container, "x", 30.0)
+        (block.rate, block.layout, block.samples.tolist())
+        for block in files._av_blocks(reader, container, "x", 30.0)
     ]
-    assert blocks == [(8000, [0.25, 0.125, 0.25, 0.375]), (16000, [32767 / 32768])]
+    assert blocks == [
+        (8000, "stereo", [[0.5, 0.0], [0.25, 0.0], [0.5, 0.0], [0.5, 0.25]]),
+        (16000, "stereo", [[32767 / 32768, 32767 / 32768]]),
+    ]
 
 
 def test_an_absurd_header_does_not_take_absurd_memory() -> None:

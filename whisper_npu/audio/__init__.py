@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from whisper_npu.audio.stream import AudioSource, load_audio, stream_audio
+from whisper_npu.audio.sources import AudioSource
+from whisper_npu.audio.stream import load_audio, stream_audio
 from whisper_npu.ops.mel import HOP_LENGTH, N_FFT, SAMPLE_RATE
 
 CHUNK_LENGTH = 30

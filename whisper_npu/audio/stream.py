@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from whisper_npu.audio.files import (
-    DecodedBlock,
-    decode_file,
-    mean_of_channels,
-    open_audio,
-    scale_to_float,
-)
+from whisper_npu.audio.arrays import array_blocks
+from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.audio.downmix import mean_of_channels
+from whisper_npu.audio.files import decode_file
+from whisper_npu.audio.sources import AudioSource, open_audio
 from whisper_npu.errors import AudioError, OptionError
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.mel import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import soxr
-
-AudioSource = str | os.PathLike[str] | bytes | BinaryIO | NDArray[Any]
-
-# As many as libsndfile accepts; more are a transposed array.
-_MAX_CHANNELS = 1024
 
 
 def stream_audio(
@@ -46,7 +37,7 @@ def stream_audio(
     """
     if isinstance(source, np.ndarray):
         rate = SAMPLE_RATE if sampling_rate is None else sampling_rate
-        yield from _to_mono_16k(_array_blocks(source, rate, block_seconds), "array")
+        yield from _to_mono_16k(array_blocks(source, rate, block_seconds), "array")
         return
     if sampling_rate is not None:
         raise OptionError("sampling_rate is for arrays: an audio file states its own; leave it out")
@@ -60,26 +51,12 @@ def load_audio(source: AudioSource, sampling_rate: int | None = None) -> F32:  #
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 
-def _array_blocks(array: NDArray[Any], rate: int, block_seconds: float) -> Iterator[DecodedBlock]:
-    if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or rate < 1:
-        raise OptionError(f"sampling_rate must be a positive whole number of Hz, not {rate!r}")
-    if array.ndim not in (1, 2) or (array.ndim == 2 and not 0 < array.shape[1] <= _MAX_CHANNELS):
-        raise AudioError(
-            f"array: shape {array.shape} is not audio; it must be [n] or [n, channels]"
-        )
-    if array.ndim == 1:
-        array = array[:, None]
-    size = max(1, int(block_seconds * rate))
-    for start in range(0, len(array), size):
-        yield int(rate), scale_to_float(array[start : start + size], "array")
-
-
 def _to_mono_16k(blocks: Iterator[DecodedBlock], name: str) -> Iterator[F32]:
     resampler: soxr.ResampleStream | None = None
     first_rate: int | None = None
     position = 0
-    for rate, block in blocks:
-        mono = mean_of_channels(block)
+    for block in blocks:
+        rate, mono = block.rate, mean_of_channels(block.samples)
         finite = np.isfinite(mono)
         if not finite.all():
             at = (position + int(finite.argmin())) / rate

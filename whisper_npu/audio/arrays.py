@@ -1,0 +1,56 @@
+"""Arrays of samples as sources of audio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.errors import AudioError, OptionError
+from whisper_npu.ops.arrays import F32
+
+# As many as libsndfile accepts; more are a transposed array.
+_MAX_CHANNELS = 1024
+
+_FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31, np.dtype(np.uint8): 2.0**7}
+
+
+def array_blocks(array: NDArray[Any], rate: int, block_seconds: float) -> Iterator[DecodedBlock]:
+    """An array of shape [n] or [n, channels] in blocks.
+
+    Raises OptionError for a rate, AudioError for a shape or dtype that is not audio.
+    """
+    if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or rate < 1:
+        raise OptionError(f"sampling_rate must be a positive whole number of Hz, not {rate!r}")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and not 0 < array.shape[1] <= _MAX_CHANNELS):
+        raise AudioError(
+            f"array: shape {array.shape} is not audio; it must be [n] or [n, channels]"
+        )
+    if array.ndim == 1:
+        array = array[:, None]
+    size = max(1, int(block_seconds * rate))
+    for start in range(0, len(array), size):
+        samples = scale_to_float(array[start : start + size], "array")
+        yield DecodedBlock(int(rate), samples, None)
+
+
+def scale_to_float(samples: NDArray[Any], name: str) -> F32:  # [...] -> [...]
+    """Samples as float32 with full scale at 1. Raises AudioError for types that are not audio."""
+    if samples.dtype.kind == "f":
+        # A float64 beyond the range of float32 becomes infinite, which is reported later.
+        with np.errstate(over="ignore"):
+            return samples.astype(np.float32)
+    full_scale = _FULL_SCALE.get(samples.dtype.newbyteorder("="))
+    if full_scale is None:
+        raise AudioError(
+            f"{name}: samples of type {samples.dtype} are not audio; "
+            "use float32, float64, int16, int32 or uint8"
+        )
+    result = samples.astype(np.float32)
+    if samples.dtype == np.uint8:
+        result -= np.float32(128)
+    result /= np.float32(full_scale)
+    return result
