@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import stat
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,6 +20,7 @@ from whisper_npu.files.places import shipped_file
 from whisper_npu.files.span import Reader, Span
 from whisper_npu.files.whole import (
     file_sha256,
+    open_regular,
     read_file,
     replacing,
     replacing_folder,
@@ -81,10 +84,66 @@ def test_a_file_that_is_cut_while_it_is_read(file: Path) -> None:
 
 def test_a_file_up_to_a_limit(file: Path, tmp_path: Path) -> None:
     assert read_file(file, 40, KernelError) == CONTENT
-    with pytest.raises(KernelError, match=r"file\.bin: more than the 39 bytes that are read"):
+    with pytest.raises(KernelError, match=r"file\.bin: has more than the 39 bytes that are read"):
         read_file(file, 39, KernelError)
-    with pytest.raises(ModelError, match="none: cannot be read: No such file"):
+    with pytest.raises(ModelError, match=r"none: no such file$"):
         read_file(tmp_path / "none", 39, ModelError)
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link_to_a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _socket(path: Path) -> None:
+    # Not by its whole name, which may be too long for one.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        socket.socket(socket.AF_UNIX).bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs files of Linux")
+@pytest.mark.parametrize("make", [_fifo, _link_to_a_device, _socket])
+def test_only_regular_files_are_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "model.bin"
+    make(path)
+    reason = r"model\.bin: cannot be read: is not a regular file$"
+    with pytest.raises(ModelError, match=reason):
+        open_regular(path, ModelError)
+    with pytest.raises(KernelError, match=reason):
+        read_file(path, 40, KernelError)
+    with pytest.raises(OSError, match="is not a regular file"):
+        file_sha256(path)
+
+
+def test_a_file_that_a_fifo_replaces_before_it_is_opened(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = os.open
+
+    def replaced(path: str, flags: int) -> int:
+        os.unlink(path)
+        os.mkfifo(path)
+        return opens(path, flags)
+
+    monkeypatch.setattr(os, "open", replaced)
+    with pytest.raises(ModelError, match="is not a regular file"):
+        open_regular(file, ModelError)
+
+
+def test_folders_links_and_names_that_no_file_has(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(file)
+    with open_regular(tmp_path / "link", ModelError) as opened:
+        assert opened.read() == CONTENT
+    with pytest.raises(ModelError, match=r"cannot be read: Is a directory$"):
+        open_regular(tmp_path, ModelError)
+    with pytest.raises(ModelError, match="cannot be read: embedded null"):
+        open_regular("a\0b", ModelError)
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 21) + 5])

@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from whisper_npu.errors import KernelError
-from whisper_npu.files.whole import replacing, writing
+from whisper_npu.files.whole import read_file, replacing, writing
 
 FILE_NAME = "evidence.json"
 _MAX_BYTES = 16 << 20
@@ -45,15 +45,15 @@ class EvidenceStore(Generic[R]):
 
     def all(self) -> dict[Hashable, R]:
         """Everything by key. Raises KernelError if the file cannot be understood."""
-        try:
-            if self.path.stat().st_size > _MAX_BYTES:
-                return self._refuse("is too large for evidence")
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-            records = [self._record(record) for record in data["evidence"]]
-        except FileNotFoundError:
+        if not self.path.exists():
             return {}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            return self._refuse(f"is damaged ({error})")
+        try:
+            data = json.loads(read_file(self.path, _MAX_BYTES, KernelError))
+            records = [self._record(record) for record in data["evidence"]]
+        except KernelError as error:
+            return self._refuse(str(error))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            return self._refuse(f"{self.path}: is damaged ({error})")
         return {record.key: record for record in records}
 
     def record(self, *records: R) -> None:
@@ -72,7 +72,7 @@ class EvidenceStore(Generic[R]):
     def _refuse(self, problem: str) -> dict[Hashable, R]:
         if self._advice is None:
             return {}
-        raise KernelError(f"{self.path}: {problem}; {self._advice}")
+        raise KernelError(f"{problem}; {self._advice}")
 
     def _record(self, found: Any) -> R:
         """A record with the fields that its kind has. What is not understood is no evidence."""

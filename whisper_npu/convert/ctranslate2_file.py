@@ -16,6 +16,7 @@ from pathlib import Path
 from whisper_npu.convert.tensors import LARGEST_TENSOR_COUNT, Rows, RowScale, check_name
 from whisper_npu.errors import ModelError
 from whisper_npu.files.span import Reader, Span
+from whisper_npu.files.whole import open_regular
 from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, INT8, StoredType
 
 # Types came with version 4; vocabularies and config.json beside the file do not matter here.
@@ -39,7 +40,7 @@ class ModelFile:
 
 def read_model_file(path: Path) -> ModelFile:
     """The header and all variables' places of a Whisper's model.bin. Raises ModelError."""
-    with path.open("rb") as file:
+    with open_regular(path, ModelError) as file:
         reader = Reader(Span.of_file(file, ModelError))
         (version,) = reader.unpack("I", "the version")
         if version not in _VERSIONS:

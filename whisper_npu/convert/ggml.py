@@ -24,6 +24,7 @@ from whisper_npu.convert.tensors import (
 from whisper_npu.convert.tokenizer_files import read_tokenizer, special_tokens, tokenizer_json
 from whisper_npu.errors import ModelError
 from whisper_npu.files.span import Reader, Span
+from whisper_npu.files.whole import open_regular
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.stored import FLOAT16, FLOAT32, StoredType
 from whisper_npu.model.weight_shapes import check_layers
@@ -53,7 +54,7 @@ _N_FFT = 201
 
 def read_ggml(path: Path, tokenizer: Path | None) -> Source:
     """A ggml file with float32, float16 or q8_0 tensors. Raises ModelError."""
-    with path.open("rb") as file:
+    with open_regular(path, ModelError) as file:
         reader = Reader(Span.of_file(file, ModelError))
         reader.skip(4, "the magic number")
         dims = _dimensions(reader, path)

@@ -25,6 +25,7 @@ from whisper_npu.convert.tensors import (
 from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.convert.torch_zip import Member, zip_members
 from whisper_npu.errors import ModelError
+from whisper_npu.files.whole import open_regular
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.folder import TOKENIZER
 from whisper_npu.model.stored import StoredType, fill
@@ -39,7 +40,7 @@ def read_openai(path: Path, tokenizer: Path | None) -> Source:
 
     It has no vocabulary. Without ``tokenizer`` a tokenizer.json beside it is used, or none.
     """
-    with path.open("rb") as file:
+    with open_regular(path, ModelError) as file:
         members = zip_members(file)
         folder, content = _content(file, members, path)
     dims, state = _parts(content, path)
@@ -158,7 +159,7 @@ class StridedRows:
 
     def blocks(self, block_bytes: int) -> Iterator[F32]:
         count = max(1, block_bytes // (4 * math.prod(self.shape[1:])))
-        with self.path.open("rb") as file:
+        with open_regular(self.path, ModelError) as file:
             for first in range(0, self.shape[0], count):
                 shape = (min(count, self.shape[0] - first), *self.shape[1:])
                 block = np.empty(shape, np.float32)

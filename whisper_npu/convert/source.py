@@ -10,6 +10,7 @@ from whisper_npu.convert.huggingface import read_huggingface
 from whisper_npu.convert.openai_pt import read_openai
 from whisper_npu.convert.tensors import BLOCK_BYTES, Source
 from whisper_npu.errors import ModelError
+from whisper_npu.files.whole import open_regular
 from whisper_npu.model.folder import INDEX, WEIGHTS
 
 __all__ = ["BLOCK_BYTES", "Source", "open_source"]
@@ -60,7 +61,7 @@ def _open_file(path: Path, tokenizer: Path | None) -> Source:
         raise ModelError(f"{path}: does not exist")
     if not path.is_file():
         raise ModelError(f"{path}: is not a file or a folder")
-    with path.open("rb") as file:
+    with open_regular(path, ModelError) as file:
         start = file.read(9)
     if start.startswith(b"PK\x03\x04"):
         return read_openai(path, tokenizer)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from whisper_npu.errors import ModelError
+from whisper_npu.files.whole import open_regular
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.stored import FLOAT32, StoredType, read_rows
 from whisper_npu.model.weight_shapes import (
@@ -83,7 +84,7 @@ class Rows:
 
     def blocks(self, block_bytes: int) -> Iterator[F32]:
         first = 0
-        with self.path.open("rb") as file:
+        with open_regular(self.path, ModelError) as file:
             for block in read_rows(file, self.start, self.shape, self.stored, block_bytes):
                 if self.scale is not None:
                     self.scale.apply(file, first, block)

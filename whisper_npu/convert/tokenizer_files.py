@@ -17,7 +17,7 @@ from typing import Any
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.folder import TOKENIZER
-from whisper_npu.model.json_file import LARGEST_FILE
+from whisper_npu.model.json_file import read_bytes
 from whisper_npu.text.vocabulary import BYTES
 
 # In the order of the token ids. Models have the first 99, or all 100 since large-v3.
@@ -197,12 +197,8 @@ def read_tokenizer(path: Path, n_vocab: int) -> tuple[str, Path]:
 def read_text(file: Path) -> str:
     """The text of a file that should be small. Raises ModelError."""
     try:
-        if file.stat().st_size > LARGEST_FILE:
-            raise ModelError(f"{file}: has more than {LARGEST_FILE >> 20} MiB; it is no vocabulary")
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ModelError(f"{file}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(file).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise ModelError(f"{file}: cannot be read as text: {error}") from error
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 from whisper_npu.errors import OutputError, WhisperNpuError
@@ -14,28 +17,70 @@ from whisper_npu.errors import OutputError, WhisperNpuError
 _BLOCK = 1 << 20
 
 
-def read_file(path: str | os.PathLike[str], limit: int, error: type[WhisperNpuError]) -> bytes:
-    """All of a file of at most ``limit`` bytes. Raises ``error``."""
+def open_regular(path: str | os.PathLike[str], error: type[WhisperNpuError]) -> BufferedReader:
+    """Open a regular file, or a link to one, to read its bytes.
+
+    A FIFO or a device is neither waited for nor read. Raises ``error``.
+    """
     try:
-        with Path(path).open("rb") as file:
+        return _open_regular(path)
+    except FileNotFoundError as reason:
+        raise error(f"{path}: no such file") from reason
+    except (OSError, ValueError) as reason:
+        raise error(f"{path}: {_cannot_be_read(reason)}") from reason
+
+
+def read_file(path: str | os.PathLike[str], limit: int, error: type[WhisperNpuError]) -> bytes:
+    """All of a regular file of at most ``limit`` bytes. Raises ``error``."""
+    with open_regular(path, error) as file:
+        try:
             data = file.read(limit + 1)
-    except OSError as reason:
-        raise error(f"{path}: cannot be read: {reason.strerror}") from reason
+        except OSError as reason:
+            raise error(f"{path}: {_cannot_be_read(reason)}") from reason
     if len(data) > limit:
-        raise error(f"{path}: more than the {limit} bytes that are read")
+        raise error(f"{path}: has more than the {limit} bytes that are read")
     return data
 
 
+def _open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Raises OSError, and ValueError for a name with a null byte."""
+    return open(path, "rb", opener=_only_regular)
+
+
+def _only_regular(path: str, flags: int) -> int:
+    # Looked at twice: to open a device may have effects, and a FIFO may take the place of a file
+    # after the first look. Without O_NONBLOCK, which Windows has not, to open a FIFO is to wait.
+    _check_regular(os.stat(path))
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        _check_regular(os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file")
+
+
+def _cannot_be_read(reason: Exception) -> str:
+    return f"cannot be read: {getattr(reason, 'strerror', None) or reason}"
+
+
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
+    """SHA-256 of a regular file's bytes, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
     hash_file(path, digest)
     return digest.hexdigest()
 
 
 def hash_file(path: Path, digest: hashlib._Hash) -> None:
-    """Add a file's bytes to a hash. Raises OSError."""
-    with path.open("rb") as file:
+    """Add a regular file's bytes to a hash. Raises OSError."""
+    with _open_regular(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
 

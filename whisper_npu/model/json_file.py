@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError
+from whisper_npu.files.whole import read_file
 
 # A tokenizer.json of 50,000 tokens has 4 MB. Parsed JSON can take 30 times its length.
 LARGEST_FILE = 16 << 20
@@ -19,14 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_bytes(path: Path) -> bytes:
     """A file that is not larger than any model needs. Raises ModelError that names it."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ModelError(f"{path}: has more than {LARGEST_FILE >> 20} MiB; no model needs that")
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
+    return read_file(path, LARGEST_FILE, ModelError)
 
 
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:

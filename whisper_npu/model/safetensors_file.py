@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from whisper_npu.errors import ModelError
+from whisper_npu.files.whole import open_regular
 from whisper_npu.model.folder import INDEX, WEIGHTS
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.stored import INT8, SAFETENSORS, StoredType, fill
@@ -123,7 +124,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
+            with open_regular(path, ModelError) as file:
                 #: What the file was when its header was read.
                 self.found = os.fstat(file.fileno())
                 self._rooms = _Rooms(self.found.st_size)
@@ -157,7 +158,7 @@ class SafetensorsFile:
         stays = rows is None and size < _LARGE and entry.dtype in ("F32", "I8")
         raw = self._rooms.take(size) if stays else np.empty(size, np.uint8)
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with open_regular(self.path, ModelError) as file:
                 fill(file, self.data_start + entry.start + first * row, raw, f"tensor {name}")
         except OSError as error:
             raise ModelError(f"{self.path}: cannot be read: {error.strerror}") from error

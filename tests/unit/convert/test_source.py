@@ -200,7 +200,7 @@ def test_a_file_that_shrinks_while_it_is_read(micro: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match=r"float32\.pt: ends within a tensor"):
         whole(source, "model.encoder.conv1.weight")
     micro["float32.pt"].unlink()
-    with pytest.raises(ModelError, match=r"tensor model.encoder.conv1.weight: .*No such file"):
+    with pytest.raises(ModelError, match=r"float32\.pt: no such file"):
         whole(source, "model.encoder.conv1.weight")
 
 

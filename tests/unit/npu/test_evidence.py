@@ -313,7 +313,7 @@ def test_a_file_that_is_too_large_is_not_read(
     store: NpuEvidenceStore, entry: KernelEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MAX_BYTES", store.path.stat().st_size - 1)
-    with pytest.raises(KernelError, match="too large for evidence; remove it"):
+    with pytest.raises(KernelError, match="bytes that are read; remove it"):
         store.find(IDENTITY, entry)
 
 

@@ -221,7 +221,7 @@ def test_a_file_that_is_too_large_is_not_read(
 ) -> None:
     monkeypatch.setattr(registry, "MAX_BYTES", 100)
     write_registry(tmp_path, entry())
-    with pytest.raises(KernelError, match="a registry has at most 100"):
+    with pytest.raises(KernelError, match="has more than the 100 bytes that are read"):
         read_folder(tmp_path)
 
 

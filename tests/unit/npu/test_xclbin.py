@@ -277,7 +277,7 @@ def test_deep_xml() -> None:
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(XclbinError, match=r"nowhere: cannot be read: No such file"):
+    with pytest.raises(XclbinError, match=r"nowhere: no such file"):
         read_xclbin(tmp_path / "nowhere")
     with pytest.raises(XclbinError, match="cannot be read"):
         read_xclbin(tmp_path)

@@ -28,7 +28,7 @@ from whisper_npu.backends.cpu.isas import Isa, isas_for, read_isas
 from whisper_npu.backends.cpu.library_file import check_library_file
 from whisper_npu.errors import KernelError
 from whisper_npu.files.places import shipped_file
-from whisper_npu.files.whole import file_sha256, replacing, writing
+from whisper_npu.files.whole import file_sha256, read_file, replacing, writing
 from whisper_npu.home import home_folder
 
 COMPILERS = ("c++", "g++", "clang++")
@@ -146,10 +146,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
     """The record of a folder; empty if there is none that can be understood."""
     file = folder / _RECORD
     try:
-        if file.stat().st_size > _LONGEST_RECORD:
-            return {}
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = json.loads(read_file(file, _LONGEST_RECORD, KernelError))
+    except (KernelError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

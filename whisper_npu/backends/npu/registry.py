@@ -20,7 +20,7 @@ import fastjsonschema
 from whisper_npu.backends.npu.contract import KernelContract, KernelFile, contract_from_json
 from whisper_npu.errors import KernelError
 from whisper_npu.files.places import shipped_file
-from whisper_npu.files.whole import file_sha256
+from whisper_npu.files.whole import file_sha256, read_file
 
 FILE_NAME = "registry.json"
 SCHEMA_NAME = "registry.schema.json"
@@ -158,14 +158,11 @@ def read_checked(file: Path, schema: str) -> Any:
 
 
 def _read_json(file: Path) -> Any:
+    if not file.exists():
+        raise KernelError(f"{file}: no such file; a kernel folder has one")
     try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise KernelError(f"{file}: has {size} bytes; a registry has at most {MAX_BYTES}")
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise KernelError(f"{file}: no such file; a kernel folder has one") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        return json.loads(read_file(file, MAX_BYTES, KernelError).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise KernelError(f"{file}: cannot be read as JSON: {error}") from error
 
 
