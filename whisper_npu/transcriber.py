@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.errors import OptionError
 from whisper_npu.hub.folders import BUILT_IN, model_directory
 from whisper_npu.model.checkpoint import load_checkpoint
+from whisper_npu.ops.arrays import F32
 from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.usage import Usage
 from whisper_npu.runtime.workers import use_threads
 from whisper_npu.text.tokenizer import Tokenizer
 
@@ -37,8 +37,9 @@ class Transcriber:
 
     ``model`` is a folder in Hugging Face's layout, the name of a model that was pulled, a
     repository ``owner/name`` in the Hugging Face cache, or ``"demo"``, the built-in one. Raises
-    ModelError if it cannot be loaded. One transcriber does one transcription at a time; threads
-    need one each.
+    ModelError if it cannot be loaded. A transcriber may be used by several threads, and several
+    recordings may be under way in it: their windows are decoded one after the other, and each
+    result is the one that the recording has on its own.
 
     ``device`` is ``"cpu"``, ``"npu"``, ``"auto"`` (the NPU where there is one and it is predicted
     to be faster), or an open ``whisper_npu.backends.npu.device.Device``. ``precision`` is that of
@@ -110,6 +111,7 @@ class Transcriber:
                 undo.callback(backend.close)
             self._model = Model(checkpoint, machine.usage.precision, machine)
             undo.pop_all()
+        self._lock = threading.RLock()
         # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
         # small objects.
         self._give_back = weakref.finalize(self, _give_back, self._model, own)
@@ -117,9 +119,11 @@ class Transcriber:
     def close(self) -> None:
         """Give back the NPU, as happens with the transcriber's end, and what is on it.
 
-        What is transcribed afterwards runs on NumPy.
+        What is transcribed afterwards runs on NumPy, and so does the rest of what another thread
+        transcribes meanwhile.
         """
-        self._give_back()
+        with self._lock:
+            self._give_back()
 
     def __enter__(self) -> Transcriber:
         return self
@@ -162,24 +166,53 @@ class Transcriber:
             options = TranscribeOptions.from_keywords(**keywords)
         elif keywords:
             raise OptionError(f"{next(iter(keywords))}: cannot be given together with options")
-        before = self._model.machine.usage.snapshot()
+        turns = _Turns(self)
         features = compute_log_mel(
-            stream_audio(audio, sampling_rate=sampling_rate),
-            self.dims.n_mels,
-            self._model.log_mel,
+            stream_audio(audio, sampling_rate=sampling_rate), self.dims.n_mels, turns.log_mel
         )
         try:
-            transcript = transcribe_windows(
-                self._model, self._tokenizer, features, options, self._heads
-            )
+            with turns:
+                transcript = transcribe_windows(
+                    self._model, self._tokenizer, features, options, self._heads
+                )
         except BaseException:
             features.close()
             raise
-        # The stream keeps the transcriber, and with it the NPU.
-        return SegmentStream(transcript, features, partial(self._placement, before))
+        return SegmentStream(transcript, features, turns)
 
-    def _placement(self, before: Usage) -> Placement:
-        return self._model.machine.usage.since(before)
+
+class _Turns:
+    """The turns of one recording at the model of a transcriber, and what ran in them.
+
+    Plans, caches and kernels are of one computation at a time. Nothing in them is needed from one
+    turn to the next: a window is decoded to its end in one turn.
+    """
+
+    def __init__(self, transcriber: Transcriber) -> None:
+        # With the transcriber a stream keeps the NPU.
+        self._transcriber = transcriber
+        self._model, self._lock = transcriber._model, transcriber._lock
+        with self._lock:
+            self._before = self._model.machine.usage.snapshot()
+            self._latest = self._before.snapshot()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._before.skip(self._model.machine.usage, self._latest)
+
+    def __exit__(self, *_: object) -> None:
+        self._latest = self._model.machine.usage.snapshot()
+        self._lock.release()
+
+    def log_mel(self, samples: F32) -> F32:  # [160 (t - 1) + 400] -> [n_mels, t]
+        """``Model.log_mel`` in a turn of its own: between two of them audio is read."""
+        with self:
+            return self._model.log_mel(samples)
+
+    def placement(self) -> Placement:
+        """Where the ops of all turns ran."""
+        with self:
+            return self._model.machine.usage.since(self._before)
 
 
 def _give_back(model: Model, device: Device | None) -> None:
@@ -191,15 +224,10 @@ def _give_back(model: Model, device: Device | None) -> None:
 
 
 class SegmentStream(Iterator[Segment]):
-    """Segments as they are decoded; made by ``Transcriber.segments``.
+    """Segments as they are decoded; made by ``Transcriber.segments``."""
 
-    The transcriber must not begin another recording before this one is finished.
-    """
-
-    def __init__(
-        self, transcript: Transcript, features: LogMel, placement: Callable[[], Placement]
-    ) -> None:
-        self._transcript, self._features, self._placement = transcript, features, placement
+    def __init__(self, transcript: Transcript, features: LogMel, turns: _Turns) -> None:
+        self._transcript, self._features, self._turns = transcript, features, turns
         self._segments: list[Segment] = []
 
     @property
@@ -233,16 +261,21 @@ class SegmentStream(Iterator[Segment]):
         return self._transcript.text
 
     def __next__(self) -> Segment:
-        try:
-            segment = next(self._transcript)
-        except BaseException:
-            self._features.close()
-            raise
-        self._segments.append(segment)
+        with self._turns:
+            try:
+                segment = next(self._transcript)
+            except BaseException:
+                self._features.close()
+                raise
+            self._segments.append(segment)
         return segment
 
     def result(self) -> Transcription:
         """The transcription as far as it has been decoded: the whole of it at the end."""
         return Transcription(
-            self.text, tuple(self._segments), self.language, self.duration, self._placement()
+            self.text,
+            tuple(self._segments),
+            self.language,
+            self.duration,
+            self._turns.placement(),
         )

@@ -61,6 +61,19 @@ class Usage:
             bytes_from_device=self.bytes_from_device, checks=self.checks,
         )  # fmt: skip
 
+    def skip(self, after: Usage, before: Usage) -> None:
+        """Let these totals, from which another count begins, leave out what happened between the
+        snapshot ``before`` and ``after``."""
+        self.runs.update(after.runs - before.runs)
+        self.ops.update(after.ops - before.ops)
+        for phase, seconds in after.seconds.items():
+            between = seconds - before.seconds.get(phase, 0.0)
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + between
+        self.launches += after.launches - before.launches
+        self.bytes_to_device += after.bytes_to_device - before.bytes_to_device
+        self.bytes_from_device += after.bytes_from_device - before.bytes_from_device
+        self.checks += after.checks - before.checks
+
     def since(self, before: Usage) -> Placement:
         """What happened after the snapshot ``before``."""
         ops: dict[str, dict[str, int]] = {}
