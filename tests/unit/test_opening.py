@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 
 import whisper_npu.backends.npu.xrt as xrt
@@ -138,6 +139,35 @@ def test_precision_auto(
 def test_int8_is_measured_to_be_faster_where_it_is_chosen() -> None:
     assert INT8_TIME.keys() <= {isa.name for isa in read_isas(source_folder())}
     assert max(INT8_TIME.values()) < 1
+
+
+def test_values_become_pythons() -> None:
+    options = MachineOptions(
+        check_rate=np.float32(0.5),
+        threads=np.int64(2),
+        cpu_kernels=np.bool_(False),
+        allow_fallback=np.bool_(True),
+        kernels="folder",
+    )
+    assert repr(options) == (
+        "MachineOptions(device='cpu', precision='auto', kernels=('folder',), allow_fallback=True, "
+        "check_rate=0.5, cpu_kernels=False, threads=2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must"),
+    [
+        ("allow_fallback", "no", "be one of True, False, not 'no'"),
+        ("cpu_kernels", 2, "be one of True, False, None, not 2"),
+        ("kernels", 7, "be a list of folders, not 7"),
+        ("check_rate", "all", "be between 0 and 1, not 'all'"),
+        ("threads", 2.5, "be a whole number from 1 to 256, not 2.5"),
+    ],
+)
+def test_values_that_are_refused(name: str, value: object, must: str) -> None:
+    with pytest.raises(OptionError, match=f"^{name} must {must}$"):
+        MachineOptions(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
-from dataclasses import replace
+from array import array
+from dataclasses import asdict, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,10 +25,10 @@ REFUSED_BY_BOTH: list[tuple[dict[str, Any], str]] = [
     ({"language": "Englsh"}, "language: must be a code such as 'en', or an English name"),
     ({"language": 3}, "language: must be"),
     ({"sample_len": 0}, "sample_len: must be 1 or more, not 0"),
-    ({"best_of": 0}, "best_of: must be 1 or more, not 0"),
-    ({"beam_size": -1}, "beam_size: must be 1 or more, not -1"),
-    ({"beam_size": 2.5}, "beam_size: must be 1 or more, not 2.5"),
-    ({"beam_size": True}, "beam_size: must be 1 or more, not True"),
+    ({"best_of": 0}, "best_of: must be from 1 to 1000, not 0"),
+    ({"beam_size": -1}, "beam_size: must be from 1 to 1000, not -1"),
+    ({"beam_size": 2.5}, "beam_size: must be from 1 to 1000, not 2.5"),
+    ({"beam_size": True}, "beam_size: must be from 1 to 1000, not True"),
     ({"patience": 1.0}, "patience: 1.0 needs beam_size"),
     ({"beam_size": 5, "patience": 0}, "patience: must be above 0, not 0"),
     ({"beam_size": 5, "patience": math.inf}, "patience: must be above 0, not inf"),
@@ -49,6 +52,18 @@ REFUSED_BY_BOTH: list[tuple[dict[str, Any], str]] = [
     ({"temperature": -0.1}, "temperature: must be 0 or more, not -0.1"),
     ({"temperature": math.nan}, "temperature: must be 0 or more"),
     ({"temperature": "0"}, "temperature: must be 0 or more, not '0'"),
+    ({"temperature": 1e300}, r"temperature: must be 0, or from 1e-30 to 1e\+30, not 1e\+300"),
+    ({"temperature": 5e-324}, r"temperature: must be 0, or from 1e-30 to 1e\+30, not 5e-324"),
+    ({"temperature": 10**400}, "temperature: must be 0 or more, not 1000"),
+    ({"temperature": np.array([[0.0]])}, "temperature: must be 0 or more, not"),
+    ({"beam_size": 10**6}, "beam_size: must be from 1 to 1000, not 1000000"),
+    ({"best_of": 1001}, "best_of: must be from 1 to 1000, not 1001"),
+    ({"beam_size": np.array([3])}, r"beam_size: must be from 1 to 1000, not \(3,\)"),
+    ({"beam_size": np.float64(3)}, "beam_size: must be from 1 to 1000, not 3.0"),
+    ({"beam_size": 2, "patience": 10**400}, "patience: must be above 0, not 1000"),
+    ({"max_initial_timestamp": 10**400}, "max_initial_timestamp: must be 0 or more seconds"),
+    ({"suppress_blank": np.int64(1)}, "suppress_blank: must be True or False, not 1"),
+    ({"suppress_tokens": np.array([0.5])}, "suppress_tokens: must be token ids"),
 ]
 REFUSED_BY_DECODING: list[tuple[dict[str, Any], str]] = [
     (
@@ -76,6 +91,9 @@ REFUSED_BY_TRANSCRIBING: list[tuple[dict[str, Any], str]] = [
     ({"clip_timestamps": "1,,2"}, "clip_timestamps: must be numbers of seconds"),
     ({"clip_timestamps": [math.inf]}, "clip_timestamps: must be numbers of seconds"),
     ({"clip_timestamps": 5}, "clip_timestamps: must be numbers of seconds"),
+    ({"clip_timestamps": [10**400]}, "clip_timestamps: must be numbers of seconds"),
+    ({"clip_timestamps": np.array([[0, 5], [7, 9]])}, "clip_timestamps: must be numbers of sec"),
+    ({"clip_timestamps": np.array([0.0, np.nan])}, "clip_timestamps: must be numbers of seconds"),
     ({"clip_timestamps": "5,3"}, "clip_timestamps: the clip 5,3 ends before it starts"),
     (
         {"word_timestamps": True, "hallucination_silence_threshold": -1},
@@ -133,6 +151,56 @@ def test_accepted(options: dict[str, Any]) -> None:
     TranscribeOptions(**options)
 
 
+VALUES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"beam_size": np.int64(3), "patience": np.float16(2)}, {"beam_size": 3, "patience": 2.0}),
+    ({"temperature": np.float32(0.5)}, {"temperature": 0.5}),
+    ({"temperature": np.array(0.25)}, {"temperature": 0.25}),
+    ({"temperature": Fraction(1, 4)}, {"temperature": 0.25}),
+    ({"suppress_blank": np.bool_(False)}, {"suppress_blank": False}),
+    ({"suppress_tokens": np.array([-1, 50])}, {"suppress_tokens": (-1, 50)}),
+    ({"suppress_tokens": range(2)}, {"suppress_tokens": (0, 1)}),
+    ({"prefix": np.arange(2, dtype=np.uint8)}, {"prefix": (0, 1)}),
+    ({"task": np.str_("translate"), "language": np.str_("de")}, {"task": "translate"}),
+]
+VALUES_OF_TRANSCRIBING: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"temperature": np.array([0.0, 0.5])}, {"temperature": (0.0, 0.5)}),
+    ({"temperature": [np.float32(0), 1]}, {"temperature": (0.0, 1)}),
+    ({"clip_timestamps": np.array([0.0, 5.0])}, {"clip_timestamps": (0.0, 5.0)}),
+    ({"clip_timestamps": range(0, 9, 4)}, {"clip_timestamps": (0, 4, 8)}),
+    ({"clip_timestamps": array("f", [1.5])}, {"clip_timestamps": (1.5,)}),
+    ({"word_timestamps": np.bool_(True)}, {"word_timestamps": True}),
+    ({"batch_size": np.uint8(8)}, {"batch_size": 8, "condition_on_previous_text": False}),
+    ({"no_speech_threshold": np.float64(0.5)}, {"no_speech_threshold": 0.5}),
+]
+
+
+def check_values(options: Any, expected: dict[str, Any]) -> None:
+    for name, value in expected.items():
+        assert repr(getattr(options, name)) == repr(value)
+    json.dumps(asdict(options))
+
+
+@pytest.mark.parametrize(("given", "expected"), VALUES)
+def test_values_become_pythons(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    check_values(DecodingOptions(**given), expected)
+    check_values(TranscribeOptions.from_keywords(**given), expected)
+
+
+@pytest.mark.parametrize(("given", "expected"), VALUES_OF_TRANSCRIBING)
+def test_values_of_transcribing(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    check_values(TranscribeOptions.from_keywords(**given), expected)
+
+
+def test_tensors_are_values() -> None:
+    torch = pytest.importorskip("torch")
+    options = TranscribeOptions(
+        clip_timestamps=torch.tensor([0.0, 2.5]),
+        temperature=torch.tensor(0.5),
+        best_of=torch.tensor(2),
+    )
+    check_values(options, {"clip_timestamps": (0.0, 2.5), "temperature": 0.5, "best_of": 2})
+
+
 def test_suppressed_ids() -> None:
     assert DecodingOptions(suppress_tokens="-1, 50").suppressed_ids() == (-1, 50)
     assert DecodingOptions(suppress_tokens=[3]).suppressed_ids() == (3,)
@@ -180,9 +248,14 @@ def test_fallback_temperatures(temperature: float, increment: float) -> None:
 def test_fallback_temperatures_at_the_limits() -> None:
     assert fallback_temperatures(0.4, None) == (0.4,)
     assert fallback_temperatures(1.5, 0.2) == (1.5,)
-    for increment in (0, -0.2, math.nan):
-        with pytest.raises(OptionError, match="temperature_increment_on_fallback: must be above 0"):
+    assert len(fallback_temperatures(0.0, 0.001)) == 1001
+    for increment in (0, -0.2, math.nan, 1e-300):
+        with pytest.raises(
+            OptionError, match=r"temperature_increment_on_fallback: must be 0\.001 or more, or None"
+        ):
             fallback_temperatures(0.0, increment)
+    with pytest.raises(OptionError, match="temperature: must be 0, or from"):
+        fallback_temperatures(1e300, 0.2)
 
 
 @pytest.mark.reference

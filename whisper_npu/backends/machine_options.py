@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from whisper_npu.errors import OptionError
 from whisper_npu.model.builders import PRECISIONS
 from whisper_npu.runtime.threads import check_threads
+from whisper_npu.values import use_python_values
 
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
@@ -42,11 +43,18 @@ class MachineOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        use_python_values(self)
         if isinstance(self.device, str):
             _check_member("device", self.device, DEVICES, (SOFTWARE,))
         _check_member("precision", self.precision, (AUTO, *PRECISIONS))
-        if not 0 <= self.check_rate <= 1:
-            raise OptionError(f"check_rate must be between 0 and 1, not {self.check_rate}")
+        if isinstance(self.kernels, str | os.PathLike):
+            object.__setattr__(self, "kernels", (self.kernels,))
+        if not isinstance(self.kernels, tuple):
+            raise OptionError(f"kernels must be a list of folders, not {self.kernels!r}")
+        _check_member("allow_fallback", self.allow_fallback, (True, False))
+        _check_member("cpu_kernels", self.cpu_kernels, (True, False, None))
+        if not isinstance(self.check_rate, int | float) or not 0 <= self.check_rate <= 1:
+            raise OptionError(f"check_rate must be between 0 and 1, not {self.check_rate!r}")
         if self.threads is not None:
             check_threads(self.threads)
         if self.device in (NPU, SOFTWARE):
@@ -62,7 +70,7 @@ def check_npu_precision(precision: str) -> None:
 
 
 def _check_member(
-    name: str, value: str, listed: Sequence[str], unlisted: Sequence[str] = ()
+    name: str, value: object, listed: Sequence[object], unlisted: Sequence[object] = ()
 ) -> None:
     if value not in (*listed, *unlisted):
-        raise OptionError(f"{name} must be one of {', '.join(listed)}, not {value!r}")
+        raise OptionError(f"{name} must be one of {', '.join(map(str, listed))}, not {value!r}")

@@ -3,7 +3,7 @@
 Names, defaults and meanings are openai-whisper's, with ``seed`` and ``batch_size`` added. Every
 value that an option does not take raises OptionError here, for the API and the command line alike;
 only what depends on the model (its languages, its vocabulary, its context) is checked where the
-model is known.
+model is known. Scalars and arrays of NumPy become Python's own values here, and lists tuples.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from whisper_npu.errors import OptionError
 from whisper_npu.text.languages import LANGUAGES, TASKS, to_language_code
+from whisper_npu.values import use_python_values
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"
 APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
+
+# Sequences of one window: more take more memory than machines have.
+_MOST_SEQUENCES = 1000
+# Logits are divided by the temperature in float32, which these keep within its range.
+_TEMPERATURES = (1e-30, 1e30)
+# A smaller step is more attempts at a window than anybody waits for.
+_LEAST_INCREMENT = 0.001
 
 
 def _require(condition: bool, name: str, value: object, must: str) -> None:
@@ -30,11 +38,13 @@ def _require(condition: bool, name: str, value: object, must: str) -> None:
 
 
 def _is_integer(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, as an integer may be too large for a float.
+    finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return finite and not isinstance(value, bool)
 
 
 def _is_token_list(value: object) -> bool:
@@ -62,11 +72,24 @@ class _SharedOptions:
     _tasks: ClassVar[tuple[str, ...]] = TASKS
 
     def __post_init__(self) -> None:
+        use_python_values(self)
         _require(self.task in self._tasks, "task", self.task, f"one of {', '.join(self._tasks)}")
         self._check_language()
-        for name in ("sample_len", "best_of", "beam_size"):
+        length = self.sample_len
+        _require(
+            length is None or (_is_integer(length) and length >= 1),
+            "sample_len",
+            length,
+            "1 or more",
+        )
+        for name in ("best_of", "beam_size"):
             value = getattr(self, name)
-            _require(value is None or (_is_integer(value) and value >= 1), name, value, "1 or more")
+            _require(
+                value is None or (_is_integer(value) and 1 <= value <= _MOST_SEQUENCES),
+                name,
+                value,
+                f"from 1 to {_MOST_SEQUENCES}",
+            )
         self._check_patience()
         for name in ("suppress_blank", "without_timestamps"):
             self._check_flag(name)
@@ -277,7 +300,7 @@ class TranscribeOptions(_SharedOptions):
     def temperatures(self) -> tuple[float, ...]:
         """The temperatures to try, in order."""
         value: Any = self.temperature
-        return tuple(value) if isinstance(value, list | tuple) else (value,)
+        return value if isinstance(value, tuple) else (value,)
 
     def clip_seconds(self) -> tuple[float, ...]:
         """``clip_timestamps`` as numbers."""
@@ -285,7 +308,7 @@ class TranscribeOptions(_SharedOptions):
         items: Sequence[Any] = value.split(",") if isinstance(value, str) and value else value or ()
         try:
             seconds = tuple(float(item) for item in items)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             seconds = (-1.0,)
         _require(
             all(math.isfinite(s) and s >= 0 for s in seconds),
@@ -316,8 +339,15 @@ class TranscribeOptions(_SharedOptions):
         return DecodingOptions(**shared, temperature=temperature)
 
 
-def _check_temperature(value: object) -> None:
-    _require(_is_number(value) and float(value) >= 0, "temperature", value, "0 or more")  # type: ignore[arg-type]
+def _check_temperature(value: Any) -> None:
+    least, most = _TEMPERATURES
+    _require(_is_number(value) and value >= 0, "temperature", value, "0 or more")
+    _require(
+        value == 0 or least <= value <= most,
+        "temperature",
+        value,
+        f"0, or from {least:g} to {most:g}",
+    )
 
 
 def fallback_temperatures(temperature: float, increment: float | None) -> tuple[float, ...]:
@@ -329,10 +359,10 @@ def fallback_temperatures(temperature: float, increment: float | None) -> tuple[
     if increment is None:
         return (temperature,)
     _require(
-        _is_number(increment) and increment > 0,
+        _is_number(increment) and increment >= _LEAST_INCREMENT,
         "temperature_increment_on_fallback",
         increment,
-        "above 0, or None",
+        f"{_LEAST_INCREMENT} or more, or None",
     )
     steps = math.ceil((1.0 + 1e-6 - temperature) / increment)
     return tuple(temperature + i * increment for i in range(max(steps, 1)))
