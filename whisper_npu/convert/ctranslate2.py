@@ -27,7 +27,8 @@ from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.folder import CONFIG, TOKENIZER
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.weight_shapes import TIED_OUTPUT, check_layers, weight_specification
+from whisper_npu.model.weight_names import TIED_OUTPUT
+from whisper_npu.model.weight_shapes import check_layers, weight_specification
 
 _END_OF_TEXT = "<|endoftext|>"
 _LAYER = re.compile(r"(encoder|decoder)/layer_(\d+)/.*")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -16,11 +16,11 @@ from whisper_npu.errors import ModelError
 from whisper_npu.files.whole import open_regular
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.stored import FLOAT32, StoredType, read_rows
+from whisper_npu.model.weight_names import WeightNames, check_output, find_weights, sinusoids
 from whisper_npu.model.weight_shapes import (
-    TIED_OUTPUT,
+    ENCODER_POSITIONS,
     TOKEN_EMBEDDING,
     Shape,
-    check_weights,
     weight_specification,
 )
 from whisper_npu.ops.arrays import F32
@@ -93,6 +93,30 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """A tensor that no file has to hold: ``values`` are float32."""
+
+    values: F32
+
+    @property
+    def shape(self) -> Shape:
+        return self.values.shape
+
+    @property
+    def stored(self) -> StoredType:
+        return FLOAT32
+
+    @property
+    def n_bytes(self) -> int:
+        return 0
+
+    def blocks(self, block_bytes: int) -> Iterator[F32]:
+        count = max(1, block_bytes // (4 * math.prod(self.shape[1:])))
+        for first in range(0, self.shape[0], count):
+            yield self.values[first : first + count].copy()
+
+
+@dataclass(frozen=True)
 class Source:
     """A model in one of the formats that are read.
 
@@ -134,34 +158,39 @@ def check_name(name: str, path: Path) -> str:
 
 
 def checked_weights(
-    found: Mapping[str, StoredTensor], dims: ModelDimensions, source: Path
+    tensors: Mapping[str, StoredTensor], dims: ModelDimensions, source: Path
+) -> tuple[dict[str, StoredTensor], str]:
+    """As ``located_weights``, where all tensors of a source can be read."""
+    names = find_weights({n: tensor.shape for n, tensor in tensors.items()}, dims, str(source))
+    return located_weights(names, tensors.__getitem__, dims, source)
+
+
+def located_weights(
+    names: WeightNames,
+    locate: Callable[[str], StoredTensor],
+    dims: ModelDimensions,
+    source: Path,
 ) -> tuple[dict[str, StoredTensor], str]:
     """The weights of the specification, in its order, and how most of their bytes are stored.
 
-    ``found`` has all tensors of a source by Hugging Face names. Raises ModelError if they are not
-    exactly a Whisper's of these dimensions, or if an output layer of its own differs from the
-    token embedding.
+    ``locate`` gives a tensor by the name that the source has for it. Raises ModelError if an output
+    layer of its own differs from the token embedding, and what ``locate`` raises.
     """
-    check_weights({name: tensor.shape for name, tensor in found.items()}, dims, str(source))
-    weights = {name: found[name] for name in weight_specification(dims)}
-    if TIED_OUTPUT in found and not _equal(found[TIED_OUTPUT], found[TOKEN_EMBEDDING]):
-        raise ModelError(
-            f"{source}: {TIED_OUTPUT} differs from {TOKEN_EMBEDDING}; Whisper shares the two"
-        )
+    found = {name: locate(stored) for name, stored in names.found.items()}
+    if names.output is not None:
+        output, embedding = locate(names.output), found[TOKEN_EMBEDDING]
+        if output != embedding:
+            both = (tensor.blocks(BLOCK_BYTES) for tensor in (output, embedding))
+            check_output(zip(*both, strict=True), names.output, str(source))
+    if ENCODER_POSITIONS not in found:
+        found[ENCODER_POSITIONS] = Computed(sinusoids(dims, str(source)))
     stored: Counter[str] = Counter()
-    for tensor in weights.values():
+    for tensor in found.values():
         stored[tensor.stored.name] += tensor.n_bytes
-    return weights, stored.most_common(1)[0][0]
+    return {name: found[name] for name in weight_specification(dims)}, stored.most_common(1)[0][0]
 
 
 def check_sharing(tensors: Mapping[str, StoredTensor], file_bytes: int, source: Path) -> None:
     """Refuse a small file whose tensors are the same bytes over and over. Raises ModelError."""
     if sum(tensor.n_bytes for tensor in tensors.values()) > 2 * file_bytes:
         raise ModelError(f"{source}: its tensors share their bytes; it is not a Whisper model")
-
-
-def _equal(a: StoredTensor, b: StoredTensor) -> bool:
-    if a == b:
-        return True
-    pairs = zip(a.blocks(BLOCK_BYTES), b.blocks(BLOCK_BYTES), strict=True)
-    return all(np.array_equal(one, other) for one, other in pairs)

@@ -13,15 +13,17 @@ from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.folder import CONFIG, GENERATION
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.safetensors_file import SafetensorsFile, scale_names, weight_files
-from whisper_npu.model.weight_shapes import (
-    TIED_OUTPUT,
-    TOKEN_EMBEDDING,
-    check_weights,
-    scale_name,
-)
+from whisper_npu.model.safetensors_file import SafetensorsFile, find_stored, open_files
+from whisper_npu.model.stored import is_finite
+from whisper_npu.model.weight_names import check_output, sinusoids
+from whisper_npu.model.weight_shapes import ENCODER_POSITIONS, TOKEN_EMBEDDING, scale_name
 from whisper_npu.ops.arrays import F32, I8
-from whisper_npu.ops.quant import Quantized
+from whisper_npu.ops.quant import LARGEST, Quantized
+
+# Values of the token embedding that are compared with an output layer in one go.
+_COMPARED = 1 << 20
+# With a larger scale, an integer's weight is beyond float32.
+_LARGEST_SCALE = np.finfo(np.float32).max / LARGEST
 
 
 @dataclass(frozen=True)
@@ -49,33 +51,58 @@ class StoredWeights(Mapping[str, F32 | Quantized]):
 
     What is asked for is read at that time, so that memory need not hold the model twice while it is
     converted; from any thread. Raises ModelError then if the file was cut off or holds what no
-    weight may. ``shapes`` are those of all tensors but scales; ``integers`` are the names of those
-    that are stored as int8; ``files`` are the files, as they were when their headers were read.
+    weight may. ``shapes`` are those of all weights; ``integers`` are the names of those that are
+    stored as int8; ``files`` are the files, as they were when their headers were read.
     """
 
-    def __init__(self, files: Mapping[str, SafetensorsFile], folder: Path) -> None:
-        entries = {name: file.entries[name] for name, file in files.items()}
-        scales = scale_names(entries, folder)
-        self._files, self._folder = files, folder
+    def __init__(
+        self, files: Mapping[str, SafetensorsFile], dims: ModelDimensions, folder: Path
+    ) -> None:
+        names = find_stored(files, dims, folder)
+        entries = {name: files[stored].entries[stored] for name, stored in names.found.items()}
+        self._by_tensor, self._folder, self._tensors = files, folder, names.found
         self.files = {file.path: file.found for file in files.values()}
-        self.shapes = {name: e.shape for name, e in entries.items() if name not in scales}
+        self.shapes = {name: entry.shape for name, entry in entries.items()}
         self.integers = frozenset(name for name, e in entries.items() if e.dtype == "I8")
-        sizes = {name: entries[name].stop - entries[name].start for name in self.shapes}
+        sizes = {name: entry.stop - entry.start for name, entry in entries.items()}
+        self._computed: dict[str, F32] = {}
+        if ENCODER_POSITIONS not in entries:
+            self._computed[ENCODER_POSITIONS] = positions = sinusoids(dims, str(folder))
+            self.shapes[ENCODER_POSITIONS] = positions.shape
+            sizes[ENCODER_POSITIONS] = positions.nbytes
         self._names = dict.fromkeys(sorted(sizes, key=lambda name: -sizes[name]))
-        self._names.pop(TIED_OUTPUT, None)
-        for name in entries.keys() - self.integers:
-            files[name].float_type(name)
+        if names.output is not None:
+            self._check_output(names.output)
 
     def __getitem__(self, name: str) -> F32 | Quantized:
         return self.rows(name, None)
 
     def rows(self, name: str, part: slice | None) -> F32 | Quantized:
         """Some rows of a weight, to be converted and dropped; None: all of it, to be kept."""
-        array = self._files[name].read(name, part)
+        if name in self._computed:
+            return self._computed[name][part or slice(None)]
+        return self._read(self._tensors[name], part)
+
+    def _read(self, tensor: str, part: slice | None) -> F32 | Quantized:
+        array = self._by_tensor[tensor].read(tensor, part)
         if array.dtype != np.int8:
+            if not is_finite(array):
+                raise ModelError(f"{self._folder}: tensor {tensor} holds NaN or infinity")
             return array
-        scale = self._files[scale_name(name)].read(scale_name(name), part)
-        return _quantized(array, scale, name, self._folder)
+        scale = self._by_tensor[scale_name(tensor)].read(scale_name(tensor), part)
+        return _quantized(array, scale, tensor, self._folder)
+
+    def _check_output(self, output: str) -> None:
+        embedding = self._tensors[TOKEN_EMBEDDING]
+        n, k = self.shapes[TOKEN_EMBEDDING]
+        count = max(1, _COMPARED // k)
+        parts = [slice(first, min(first + count, n)) for first in range(0, n, count)]
+        pairs = ((self._floats(output, part), self._floats(embedding, part)) for part in parts)
+        check_output(pairs, output, str(self._folder))
+
+    def _floats(self, tensor: str, part: slice) -> F32:
+        weight = self._read(tensor, part)
+        return weight.dequantize() if isinstance(weight, Quantized) else weight
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -91,7 +118,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Open a Hugging Face directory (model.safetensors, or the sharded form with its index).
 
     Names and shapes are checked here, what weights hold when they are read. Floating-point weights
-    become float32; int8 weights keep their integers. Raises ModelError.
+    become float32; int8 weights keep their integers. Warns of tensors that are no weights. Raises
+    ModelError.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -101,30 +129,17 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     dims = dimensions_from_config(config, str(folder / CONFIG))
     generation_file = folder / GENERATION
     generation = read_json(generation_file) if generation_file.exists() else {}
-    files: dict[str, SafetensorsFile] = {}
-    for file in map(SafetensorsFile, weight_files(folder)):
-        for name in file.entries:
-            if name in files:
-                raise ModelError(f"{file.path}: tensor {name} is also in another shard")
-            files[name] = file
-    weights = StoredWeights(files, folder)
-    check_weights(weights.shapes, dims, str(folder))
-    if TIED_OUTPUT in weights.shapes and not _equal(weights[TIED_OUTPUT], weights[TOKEN_EMBEDDING]):
-        raise ModelError(
-            f"{folder}: {TIED_OUTPUT} differs from {TOKEN_EMBEDDING}; Whisper shares the two"
-        )
+    weights = StoredWeights(open_files(folder), dims, folder)
     return Checkpoint(folder, dims, config, generation, weights)
 
 
 def _quantized(values: I8, scale: F32, name: str, source: Path) -> Quantized:
-    if not (np.isfinite(scale).all() and (scale >= 0).all()):
-        raise ModelError(f"{source}: tensor {scale_name(name)} holds a scale that is no scale")
+    if not (scale >= 0).all() or (scale > _LARGEST_SCALE).any():
+        raise ModelError(
+            f"{source}: tensor {scale_name(name)} holds a scale that is negative, NaN, or so large "
+            "that weights are infinite"
+        )
     if values.size and values.min() < -127:
         # An exact sum over K in float32 counts on products of at most 127 * 127.
         raise ModelError(f"{source}: tensor {name} holds -128; integers are in [-127, 127]")
     return Quantized(values, scale)
-
-
-def _equal(a: F32 | Quantized, b: F32 | Quantized) -> bool:
-    first, second = (w.dequantize() if isinstance(w, Quantized) else w for w in (a, b))
-    return np.array_equal(first, second)

@@ -53,16 +53,20 @@ KNOWN_DIMENSIONS: Mapping[str, ModelDimensions] = {
     "turbo": _TURBO,
 }
 
+# Fields of config.json, our names for them, and what they are where a Whisper's file leaves them
+# out, as in transformers.
 _CONFIG_FIELDS = {
-    "num_mel_bins": "n_mels",
-    "max_source_positions": "n_audio_ctx",
-    "encoder_attention_heads": "n_audio_head",
-    "encoder_layers": "n_audio_layer",
-    "vocab_size": "n_vocab",
-    "max_target_positions": "n_text_ctx",
-    "decoder_attention_heads": "n_text_head",
-    "decoder_layers": "n_text_layer",
+    "num_mel_bins": ("n_mels", 80),
+    "max_source_positions": ("n_audio_ctx", 1500),
+    "encoder_attention_heads": ("n_audio_head", 6),
+    "encoder_layers": ("n_audio_layer", 4),
+    "vocab_size": ("n_vocab", 51865),
+    "max_target_positions": ("n_text_ctx", 448),
+    "decoder_attention_heads": ("n_text_head", 6),
+    "decoder_layers": ("n_text_layer", 4),
 }
+_D_MODEL = 384
+_MODEL_TYPE = "whisper"
 
 # Sizes beyond any Whisper are a damaged file; refusing them keeps a hostile config.json from
 # making the graph builders or the arena allocate without bound.
@@ -76,16 +80,20 @@ def dimensions_from_config(config: Mapping[str, Any], source: str) -> ModelDimen
     positive integer, or describes a network that is not Whisper's.
     """
 
-    def integer(name: str) -> int:
-        value = config.get(name)
+    kind = config.get("model_type", _MODEL_TYPE)
+    if kind != _MODEL_TYPE:
+        raise ModelError(f"{source}: model_type is {str(kind)[:100]!r}, not {_MODEL_TYPE!r}")
+
+    def integer(name: str, default: int) -> int:
+        # A file that does not say that it is a Whisper's has to say all.
+        value = config.get(name, default if "model_type" in config else None)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
             raise ModelError(f"{source}: {name} must be a positive integer, not {value!r}")
         return value
 
-    state = integer("d_model")
-    values = {ours: integer(theirs) for theirs, ours in _CONFIG_FIELDS.items()}
-    for side in ("encoder", "decoder"):
-        heads = integer(f"{side}_attention_heads")
+    state = integer("d_model", _D_MODEL)
+    values = {ours: integer(name, default) for name, (ours, default) in _CONFIG_FIELDS.items()}
+    for side, heads in (("encoder", values["n_audio_head"]), ("decoder", values["n_text_head"])):
         if state % heads:
             raise ModelError(f"{source}: d_model {state} is not a multiple of {heads} {side} heads")
         ffn = config.get(f"{side}_ffn_dim", 4 * state)

@@ -17,9 +17,11 @@ from safetensors import SafetensorError, safe_open
 
 from whisper_npu.errors import ModelError
 from whisper_npu.files.whole import open_regular
+from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.folder import INDEX, WEIGHTS
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.stored import INT8, SAFETENSORS, StoredType, fill
+from whisper_npu.model.weight_names import TIED_OUTPUT, WeightNames, find_weights, named
 from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import U8
 
@@ -68,29 +70,6 @@ class TensorEntry:
     shape: Shape
     start: int
     stop: int
-
-
-def scale_names(entries: Mapping[str, TensorEntry], source: Path) -> set[str]:
-    """The names of the scales of all int8 tensors.
-
-    Raises ModelError, naming ``source``, if a tensor may not be int8, or if its scale is missing or
-    unfit.
-    """
-    scales = set()
-    for name, entry in entries.items():
-        if entry.dtype != "I8":
-            continue
-        if not is_quantizable(name, entry.shape):
-            raise ModelError(f"{source}: tensor {name} is int8, which only matrices may be")
-        scale = entries.get(scale_name(name))
-        if scale is None or scale.dtype != "F32" or scale.shape != entry.shape[:1]:
-            found = f", not {scale.dtype} {list(scale.shape)}" if scale else ""
-            raise ModelError(
-                f"{source}: int8 tensor {name} needs {scale_name(name)}, float32 "
-                f"[{entry.shape[0]}]{found}; convert the model again with whisper-npu convert"
-            )
-        scales.add(scale_name(name))
-    return scales
 
 
 class _Rooms:
@@ -171,6 +150,53 @@ class SafetensorsFile:
         if stored is None or stored is INT8:
             raise ModelError(
                 f"{self.path}: tensor {name} is {self.entries[name].dtype}; "
-                "F32, F16, BF16 and I8 with scales are read"
+                "F64, F32, F16, BF16 and I8 with scales are read"
             )
         return stored
+
+
+def open_files(folder: Path) -> dict[str, SafetensorsFile]:
+    """The files of a model folder by the names of the tensors in them. Raises ModelError."""
+    files: dict[str, SafetensorsFile] = {}
+    for file in map(SafetensorsFile, weight_files(folder)):
+        for name in file.entries:
+            if name in files:
+                raise ModelError(f"{file.path}: tensor {named([name])} is also in another shard")
+            files[name] = file
+    return files
+
+
+def find_stored(
+    files: Mapping[str, SafetensorsFile], dims: ModelDimensions, folder: Path
+) -> WeightNames:
+    """The weights among the tensors in the files of a folder.
+
+    Their types are checked: floating-point numbers, or int8 with scales. Raises ModelError.
+    """
+    entries = {name: file.entries[name] for name, file in files.items()}
+    integers = {name for name, entry in entries.items() if entry.dtype == "I8"}
+    scales = {scale_name(name) for name in integers}
+    shapes = {name: entry.shape for name, entry in entries.items() if name not in scales}
+    names = find_weights(shapes, dims, str(folder))
+    stored = dict(names.found)
+    if names.output is not None:
+        stored[TIED_OUTPUT] = names.output
+    for name, tensor in stored.items():
+        if tensor in integers:
+            _check_scale(name, tensor, entries, folder)
+        else:
+            files[tensor].float_type(tensor)
+    return names
+
+
+def _check_scale(name: str, tensor: str, entries: Mapping[str, TensorEntry], folder: Path) -> None:
+    shape = entries[tensor].shape
+    if not is_quantizable(name, shape):
+        raise ModelError(f"{folder}: tensor {tensor} is int8, which only matrices may be")
+    scale = entries.get(scale_name(tensor))
+    if scale is None or scale.dtype != "F32" or scale.shape != shape[:1]:
+        found = f", not {scale.dtype} {list(scale.shape)}" if scale else ""
+        raise ModelError(
+            f"{folder}: int8 tensor {tensor} needs {scale_name(tensor)}, float32 "
+            f"[{shape[0]}]{found}; convert the model again with whisper-npu convert"
+        )

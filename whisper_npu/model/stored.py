@@ -13,12 +13,15 @@ from whisper_npu.errors import ModelError
 from whisper_npu.model.weight_shapes import Shape
 from whisper_npu.ops.arrays import F32, U8, widen_bfloat16
 
+# Values that are looked at in one go.
+_CHECKED = 1 << 16
+
 
 @dataclass(frozen=True)
 class StoredType:
     """How the values of a tensor are stored: ``group`` values take ``group_bytes`` bytes.
 
-    ``decode`` makes float32 of whole groups, without loss.
+    ``decode`` makes float32 of whole groups, without loss but for what float64 has more.
     """
 
     name: str
@@ -35,6 +38,12 @@ def _from_float32(raw: U8) -> F32:
     return raw.view("<f4").astype(np.float32, copy=False)
 
 
+def _from_float64(raw: U8) -> F32:
+    # Values beyond float32 become infinity, which readers refuse.
+    with np.errstate(over="ignore"):
+        return raw.view("<f8").astype(np.float32)
+
+
 def _from_float16(raw: U8) -> F32:
     return raw.view("<f2").astype(np.float32)
 
@@ -47,6 +56,7 @@ def _from_int8(raw: U8) -> F32:
     return raw.view(np.int8).astype(np.float32)
 
 
+FLOAT64 = StoredType("float64", 1, 8, _from_float64)
 FLOAT32 = StoredType("float32", 1, 4, _from_float32)
 FLOAT16 = StoredType("float16", 1, 2, _from_float16)
 BFLOAT16 = StoredType("bfloat16", 1, 2, _from_bfloat16)
@@ -54,11 +64,20 @@ INT8 = StoredType("int8", 1, 1, _from_int8)
 
 # By their names in safetensors files.
 SAFETENSORS: Mapping[str, StoredType] = {
+    "F64": FLOAT64,
     "F32": FLOAT32,
     "F16": FLOAT16,
     "BF16": BFLOAT16,
     "I8": INT8,
 }
+
+
+def is_finite(array: F32) -> bool:
+    """Whether there is neither NaN nor infinity in an array that is contiguous."""
+    flat = array.reshape(-1)
+    # In parts that stay in a cache, with what NumPy makes of them.
+    parts = range(0, flat.size, _CHECKED)
+    return all(np.isfinite(flat[first : first + _CHECKED]).all() for first in parts)
 
 
 def fill(file: BufferedReader | FileIO, start: int, raw: U8, what: str = "a tensor") -> None:

@@ -5,18 +5,17 @@ Names are those of Hugging Face's Whisper checkpoints, which is the format loade
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions
 
 Shape = tuple[int, ...]
 
-# The logits share the token embedding. Some checkpoints store it a second time under this name.
-TIED_OUTPUT = "proj_out.weight"
 # What the matrices of a converted model may be stored as.
 WEIGHT_DTYPES = ("int8", "float16", "float32")
 TOKEN_EMBEDDING = "model.decoder.embed_tokens.weight"
+ENCODER_POSITIONS = "model.encoder.embed_positions.weight"
 
 
 def _norm(name: str, d: int) -> Iterator[tuple[str, Shape]]:
@@ -49,7 +48,7 @@ def _tensors(dims: ModelDimensions) -> Iterator[tuple[str, Shape]]:
     yield "model.encoder.conv1.bias", (d,)
     yield "model.encoder.conv2.weight", (d, d, 3)
     yield "model.encoder.conv2.bias", (d,)
-    yield "model.encoder.embed_positions.weight", (dims.n_audio_ctx, d)
+    yield ENCODER_POSITIONS, (dims.n_audio_ctx, d)
     for i in range(dims.n_audio_layer):
         layer = f"model.encoder.layers.{i}"
         yield from _attention(f"{layer}.self_attn", d)
@@ -99,31 +98,3 @@ def check_layers(dims: ModelDimensions, n_tensors: int, source: str) -> None:
     layers = dims.n_audio_layer + dims.n_text_layer
     if layers > n_tensors:
         raise ModelError(f"{source}: has {n_tensors} tensors, too few for {layers} layers")
-
-
-def check_weights(found: Mapping[str, Shape], dims: ModelDimensions, source: str) -> None:
-    """Compare the tensors of a checkpoint with the specification.
-
-    Raises ModelError that lists all missing, unexpected and mis-shaped tensors at once.
-    """
-    check_layers(dims, len(found), source)
-    expected = weight_specification(dims)
-    tied = {TIED_OUTPUT: expected[TOKEN_EMBEDDING]} if TIED_OUTPUT in found else {}
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected and name not in tied]
-    misshaped = [
-        f"{name} is {list(found[name])}, not {list(shape)}"
-        for name, shape in {**expected, **tied}.items()
-        if name in found and tuple(found[name]) != shape
-    ]
-    problems = [
-        f"{len(names)} {kind}: {', '.join(names)}"
-        for kind, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of the wrong shape", misshaped),
-        )
-        if names
-    ]
-    if problems:
-        raise ModelError(f"{source}: tensors do not fit config.json: " + "; ".join(problems))

@@ -76,7 +76,7 @@ def test_tensors_twice_missing_or_misnamed(micro: dict[str, Path]) -> None:
         (content[:TENSORS] + content[TENSORS + length :], "1 missing: model.encoder.conv1.weight"),
         (content[:TENSORS], "has 0 tensors, too few"),
         (content.replace(FIRST, b"encoder.conv1.wei\ngt"), r"has the name 'encoder.conv1.wei\\n"),
-        (content + first.replace(b"conv1.w", b"conv3.w"), "1 unexpected: encoder.conv3.weight"),
+        (content.replace(b"conv1.w", b"conv3.w"), "1 unexpected: encoder.conv3.weight"),
     ):
         micro["f32.bin"].write_bytes(changed)
         with pytest.raises(ModelError, match=message):

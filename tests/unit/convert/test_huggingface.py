@@ -72,16 +72,10 @@ def test_a_scale_in_another_shard(micro: dict[str, Path]) -> None:
         open_source(folder)
 
 
-def test_tensors_that_are_not_whispers(micro: dict[str, Path]) -> None:
+def test_weights_by_other_names(micro: dict[str, Path]) -> None:
     folder = micro["huggingface"]
     rewrite(folder, extra=np.zeros(1, np.float32), model__encoder__conv1__bias=None)
     with pytest.raises(ModelError, match=r"1 missing: model.encoder.conv1.bias; 1 unexpected: ex"):
-        open_source(folder)
-    rewrite(folder, extra=np.zeros(1, np.int32))
-    with pytest.raises(ModelError, match=r"tensor extra is I32; "):
-        open_source(folder)
-    rewrite(folder, **{"extra": None, "new\nline": np.zeros(1, np.float32)})
-    with pytest.raises(ModelError, match=r"a tensor has the name 'new\\nline'"):
         open_source(folder)
 
 
