@@ -12,8 +12,8 @@ class DecodedBlock:
     """A part of a recording as it was decoded, before channels are mixed and rates converted.
 
     ``rate`` is in Hz; ``samples`` are float32 [n, channels] with full scale at 1; ``layout`` is
-    FFmpeg's name of the channel layout ("stereo", "5.1(side)"), None if it is not known. All three
-    may change from block to block.
+    FFmpeg's name of the channel layout ("stereo", "5.1(side)") or the names of the channels in
+    their order ("FL+FC+FR"), None if it is not known. All three may change from block to block.
     """
 
     rate: int

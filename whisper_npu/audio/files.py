@@ -14,6 +14,7 @@ import soundfile
 
 from whisper_npu.audio.arrays import scale_to_float
 from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.audio.layouts import layout_of
 from whisper_npu.audio.sources import unreadable
 from whisper_npu.errors import AudioError
 from whisper_npu.ops.arrays import F32
@@ -138,7 +139,7 @@ class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
 def _decode_with_soundfile(
     reader: _Reader, decoder: _SequentialFile, name: str, block_seconds: float
 ) -> Iterator[DecodedBlock]:
-    rate, promised = decoder.samplerate, decoder.frames
+    rate, promised, layout = decoder.samplerate, decoder.frames, layout_of(decoder)
     size = _block_size(rate, decoder.channels, block_seconds)
     n_read = 0
     while True:
@@ -149,7 +150,7 @@ def _decode_with_soundfile(
         if not len(block):
             break
         n_read += len(block)
-        yield DecodedBlock(rate, block, None)
+        yield DecodedBlock(rate, block, layout)
     reader.raise_error(name)
     if n_read < promised < _UNKNOWN_LENGTH and decoder.format == "FLAC":
         raise _damaged(name, f"{n_read / rate:.1f} s of the {promised / rate:.1f} s in its header")

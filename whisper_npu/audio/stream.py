@@ -9,7 +9,7 @@ import numpy as np
 
 from whisper_npu.audio.arrays import array_blocks
 from whisper_npu.audio.blocks import DecodedBlock
-from whisper_npu.audio.downmix import mean_of_channels
+from whisper_npu.audio.downmix import mix_to_mono
 from whisper_npu.audio.files import decode_file
 from whisper_npu.audio.sources import AudioSource, open_audio
 from whisper_npu.errors import AudioError, OptionError
@@ -27,9 +27,9 @@ def stream_audio(
 
     ``source`` is a path, ``"-"`` for standard input, the bytes of a file, a binary file object, or
     an array of shape [n] or [n, channels]: floats with full scale at 1, or int16, int32 or uint8,
-    which are scaled so. Channels are averaged; other rates are resampled. ``sampling_rate`` is that
-    of an array in Hz (default 16000); files know theirs. ``block_seconds`` bounds the length of the
-    blocks that are decoded at once.
+    which are scaled so. Two channels are averaged, 3 to 8 are mixed as FFmpeg does; other rates are
+    resampled. ``sampling_rate`` is that of an array in Hz (default 16000); files know theirs.
+    ``block_seconds`` bounds the length of the blocks that are decoded at once.
 
     The first block raises, or a later one where the damage is: AudioError if the source is missing,
     empty, damaged, not audio, or has a sample that is not finite; OptionError if ``sampling_rate``
@@ -56,7 +56,7 @@ def _to_mono_16k(blocks: Iterator[DecodedBlock], name: str) -> Iterator[F32]:
     first_rate: int | None = None
     position = 0
     for block in blocks:
-        rate, mono = block.rate, mean_of_channels(block.samples)
+        rate, mono = block.rate, mix_to_mono(block.samples, block.layout)
         finite = np.isfinite(mono)
         if not finite.all():
             at = (position + int(finite.argmin())) / rate
