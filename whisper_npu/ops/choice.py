@@ -12,11 +12,16 @@ _BLOCK = 512
 
 def top_logprobs(logits: F32, tokens: I64, logprobs: F32) -> None:
     # [n, n_vocab] -> [n, k], [n, k]
-    """The ``k`` likeliest tokens of each row, best first, and their log-probabilities."""
+    """The ``k`` likeliest tokens of each row, best first, and their log-probabilities.
+
+    A row with a NaN or +infinity has none: it gets the first ``k`` tokens and NaN.
+    """
     # One row at a time stays in a core's cache.
     for row, ids, values in zip(logits, tokens, logprobs, strict=True):
         ids[:] = top_tokens(row, len(ids))
         values[:] = token_logprobs(row, ids)
+        if np.isnan(values[0]):
+            ids[:] = np.arange(len(ids))
 
 
 def top_tokens(row: F32, k: int) -> I64:  # [n_vocab], k -> [k]
@@ -27,7 +32,8 @@ def top_tokens(row: F32, k: int) -> I64:  # [n_vocab], k -> [k]
     # wanted: only few are left to be sorted.
     maxima = np.maximum.reduceat(row, np.arange(0, len(row), _BLOCK))
     least = np.partition(maxima, -k)[-k] if len(maxima) >= k else -np.inf
-    places = np.flatnonzero(row >= least)
+    # Not the opposite of >=: a NaN is neither, and counts as the largest in a maximum.
+    places = np.flatnonzero(~(row < least))
     best: I64 = places[np.argsort(-row[places], kind="stable")[:k]]
     return best
 

@@ -18,7 +18,9 @@ inline Floats gelu(Floats x) {
   g = multiply_add(g, s, all(-1.06014788e-03f));
   g = multiply_add(g, s, all(2.90674263e-01f));
   g = multiply_add(g, s, all(1.59576843e+00f));
-  return above / (exponential(-(clamped * g)) + 1.0f);
+  // NaN of minus infinity, of which the tanh form is infinity minus infinity.
+  const Floats numerator = multiply_add(smaller(all(0.0f), x), all(0.0f), above);
+  return numerator / (exponential(-(clamped * g)) + 1.0f);
 }
 
 // function(part of x) for all of x, in whole vectors and what is left.
@@ -375,6 +377,9 @@ void choose_tokens(const TopLogprobs &a, int64_t first, int64_t last) {
       sum += sums[i] * (tops[i] == none ? 1.0f : exponential(all(tops[i] - top))[0]);
     const float log_sum = __builtin_logf(sum);
     for (int64_t i = 0; i < a.k; ++i) values[i] = values[i] - top - log_sum;
+    // Of numbers that are not finite there is no order.
+    if (sum != sum)
+      for (int64_t i = 0; i < a.k; ++i) tokens[i] = i;
   }
 }
 

@@ -15,14 +15,14 @@ import pytest
 from whisper_npu.backends import evidence as evidence_module
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.kernels.attention import ATTENTION
+from whisper_npu.backends.cpu.kernels.attention import ATTENTION, ATTENTION_INT16
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_ROWS
 from whisper_npu.backends.cpu.library import CpuFunction, Library, Scratch, load_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
-from whisper_npu.backends.cpu.verify_library import run_case
+from whisper_npu.backends.cpu.verify_library import run_case, verify_library
 from whisper_npu.backends.numpy.specification import specify
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.quant import linear_int8
@@ -50,6 +50,70 @@ def test_all_kernels_pass_in_every_instruction_set(library: Library) -> None:
     expected -= {("cpu_attention_int16", isa) for isa in library.isas if isa not in vnni}
     assert set(found) == expected
     assert set(found.values()) == {None}
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_numbers_that_are_not_finite_are_among_the_cases(kernel: CpuKernel) -> None:
+    inputs = [
+        array
+        for case in kernel.cases(np.random.default_rng(0))
+        for array in case.inputs
+        if array.dtype.kind == "f" and array.size > 1
+    ]
+    assert any(np.isnan(array).any() for array in inputs)
+    assert any((array == np.inf).any() for array in inputs)
+    assert any((array == -np.inf).any() for array in inputs)
+    assert any((array == 0).all(axis=-1).any() for array in inputs)
+
+
+def test_infinite_keys_and_values_leave_nothing_finite_behind(library: Library) -> None:
+    """In 16-bit integers they are NaN, where NumPy may give a key of minus infinity no weight."""
+    if not library.has(ATTENTION_INT16.name, library.isa):
+        pytest.skip(f"{library.isa} has none")
+    rng, place = np.random.default_rng(0), Place(library, Scratch(library))
+    op = Op("out", "attention", ("q", "k", "v"), ("out",), (("n_head", 2),))
+    for index in (1, 2):
+        inputs = rng.standard_normal((3, 1, 70, 48), np.float32)
+        inputs[index, 0, 30, 40] = np.inf
+        expected, found = (np.zeros((1, 70, 48), np.float32) for _ in range(2))
+        with np.errstate(all="ignore"):
+            specify(Bound.of(op, tuple(inputs), (expected,)))()
+        bound = Bound.of(op, tuple(inputs), (found,))
+        args = ATTENTION_INT16.bind(place, bound)
+        assert library.function(ATTENTION_INT16.name)(ctypes.addressof(args)) == 0
+        assert not np.isfinite(expected).all()
+        assert not np.isfinite(found[~np.isfinite(expected)]).any()
+        assert np.isfinite(found[..., :24]).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_empty_arrays_never_get_to_a_kernel(library: Library, kernel: CpuKernel) -> None:
+    case = _case(kernel)
+    for array in (*case.inputs, *case.outputs):
+        if array.ndim > 0:
+            inputs, outputs = (
+                [each[:0] if each is array else each for each in arrays]
+                for arrays in (case.inputs, case.outputs)
+            )
+            with pytest.raises(ValueError, match=r"of shape \(0,"):
+                kernel.bind(Place(library, Scratch(library)), case.bound(inputs, outputs))
+
+
+def test_arrays_lie_everywhere_within_a_cache_line(library: Library) -> None:
+    places: set[int] = set()
+
+    def note(args: Any) -> int:
+        places.add(args.w % 64)
+        return 0
+
+    broken: Any = Broken(library, note)
+    (evidence,) = verify_library(broken, "", [library.isa], [LINEAR_INT8])
+    assert evidence.passed
+    assert places == set(range(64))
+    # One that needs a multiple of 8 is found out.
+    broken = Broken(library, lambda args: args.w % 8)
+    (evidence,) = verify_library(broken, "", [library.isa], [LINEAR_INT8])
+    assert not evidence.passed
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)

@@ -91,6 +91,24 @@ def floats(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
     yield "outliers", outliers
 
 
+def not_finite(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
+    """Floats with one number that is not finite, and zeros alone."""
+    for value in (np.nan, np.inf, -np.inf):
+        x = rng.standard_normal(shape, np.float32)
+        x.reshape(-1)[rng.integers(x.size)] = value
+        yield f"with {value}", x
+    yield "zeros", np.zeros(shape, np.float32)
+
+
+def one_not_finite(rng: Random, *shapes: tuple[int, ...]) -> Iterator[tuple[str, list[F32]]]:
+    """Arrays of these shapes, one after the other of them as ``not_finite`` has it."""
+    for index, odd_shape in enumerate(shapes):
+        for name, odd in not_finite(rng, odd_shape):
+            arrays = [rng.standard_normal(shape, np.float32) for shape in shapes]
+            arrays[index] = odd
+            yield f"{name}, array {index}", arrays
+
+
 def rows_to_round(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
     """Rows that are hard to quantise: zeros, ties, and some with what is not finite."""
     yield from floats(rng, shape)

@@ -45,8 +45,8 @@ class TensorField(NamedTuple):
     optional: bool = False
 
     def takes(self, array: Array) -> bool:
-        """Whether an array lies as the kernel reads it."""
-        if array.dtype != self.form.dtype or not array.flags.aligned:
+        """Whether an array lies as the kernel reads it. An empty one does not: no op has any."""
+        if array.size == 0 or array.dtype != self.form.dtype or not array.flags.aligned:
             return False
         if self.apart:
             return array[0].flags.c_contiguous and array.strides[0] % array.itemsize == 0

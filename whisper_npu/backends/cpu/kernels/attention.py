@@ -14,7 +14,7 @@ from whisper_npu.backends.cpu.kernels.attention_bound import (
     scaled_queries,
 )
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random
+from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, one_not_finite
 from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.arrays import F32
@@ -35,9 +35,10 @@ def _scratch(library: Library, args: Any, threads: int) -> int:
 
 
 def _cases(
-    bound: Callable[[F32, F32, F32], Array], rms_share: float | None, rng: Random
+    bound: Callable[[F32, F32, F32], Array], rms_share: float | None, infinite: bool, rng: Random
 ) -> Iterator[OpCase]:
-    """``bound`` is of queries, and of keys and values that are split by heads."""
+    """``bound`` is of queries, and of keys and values that are split by heads. ``infinite`` says
+    that these may be infinite."""
     for t, n_head, d_head in (
         (1, 1, 4),
         (5, 2, 8),
@@ -54,6 +55,14 @@ def _cases(
                 f"{name} {shape}", (op,), (q, k, v), (np.empty_like(q),),
                 partial(bound, q, split_heads(k, n_head), split_heads(v, n_head)), rms_share,
             )  # fmt: skip
+    op = Op("out", "attention", ("q", "k", "v"), ("out",), (("n_head", 2),))
+    for name, (q, k, v) in one_not_finite(rng, *[(1, 70, 48)] * 3):
+        if not infinite and np.isinf([k, v]).any():
+            continue
+        yield OpCase(
+            name, (op,), (q, k, v), (np.empty_like(q),),
+            partial(bound, q, split_heads(k, 2), split_heads(v, 2)),
+        )  # fmt: skip
 
 
 ATTENTION = CpuKernel(
@@ -64,7 +73,7 @@ ATTENTION = CpuKernel(
     writes=(TensorField("out"),),
     values=_values,
     scratch=_scratch,
-    cases=partial(_cases, attention_bound, None),
+    cases=partial(_cases, attention_bound, None, True),
     layout="all [b, t, heads * d_head]",
     arithmetic="softmax(scale q k^T) v in blocks of 24 queries over all keys, which lie packed",
     sources=("window_attention.h", "floats.cc", "float_vectors.h"),
@@ -123,7 +132,7 @@ ATTENTION_INT16 = CpuKernel(
     rank=1,
     int8_models_only=True,
     # An eighth is what the bound predicts.
-    cases=partial(_cases, _int16_bound, 0.155),
+    cases=partial(_cases, _int16_bound, 0.155, False),
     layout="all [b, t, heads * d_head]",
     arithmetic="softmax(scale q k^T) v in products of 16-bit integers with exact 32-bit sums over "
     "d_head, and over 64 keys at a time for 48 queries; a scale for each query, key and column of "

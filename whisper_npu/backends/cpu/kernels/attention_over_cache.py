@@ -14,7 +14,7 @@ from whisper_npu.backends.cpu.kernels.attention_bound import (
     scaled_queries,
 )
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.op_case import OpCase, Random, integers
+from whisper_npu.backends.cpu.op_case import OpCase, Random, integers, one_not_finite
 from whisper_npu.backends.cpu.records import BYTES, INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.ops.arrays import F32
@@ -68,6 +68,12 @@ def _cached_cases(rng: Random) -> Iterator[OpCase]:
                     (q, *caches, np.array(position)), (np.empty_like(q),),
                     partial(_cached_bound, q, caches[0], caches[1], position),
                 )  # fmt: skip
+    # One query: what NumPy masks it still multiplies by 0, so that a NaN there is seen.
+    for name, (q, k, v) in one_not_finite(rng, (2, 1, 48), *[(2, 3, 70, 16)] * 2):
+        yield OpCase(
+            name, (op,), (q, k, v, np.array(69)), (np.empty_like(q),),
+            partial(attention_bound, q, k, v),
+        )  # fmt: skip
 
 
 def _cached_bound(q: F32, k: F32, v: F32, position: int) -> Array:
@@ -117,6 +123,8 @@ def _cross_cases(rng: Random) -> Iterator[OpCase]:
                 f"{name} {q.shape} over {t}", (op,), (q, k, v), (np.empty_like(q),),
                 partial(attention_bound, q, k, v),
             )  # fmt: skip
+    for name, (q, k, v) in one_not_finite(rng, (4, 3, 48), *[(2, 3, 70, 16)] * 2):
+        yield OpCase(name, (op,), (q, k, v), (np.empty_like(q),), partial(attention_bound, q, k, v))
 
 
 CROSS_ATTENTION = CpuKernel(
@@ -148,12 +156,18 @@ def _int8_cases(rng: Random) -> Iterator[OpCase]:
                 v = rng.integers(-127, 127, shape, np.int8, endpoint=True)
                 # No two alike, so that one in the place of another is seen.
                 k_scale, v_scale = rng.uniform(0.002, 0.02, (2, *shape[:3])).astype(np.float32)
-                wide = (k * k_scale[..., None], v * v_scale[..., None])
                 yield OpCase(
                     f"{name}, {of} keys, {q.shape} over {t}", (op,),
                     (q, k, v, k_scale, v_scale), (np.empty_like(q),),
-                    partial(attention_bound, q, *wide),
+                    partial(attention_bound, q, k, v * v_scale[..., None], k_scale=k_scale),
                 )  # fmt: skip
+    k, v = (rng.integers(-127, 127, (2, 3, 70, 16), np.int8, endpoint=True) for _ in range(2))
+    for name, (q, *scales) in one_not_finite(rng, (4, 3, 48), *[(2, 3, 70)] * 2):
+        k_scale, v_scale = (scale * np.float32(0.01) for scale in scales)
+        yield OpCase(
+            name, (op,), (q, k, v, k_scale, v_scale), (np.empty_like(q),),
+            partial(attention_bound, q, k, v * v_scale[..., None], k_scale=k_scale),
+        )  # fmt: skip
 
 
 CROSS_ATTENTION_INT8 = CpuKernel(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, floats, split_sizes
+from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, floats, not_finite, split_sizes
 from whisper_npu.backends.cpu.records import INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
@@ -31,6 +31,9 @@ def _cache_cases(rng: Random) -> Iterator[OpCase]:
         for each in (cache[0], cache[:, 1]):
             own = each[:2].copy() if each.flags.c_contiguous else each
             yield OpCase(f"{x.shape} at {position}", (op,), (x, own, np.array(position)), (own,))
+    for name, x in not_finite(rng, (2, 3, 34)):
+        cache = rng.standard_normal((2, 2, 16, 17), np.float32)
+        yield OpCase(name, (op,), (x, cache, np.array(13)), (cache,))
 
 
 STORE_CACHE = CpuKernel(
@@ -56,7 +59,8 @@ def _head_values(ops: Ops, a: Mapping[str, Array]) -> Values:  # [b, t, h * dh] 
 def _head_cases(rng: Random) -> Iterator[OpCase]:
     for b, t, n_head, d_head in HEADS:
         op = Op("out", "split_heads", ("x",), ("out",), (("n_head", n_head),))
-        for name, x in floats(rng, (b, t, n_head * d_head)):
+        shape = (b, t, n_head * d_head)
+        for name, x in (*floats(rng, shape), *not_finite(rng, shape)):
             out = np.empty((b, n_head, t, d_head), np.float32)
             yield OpCase(f"{name} {x.shape}, {n_head} heads", (op,), (x,), (out,))
 
@@ -87,9 +91,13 @@ def _column_values(ops: Ops, a: Mapping[str, Array]) -> Values:
 def _column_cases(rng: Random) -> Iterator[OpCase]:
     for t, c, stride in ((2, 1, 1), (2, 1, 2), (30, 7, 1), (30, 80, 2), (64, 33, 2), (50, 384, 1)):
         op = Op("out", "im2col", ("x",), ("out",), (("stride", stride),))
-        x = rng.standard_normal((2, t, c), np.float32)
-        out = np.empty((2, t // stride, 3 * c), np.float32)
-        yield OpCase(f"{x.shape} {stride}", (op,), (x,), (out,))
+        shape = (2, t, c)
+        for name, x in (
+            ("random", rng.standard_normal(shape, np.float32)),
+            *not_finite(rng, shape),
+        ):
+            out = np.empty((2, t // stride, 3 * c), np.float32)
+            yield OpCase(f"{name} {shape} {stride}", (op,), (x,), (out,))
 
 
 IM2COL = CpuKernel(

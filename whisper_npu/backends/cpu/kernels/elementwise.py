@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats
+from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats, not_finite
 from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.arrays import F32
@@ -23,7 +23,7 @@ def _gelu_values(ops: Ops, a: Mapping[str, Array]) -> Values:  # [...] -> [...]
 def _gelu_cases(rng: Random) -> Iterator[OpCase]:
     op = Op("out", "gelu", ("x",), ("out",))
     for shape in ((1,), (3, 5), (16,), (2, 63), (7, 1536), (40, 257)):
-        for name, x in floats(rng, shape):
+        for name, x in (*floats(rng, shape), *not_finite(rng, shape)):
             yield OpCase(
                 f"{name} {shape}", (op,), (x,), (np.empty_like(x),), partial(_gelu_bound, x)
             )
@@ -61,7 +61,7 @@ def _add_values(ops: Ops, a: Mapping[str, Array]) -> Values:
 def _add_cases(rng: Random) -> Iterator[OpCase]:
     op = Op("out", "add", ("x", "y"), ("out",))
     for shape, rest in (((1, 3), 1), ((2, 5, 33), 1), ((3, 64, 48), 0), ((20, 700), 0)):
-        for name, x in floats(rng, shape):
+        for name, x in (*floats(rng, shape), *not_finite(rng, shape)):
             y = rng.standard_normal(shape[1:] if rest else shape, np.float32)
             yield OpCase(f"{name} {shape}", (op,), (x, y), (np.empty_like(x),))
 

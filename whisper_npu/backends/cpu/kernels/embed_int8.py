@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from whisper_npu.backends.cpu.op_case import OpCase, Random, integers
+from whisper_npu.backends.cpu.op_case import OpCase, Random, integers, one_not_finite
 from whisper_npu.backends.cpu.records import BYTES, INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
@@ -30,6 +30,12 @@ def _cases(rng: Random) -> Iterator[OpCase]:
                  rng.standard_normal((448, d), np.float32), np.array(position)),
                 (np.empty((b, n, d), np.float32),),
             )  # fmt: skip
+    for name, (scale, positions) in one_not_finite(rng, (5,), (5, 33)):
+        table = rng.integers(-127, 127, (5, 33), np.int8, endpoint=True)
+        yield OpCase(
+            name, (op,), (np.arange(5)[None], table, scale, positions, np.array(0)),
+            (np.empty((1, 5, 33), np.float32),),
+        )  # fmt: skip
 
 
 EMBED_INT8 = CpuKernel(

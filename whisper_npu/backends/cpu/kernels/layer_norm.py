@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats
+from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats, not_finite
 from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.arrays import F32
@@ -30,6 +30,13 @@ def _cases(rng: Random) -> Iterator[OpCase]:
                     f"{name} + {shift} {shape}", (op,), (moved, gain, bias), (np.empty_like(x),),
                     partial(_bound, moved, gain, bias),
                 )  # fmt: skip
+    for shape in ((3, 5), (3, 384)):
+        for name, x in not_finite(rng, shape):
+            gain, bias = rng.standard_normal((2, shape[-1]), np.float32)
+            yield OpCase(
+                f"{name} {shape}", (op,), (x, gain, bias), (np.empty_like(x),),
+                partial(_bound, x, gain, bias),
+            )  # fmt: skip
 
 
 def _bound(x: F32, gain: F32, bias: F32) -> Array:

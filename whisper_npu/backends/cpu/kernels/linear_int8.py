@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.op_case import OpCase, Random, integers
+from whisper_npu.backends.cpu.op_case import OpCase, Random, integers, one_not_finite
 from whisper_npu.backends.cpu.records import BYTES, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.runtime.backend import Array
@@ -43,6 +43,13 @@ def _cases(rng: Random) -> Iterator[OpCase]:
             yield OpCase(
                 f"{name} {m}x{k}x{n}", (op if bias else plain,),
                 (x, scales[0], w, scales[1], *bias), (np.empty((m, n), np.float32),),
+            )  # fmt: skip
+    for m, k, n in ((1, 70, 33), (5, 64, 70), (20, 66, 70)):
+        x, w = (rng.integers(-127, 127, (size, k), np.int8, endpoint=True) for size in (m, n))
+        for name, (x_scale, w_scale, added) in one_not_finite(rng, (m,), (n,), (n,)):
+            yield OpCase(
+                f"{name} {m}x{k}x{n}", (op,), (x, x_scale, w, w_scale, added),
+                (np.empty((m, n), np.float32),),
             )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats
+from whisper_npu.backends.cpu.op_case import EPSILON, OpCase, Random, floats, not_finite
 from whisper_npu.backends.cpu.records import INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
 from whisper_npu.ops.arrays import F32
@@ -41,6 +41,8 @@ def _cases(rng: Random) -> Iterator[OpCase]:
 
 def _logits(rng: Random, shape: tuple[int, int]) -> Iterator[tuple[str, F32]]:
     yield from floats(rng, shape)
+    if shape[1] < 10_000:
+        yield from not_finite(rng, shape)
     some = rng.standard_normal(shape, np.float32) * np.float32(6)
     yield "of a model", some
     yield "equal ones", np.round(some)

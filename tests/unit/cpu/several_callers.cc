@@ -1,0 +1,92 @@
+// Several threads of a program that use the library at the same time, for ThreadSanitizer
+// (test_sanitizers.py). Each has arrays and scratch of its own and compares what it gets with what
+// it got alone; meanwhile the number of threads changes, as it does when models are opened.
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "api.h"
+
+namespace {
+
+constexpr int kCallers = 4, kRounds = 40, kThreads = 3;
+
+struct Memory {
+  std::vector<uint8_t> bytes;
+  Scratch scratch;
+  explicit Memory(int64_t each) : bytes(each * kThreads + 64) {
+    uint8_t *data = bytes.data();
+    data += -reinterpret_cast<uintptr_t>(data) % 64;
+    scratch = {data, each, kThreads};
+  }
+};
+
+// Inputs and outputs of one caller: each kernel has enough to do for its work to be shared.
+struct Caller {
+  static constexpr int64_t kRows = 40, kWidth = 256, kHeads = 4;
+  std::vector<float> x, y, scale, gain, logprobs;
+  std::vector<int8_t> values, weights;
+  std::vector<int64_t> tokens;
+  Memory memory;
+
+  explicit Caller(int number)
+      : x(kRows * kWidth), y(kRows * kWidth), scale(kRows), gain(kWidth, 1.0f), logprobs(kRows),
+        values(kRows * kWidth), weights(kWidth * kWidth), tokens(kRows), memory(1 << 20) {
+    uint32_t state = 12345u + static_cast<uint32_t>(number);
+    const auto next = [&] { return static_cast<int32_t>((state = state * 1664525u + 1u) >> 16); };
+    for (float &value : x) value = static_cast<float>(next() % 2000 - 1000) / 500.0f;
+    for (int8_t &value : weights) value = static_cast<int8_t>(next() % 255 - 127);
+  }
+
+  // Several kernels, each of which reads what the one before it wrote. Whether all took part.
+  bool run() {
+    const QuantizeRows quantize = {x.data(), values.data(), scale.data(), kRows, kWidth};
+    const LinearInt8 linear = {values.data(), scale.data(), weights.data(), gain.data(), nullptr,
+                               y.data(), kRows, kWidth, kWidth, &memory.scratch};
+    const Gelu gelu = {y.data(), y.data(), kRows * kWidth};
+    const LayerNorm norm = {y.data(), gain.data(), gain.data(), y.data(), kRows, kWidth};
+    const Attention attention = {y.data(), y.data(), y.data(), y.data(), 1, kRows, kHeads,
+                                 kWidth / kHeads, 0.125f, &memory.scratch};
+    const TopLogprobs top = {y.data(), tokens.data(), logprobs.data(), kRows, kWidth, 1,
+                             &memory.scratch};
+    return cpu_quantize_rows(&quantize) == 0 && cpu_linear_int8(&linear) == 0 &&
+           cpu_gelu(&gelu) == 0 && cpu_layer_norm(&norm) == 0 && cpu_attention(&attention) == 0 &&
+           cpu_top_logprobs(&top) == 0;
+  }
+};
+
+}  // namespace
+
+int main() {
+  cpu_set_threads(1);
+  std::vector<Caller> callers;
+  std::vector<std::vector<float>> alone;
+  for (int i = 0; i < kCallers; ++i) callers.emplace_back(i);
+  for (Caller &caller : callers) {
+    if (!caller.run()) return 2;
+    alone.push_back(caller.y);
+  }
+  std::atomic<int> wrong{0}, running{kCallers};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kCallers; ++i)
+    threads.emplace_back([&, i] {
+      for (int round = 0; round < kRounds; ++round)
+        if (!callers[i].run() ||
+            memcmp(callers[i].y.data(), alone[i].data(), alone[i].size() * sizeof(float)) != 0)
+          ++wrong;
+      --running;
+    });
+  for (int i = 0; running.load() > 0; ++i) {
+    cpu_set_threads(1 + i % kThreads);
+    cpu_stay_awake(i % 2);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  for (std::thread &thread : threads) thread.join();
+  printf("%d wrong\n", wrong.load());
+  return wrong.load() != 0;
+}
