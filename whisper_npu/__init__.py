@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from whisper_npu.version import __version__
 
+# What this names is for type checkers: the module ``typing`` takes longer than all that is here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from whisper_npu.audio import load_audio
     from whisper_npu.backends.machine_options import MachineOptions
@@ -46,4 +45,6 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -10,15 +10,24 @@
 | 5 | an NPU, a kernel or one of its files is missing, damaged or unfit |
 | 130 | interrupted (Ctrl-C) |
 | 141 | nobody reads the output any more |
+| 143 | terminated (SIGTERM) |
 """
 
 from __future__ import annotations
 
+from whisper_npu.terminal import message
+
 
 class WhisperNpuError(Exception):
-    """Base of all errors raised on purpose; the message is one line and names the culprit."""
+    """Base of all errors raised on purpose; the message is one line and names the culprit.
+
+    As text it can be shown: control characters are escaped, and passwords and tokens hidden.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return message(super().__str__())
 
 
 class AudioError(WhisperNpuError):

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 import whisper_npu
-from whisper_npu import cli, errors
+from whisper_npu import errors
+from whisper_npu.cli import main, program
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.transcriber import SegmentStream, Transcriber
 
@@ -62,8 +63,8 @@ def interface() -> dict[str, Any]:
 
 
 def _commands() -> Iterator[tuple[str, list[str]]]:
-    for name in cli.COMMANDS:
-        parser = cli._parser([name])
+    for name in program.COMMANDS:
+        parser = program.parser_for([name])
         (commands,) = (
             action.choices[name]
             for action in parser._actions
@@ -93,7 +94,7 @@ def _reports() -> Iterator[tuple[str, list[str]]]:
     for name, arguments in REPORTS.items():
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            assert cli.main(arguments) == 0
+            assert main(arguments) == 0
         yield name, sorted(_keys(json.loads(printed.getvalue())))
 
 

@@ -117,7 +117,7 @@ class TestBadSources:
 
     def test_missing(self, tmp_path: Path) -> None:
         self.fails(tmp_path / "none.wav", f"{tmp_path}/none.wav: no such file; check the name")
-        self.fails("a\0b", "a\0b: cannot be read (embedded null byte)")
+        self.fails("a\0b", "a\\x00b: cannot be read (embedded null byte)")
 
     def test_folder(self, tmp_path: Path) -> None:
         self.fails(tmp_path, f"{tmp_path}: is a folder; give the audio files in it")

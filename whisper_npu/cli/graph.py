@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from whisper_npu.cli.dimensions import dimensions_of
+from whisper_npu.cli.process import say
 from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.model.report import GRAPH_FORMATS, render
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the graphs on stdout."""
     dims = dimensions_of(args.model)
     phases = [args.phase] if args.phase else list(PHASES)
-    print(
+    say(
         render(
             [build_phase(phase, dims, precision=args.precision) for phase in phases], args.format
         )

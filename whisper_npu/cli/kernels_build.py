@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from whisper_npu.cli.process import say
 from whisper_npu.errors import KernelError
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ def run(args: argparse.Namespace) -> int:
 
     before = find_build()
     made = build_library(args.force)
-    print(f"{made.path}: {'was built before' if made == before and not args.force else 'built'}")
+    say(f"{made.path}: {'was built before' if made == before and not args.force else 'built'}")
     library = open_library(made)
-    print(f"{library.cpu or 'this CPU'}: {', '.join(library.isas)}; in use: {library.isa}")
+    say(f"{library.cpu or 'this CPU'}: {', '.join(library.isas)}; in use: {library.isa}")
     store = CpuEvidenceStore()
     known = [
         evidence
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         known = verify_library(library, made.sha256)
         store.record(*known)
     for evidence in known:
-        print(f"{evidence.kernel} ({evidence.isa}): {_outcome(evidence)}")
+        say(f"{evidence.kernel} ({evidence.isa}): {_outcome(evidence)}")
     return 0 if all(evidence.passed for evidence in known) else KernelError.exit_code
 
 

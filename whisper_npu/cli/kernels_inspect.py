@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from functools import singledispatch
@@ -32,8 +31,10 @@ from whisper_npu.backends.npu.binaries.xclbin import MAGIC, MAX_FILE_SIZE, Xclbi
 from whisper_npu.backends.npu.binaries.xclbin.metadata import DeclaredKernel
 from whisper_npu.backends.npu.binaries.xclbin.partition import Partition
 from whisper_npu.cli.options import add_format
+from whisper_npu.cli.process import say
 from whisper_npu.errors import KernelError
 from whisper_npu.files.whole import read_file
+from whisper_npu.terminal import note, printable
 
 _WORDS_PER_LINE = 8
 _TRANSFER_COLUMNS = "    {:>6}  {:<12} {:>2}  {:>3} {:>11} {:>11} {:>11}  {:<18} {:<18} {}"
@@ -70,21 +71,18 @@ def inspect(paths: Sequence[str], form: str) -> int:
         try:
             content = _read(path)
         except KernelError as error:
-            print(f"whisper-npu: error: {error}", file=sys.stderr)
+            note(f"error: {error}")
             documents.append({"file": path, "error": str(error)})
             exit_code = error.exit_code
             continue
         if form == "text":
             lines = _xclbin(content) if isinstance(content, Xclbin) else _stream(content)
-            print(f"{path}: ", end="")
-            for line in lines:
-                print(_printable(line))
-            print()
+            say(f"{printable(path)}: " + "\n".join(map(_ascii, lines)) + "\n")
         else:
             kind = "xclbin" if isinstance(content, Xclbin) else "stream"
             documents.append({"file": path, "kind": kind, **_plain(content)})
     if form == "json":
-        print(json.dumps(documents, indent=2))
+        say(json.dumps(documents, indent=2))
     return exit_code
 
 
@@ -99,10 +97,9 @@ def _read(path: str) -> Xclbin | _Stream:
         return _Stream(transaction, (), str(error))
 
 
-def _printable(line: str) -> str:
-    """Names in a file may hold anything, control sequences for the terminal too."""
-    text = line.encode("ascii", "backslashreplace").decode()
-    return "".join(char if char.isprintable() else "?" for char in text)
+def _ascii(line: str) -> str:
+    """Names in a file may hold anything, and line breaks too."""
+    return printable(line).encode("ascii", "backslashreplace").decode()
 
 
 def _plain(value: Any) -> Any:

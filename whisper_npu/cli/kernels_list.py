@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from whisper_npu.backends.machine_options import AUTO
 from whisper_npu.cli.options import VERIFIED_ON, add_format, add_kernels
+from whisper_npu.cli.process import say
 from whisper_npu.errors import KernelError
+from whisper_npu.terminal import note
 
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     manager = KernelManager(_opened(args.device), args.kernels, inventory=args.all)
     for notice in manager.registry.notices:
-        print(f"whisper-npu: {notice}", file=sys.stderr)
+        note(notice)
     kernels: list[dict[str, Any]] = []
     statuses = manager.list()
     recorded = {f: read_verdicts(f) for f in {status.entry.folder for status in statuses}}
@@ -83,14 +84,14 @@ def run(args: argparse.Namespace) -> int:
         for cpu in cpu_kernel_statuses()
     ]
     say_why_none(usable_build())
-    print(json.dumps(kernels, indent=2) if args.format == "json" else _text(kernels))
+    say(json.dumps(kernels, indent=2) if args.format == "json" else _text(kernels))
     return 0
 
 
 def say_why_none(build: object) -> None:
     """Say on stderr why there are no kernels for this CPU, if ``usable_build`` gave the reason."""
     if isinstance(build, str):
-        print(f"whisper-npu: {build}", file=sys.stderr)
+        note(build)
 
 
 def _opened(name: str) -> Device | None:
@@ -102,7 +103,7 @@ def _opened(name: str) -> Device | None:
     except KernelError as error:
         if name != AUTO:
             raise
-        print(f"whisper-npu: nothing is verified without an NPU: {error}", file=sys.stderr)
+        note(f"nothing is verified without an NPU: {error}")
         return None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from whisper_npu.cli.kernels_list import say_why_none
 from whisper_npu.cli.kernels_verify import require_known
 from whisper_npu.cli.options import add_format, add_verification
+from whisper_npu.cli.process import say
 
 if TYPE_CHECKING:
     from whisper_npu.backends.cpu.status import CpuKernelStatus
@@ -50,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
             }
             for kernel in found
         ]
-        print(json.dumps(records, indent=2))
+        say(json.dumps(records, indent=2))
         return 0
     for kernel in found:
         files = ", ".join(f"{what} {state}" for what, state in kernel.files.items())
         when = f" on {kernel.evidence.date}" if kernel.evidence else ""
-        print(f"{kernel.name:<28} {kernel.state}{when} ({files or 'no files needed'})")
+        say(f"{kernel.name:<28} {kernel.state}{when} ({files or 'no files needed'})")
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.cli.options import add_verification
+from whisper_npu.cli.process import say
 from whisper_npu.errors import KernelError
+from whisper_npu.terminal import note
 
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.manager import KernelManager
@@ -52,10 +53,14 @@ def run(args: argparse.Namespace) -> int:
                 found = error
         if isinstance(found, NpuEvidence):
             made.append(found)
-            print(f"{name}: {_outcome(found)}")
+            say(f"{name}: {_outcome(found)}")
             failed = failed or not found.passed
         else:
-            print(f"{name}: not tried: {found}", file=sys.stderr if names else sys.stdout)
+            why = f"{name}: not tried: {found}"
+            if names:
+                note(why, who="")
+            else:
+                say(why)
             failed = failed or bool(names)
     if args.export is not None:
         NpuEvidenceStore().export(args.export, made)

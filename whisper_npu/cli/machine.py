@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from whisper_npu.cli.options import (
     flag,
 )
 from whisper_npu.hub.folders import BUILT_IN
+from whisper_npu.terminal import note
 
 # What the libraries that NumPy may be built with read when they are loaded. OpenBLAS can be told
 # later too, but has started its threads by then.
@@ -108,11 +108,7 @@ def unnamed_model(quiet: bool) -> str:
         warnings.warn(_BUILT_IN_NOTICE, stacklevel=1)
         return BUILT_IN
     if not quiet:
-        print(
-            f"whisper-npu: using {pulled.name} ({pulled.dtype}), the model pulled last; "
-            "--model names another",
-            file=sys.stderr,
-        )
+        note(f"using {pulled.name} ({pulled.dtype}), the model pulled last; --model names another")
     return str(pulled.path)
 
 

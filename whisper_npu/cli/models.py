@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from whisper_npu.cli.options import HelpFormatter, add_format
+from whisper_npu.cli.process import say
 from whisper_npu.errors import ModelError, WhisperNpuError
 from whisper_npu.files.whole import file_sha256
 from whisper_npu.hub.folders import BUILT_IN, built_in_directory
 from whisper_npu.hub.store import Store, StoredModel, readable_size, record
 from whisper_npu.model.folder import WEIGHTS
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
+from whisper_npu.terminal import note
 
 _COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256", "FROM")
 
@@ -36,13 +37,13 @@ def run(args: argparse.Namespace) -> int:
     """Print all models on stdout, the built-in one last."""
     models = [*(_described(model) for model in Store().all()), _built_in()]
     if args.format == "json":
-        print(json.dumps(models, indent=2))
+        say(json.dumps(models, indent=2))
         return 0
     rows = [_COLUMNS, *(_row(model) for model in models)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
     return 0
 
 
@@ -62,7 +63,7 @@ def _remove(store: Store, name: str) -> int:
 
         sweep()
     except WhisperNpuError as error:
-        print(f"whisper-npu: error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return error.exit_code
     return 0
 

@@ -18,6 +18,7 @@ from whisper_npu.backends.machine_options import (
 from whisper_npu.cli.dimensions import dimensions_of, has_int8_weights
 from whisper_npu.cli.machine import CPU_KERNELS
 from whisper_npu.cli.options import add_format, add_kernels, add_options, as_options
+from whisper_npu.cli.process import say
 from whisper_npu.cli.progress import showing_warnings
 from whisper_npu.model.builders import (
     PHASES,
@@ -111,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
         "limits": physical_limits(dims),
     }
     if args.format == "json":
-        print(json.dumps(report, indent=2))
+        say(json.dumps(report, indent=2))
     else:
-        print("\n".join(_text(placed, report)))
+        say("\n".join(_text(placed, report)))
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections import Counter
@@ -10,7 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from whisper_npu.cli.process import say
+from whisper_npu.errors import OutputError
 from whisper_npu.results import Placement, Segment, Transcription
+from whisper_npu.terminal import note, printable
 from whisper_npu.text.languages import LANGUAGES
 from whisper_npu.text.writers import format_timestamp
 
@@ -48,11 +50,13 @@ class Display:
     """
 
     def __init__(self, stream: Segments, verbose: bool, quiet: bool) -> None:
+        #: Why segments could not be printed; the files are still wanted then.
+        self.failure: OutputError | None = None
         self._stream = stream
         self._prints = verbose and not quiet
         if stream.language_probs is not None and not quiet:
             language = LANGUAGES.get(stream.language, stream.language)
-            _print(f"Detected language: {language.title()}")
+            self._say(f"Detected language: {language.title()}")
         shares_terminal = self._prints and sys.stdout.isatty()
         self._bar: Any = None
         if sys.stderr.isatty() and not quiet and not shares_terminal:
@@ -73,7 +77,7 @@ class Display:
     def show(self, segment: Segment) -> None:
         if self._prints:
             start, end = format_timestamp(segment.start), format_timestamp(segment.end)
-            _print(f"[{start} --> {end}] {segment.text}")
+            self._say(f"[{start} --> {end}] {printable(segment.text)}")
         if self._bar is not None:
             self._bar.update(min(self._stream.seek, self._bar.total) - self._bar.n)
 
@@ -81,12 +85,20 @@ class Display:
         """Say on stderr how fast a file was transcribed, and where and in what precision."""
         placement = result.placement
         if self._prints and placement is not None and seconds > 0:
-            print(
-                f"whisper-npu: {name}: {result.duration:.1f} s in {seconds:.2f} s, "
+            note(
+                f"{name}: {result.duration:.1f} s in {seconds:.2f} s, "
                 f"{result.duration / seconds:.1f} times real time; {placement.precision} "
-                f"({placement.precision_reason}); ops: {', '.join(_shares(placement))}",
-                file=sys.stderr,
+                f"({placement.precision_reason}); ops: {', '.join(_shares(placement))}"
             )
+
+    def _say(self, text: str) -> None:
+        try:
+            say(text, now=True)
+        except BrokenPipeError:
+            # Nobody reads any more (as with | head), but the files are still wanted.
+            pass
+        except OutputError as error:
+            self.failure = error
 
 
 def _shares(placement: Placement) -> Iterator[str]:
@@ -110,16 +122,6 @@ def _shares(placement: Placement) -> Iterator[str]:
         yield f"{count / sum(counts.values()):.1%} {where}"
 
 
-def _print(text: str) -> None:
-    """Print at once, with ? for what the console cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        print(text.encode(encoding, "replace").decode(encoding), flush=True)
-    except BrokenPipeError:
-        # Nobody reads any more (as with | head), but the files are still wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 @contextmanager
 def showing_warnings(quiet: bool) -> Iterator[None]:
     """Print warnings for the user, as one line each on stderr, unless ``quiet``."""
@@ -130,4 +132,4 @@ def showing_warnings(quiet: bool) -> Iterator[None]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"whisper-npu: warning: {message}", file=sys.stderr)
+    note(f"warning: {message}")

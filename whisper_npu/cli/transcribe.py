@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 import traceback
 import warnings
@@ -37,6 +36,7 @@ from whisper_npu.decoding.options import (
     fallback_temperatures,
 )
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
+from whisper_npu.terminal import note
 from whisper_npu.text.languages import TASKS
 from whisper_npu.text.writers import OUTPUT_FORMATS, LineOptions, prepare_output_dir, write_result
 
@@ -169,15 +169,18 @@ def _transcribe_file(
         result = stream.result()
         display.summarize(path, result, time.perf_counter() - start)
         write_result(result.to_dict(), args.output_dir, stem, args.output_format, lines)
+        if display.failure is not None:
+            raise display.failure
     except (OptionError, ModelError):
         # The same for every file.
         raise
     except WhisperNpuError as error:
-        print(f"whisper-npu: error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         return error.exit_code
     except Exception as error:
-        traceback.print_exc()
-        print(f"whisper-npu: error: {path}: {type(error).__name__}: {error}", file=sys.stderr)
+        for line in traceback.format_exc().splitlines():
+            note(line, who="")
+        note(f"error: {path}: {type(error).__name__}: {error}")
         return WhisperNpuError.exit_code
     return 0
 

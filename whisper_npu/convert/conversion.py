@@ -31,6 +31,7 @@ from whisper_npu.model.stored import SAFETENSORS
 from whisper_npu.model.weight_shapes import WEIGHT_DTYPES, Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.quant import quantize_weight
+from whisper_npu.terminal import printable
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.version import __version__
 
@@ -193,7 +194,8 @@ def _bar(source: Source, progress: bool) -> Any:
 
     total = sum(4 * math.prod(shape) for shape in source.shapes.values())
     shown = progress and sys.stderr.isatty()
-    return tqdm(total=total, unit="B", unit_scale=True, desc=source.path.name, disable=not shown)
+    name = printable(source.path.name)
+    return tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=not shown)
 
 
 def _read_back(path: Path, digests: Mapping[str, str]) -> None:

@@ -31,6 +31,7 @@ import fastjsonschema
 from whisper_npu.errors import ModelError
 from whisper_npu.files.whole import file_sha256, replacing_folder, writing
 from whisper_npu.hub.names import repository_of, sources_file
+from whisper_npu.terminal import note
 
 _BLOCK = 1 << 20
 # Seconds between two looks at how far pip is.
@@ -254,7 +255,7 @@ def _failure(what: str, said: str, code: int) -> Exception:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     for line in lines:
         if line.startswith("WARNING:") and not _ATTEMPT.match(line):
-            print(f"pip: {line}", file=sys.stderr)
+            note(f"pip: {line}")
     if other := _OTHER_HASH.search(said):
         return ModelError(
             f"{what}: comes wrong from the index: a sha256 is {other[1]}, which is none of "

@@ -30,6 +30,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers, logging
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.hub.cache import difference
 from whisper_npu.hub.names import short_names
+from whisper_npu.terminal import printable
 from whisper_npu.version import __version__
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -244,7 +245,7 @@ class Hub:
                 # Compressed answers would have other lengths and no ranges.
                 headers={**build_hf_headers(**_LIBRARY), "Accept-Encoding": "identity"},
                 expected_size=file.size,
-                displayed_filename=file.name,
+                displayed_filename=printable(file.name),
             )
 
     def _wrong(self, snapshot: Snapshot, file: RemoteFile, how: str) -> ModelError:

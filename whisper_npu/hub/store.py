@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from whisper_npu.home import home_folder
 from whisper_npu.hub.names import repository_of, short_name
 from whisper_npu.model.folder import WEIGHTS
 from whisper_npu.model.json_file import read_json
+from whisper_npu.terminal import note
 
 RECORD = "whisper-npu.json"
 _TEXT_FIELDS = ("repository", "revision", "commit", "dtype", "pulled")
@@ -107,10 +107,7 @@ class Store:
         if folder.exists():
             with _writing(self.home):
                 shutil.rmtree(folder)
-            print(
-                f"whisper-npu: removed {folder}: downloads are now kept in the Hugging Face cache",
-                file=sys.stderr,
-            )
+            note(f"removed {folder}: downloads are now kept in the Hugging Face cache")
 
     @contextmanager
     def changing(self, repository: str, *, wait: bool = True) -> Iterator[None]:
@@ -132,10 +129,7 @@ class Store:
                         raise ModelError(
                             f"{repository}: is being changed by another process; try again later"
                         ) from None
-                    print(
-                        f"whisper-npu: waiting for another process that pulls {repository}",
-                        file=sys.stderr,
-                    )
+                    note(f"waiting for another process that pulls {repository}")
                     held.enter_context(lock.acquire())
             yield
 

@@ -29,6 +29,7 @@ from whisper_npu.files.whole import replacing
 from whisper_npu.home import home_folder
 from whisper_npu.runtime.backend import Array, Shape
 from whisper_npu.runtime.workers import in_threads
+from whisper_npu.terminal import printable
 from whisper_npu.version import __version__
 
 U8 = NDArray[np.uint8]
@@ -214,7 +215,8 @@ def tell(message: str, *values: object, warn: bool = False) -> None:
     import logging
 
     logger = logging.getLogger("whisper_npu")
-    logger.log(logging.WARNING if warn else logging.INFO, message, *values)
+    shown = (printable(str(value)) for value in values)
+    logger.log(logging.WARNING if warn else logging.INFO, message, *shown)
 
 
 def sweep() -> None:

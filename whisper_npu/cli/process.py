@@ -1,0 +1,91 @@
+"""The process of a command: its standard streams, and the signals that stop it."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from whisper_npu.cli import Terminated, stopped
+from whisper_npu.errors import OutputError
+from whisper_npu.terminal import printable
+
+
+def open_standard_streams() -> None:
+    """Make closed standard streams ``/dev/null``: no file of ours gets their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is given.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # None where they were closed when Python started, and without a console on Windows.
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
+@contextmanager
+def handling_signals() -> Iterator[None]:
+    """SIGTERM stops a command as SIGINT does, with everything cleaned up."""
+    hook = sys.unraisablehook
+
+    def unraisable(found: Any) -> None:
+        """An interrupt where nothing can be raised, as in a callback, would be lost."""
+        if issubclass(found.exc_type, KeyboardInterrupt):
+            # What is left of files is removed by the next run.
+            os._exit(stopped(found.exc_type))
+        hook(found)
+
+    before: Any = None
+    # Not of the main thread of a program that calls this: signals are that one's.
+    with suppress(ValueError):
+        before = signal.signal(signal.SIGTERM, _terminate)
+        if before == signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, before)
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def say(text: str = "", *, now: bool = False) -> None:
+    """Print lines on stdout, ``now`` or when there are more, with what controls a terminal escaped
+    and ? for what it cannot show.
+
+    Raises BrokenPipeError if nobody reads, and OutputError; stdout is ``/dev/null`` then.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    lines = "\n".join(map(printable, text.split("\n")))
+    with _writing_stdout():
+        print(lines.encode(encoding, "replace").decode(encoding), flush=now)
+
+
+def flush_stdout() -> None:
+    """Raises as ``say`` does."""
+    with _writing_stdout():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _writing_stdout() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # Python flushes what it has once more at its end.
+        with suppress(io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OutputError(f"standard output: cannot be written: {error.strerror}") from error

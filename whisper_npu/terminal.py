@@ -1,0 +1,71 @@
+"""What is shown on a terminal: nothing that steers it, and no passwords."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import unquote
+
+HIDDEN = "***"
+
+# C0, DEL and C1; separators of lines and paragraphs; what changes the direction of text; halves of
+# characters, which stand for the bytes of names that are no UTF-8.
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+# The user and password of a URL, up to the last "@" before a blank: a password may hold one, or a
+# "/" that should have been encoded.
+_USER = re.compile(r"(?<=://)[^\s'\"<>]*@")
+# Of Hugging Face, and of headers.
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=\bBearer )\S+|(?<=\bBasic )\S+")
+_PARAMETER = re.compile(
+    r"([?&](?:[\w-]*(?:token|signature|credential|password|secret|key))=)[^&\s'\"]+", re.IGNORECASE
+)
+# Environment variables that hold a token, and those that hold URLs.
+_TOKENS = re.compile("TOKEN$|PASSWORD$|SECRET$", re.IGNORECASE)
+_URLS = re.compile("PROXY$|URL$|ENDPOINT$|INDEX$", re.IGNORECASE)
+# A shorter one would hide parts of words that have nothing to do with it.
+_SHORTEST = 5
+
+
+def printable(text: str) -> str:
+    """A text in one line, with escapes such as ``\\x1b`` for characters that control a terminal."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def without_secrets(text: str) -> str:
+    """A text with ``***`` for passwords and tokens in it: of URLs, and of this environment."""
+    text = _USER.sub(f"{HIDDEN}@", text)
+    text = _TOKEN.sub(HIDDEN, text)
+    text = _PARAMETER.sub(rf"\g<1>{HIDDEN}", text)
+    for secret in _of_environment():
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def message(text: object) -> str:
+    """A message for people: one line, without secrets."""
+    return printable(without_secrets(str(text)))
+
+
+def note(text: object, who: str = "whisper-npu: ") -> None:
+    """Say something on stderr, where that is possible, after the name of ``who`` says it."""
+    with suppress(OSError, ValueError):
+        print(f"{who}{message(text)}", file=sys.stderr, flush=True)
+
+
+def _of_environment() -> Iterator[str]:
+    """The secrets that environment variables hold."""
+    for name, value in os.environ.items():
+        if _TOKENS.search(name):
+            found = [value]
+        elif _URLS.search(name) and "@" in value:
+            # Libraries quote such URLs without their scheme, and passwords decoded.
+            user = value.rpartition("@")[0].rpartition("://")[2]
+            password = user.partition(":")[2] or user
+            found = [user, password, unquote(password)]
+        else:
+            continue
+        yield from (secret for secret in found if len(secret) >= _SHORTEST)
