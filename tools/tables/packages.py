@@ -16,7 +16,7 @@ PACKAGE = "whisper_npu"
 # Packages whose parts are shown one by one.
 OPENED = ("backends",)
 # What every part may import; to draw them would hide the rest.
-COMMON = ("errors", "version")
+COMMON = ("errors", "terminal", "version")
 
 Imports = Mapping[str, frozenset[str]]
 

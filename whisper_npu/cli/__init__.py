@@ -10,15 +10,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# As a shell says of other programs: 128 and the number of SIGINT, of SIGPIPE, of SIGTERM.
-INTERRUPTED = 130
-NO_READER = 141
-TERMINATED = 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: all that is cleaned up after an interrupt is cleaned up."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
@@ -31,13 +22,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return run(argv)
     except KeyboardInterrupt as error:
+        from whisper_npu.cli.process import stopped
+
         return stopped(type(error))
-
-
-def stopped(kind: type[BaseException]) -> int:
-    """Say that the command was stopped by an exception of this kind; gives the exit code."""
-    from whisper_npu.terminal import note
-
-    terminated = issubclass(kind, Terminated)
-    note("terminated" if terminated else "interrupted")
-    return TERMINATED if terminated else INTERRUPTED

@@ -10,9 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from whisper_npu.cli import Terminated, stopped
 from whisper_npu.errors import OutputError
-from whisper_npu.terminal import printable
+from whisper_npu.terminal import note, printable
+
+# As a shell says of other programs: 128 and the number of SIGINT, of SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: all that is cleaned up after an interrupt is cleaned up."""
+
+
+def stopped(kind: type[BaseException]) -> int:
+    """Say that the command was stopped by an exception of this kind; gives the exit code."""
+    terminated = issubclass(kind, Terminated)
+    note("terminated" if terminated else "interrupted")
+    return TERMINATED if terminated else INTERRUPTED
 
 
 def open_standard_streams() -> None:
@@ -68,18 +81,20 @@ def say(text: str = "", *, now: bool = False) -> None:
     """
     encoding = sys.stdout.encoding or "utf-8"
     lines = "\n".join(map(printable, text.split("\n")))
-    with _writing_stdout():
+    with writing_stdout():
         print(lines.encode(encoding, "replace").decode(encoding), flush=now)
 
 
 def flush_stdout() -> None:
     """Raises as ``say`` does."""
-    with _writing_stdout():
+    with writing_stdout():
         sys.stdout.flush()
 
 
 @contextmanager
-def _writing_stdout() -> Iterator[None]:
+def writing_stdout() -> Iterator[None]:
+    """Raise BrokenPipeError if nobody reads, and OutputError for other errors of stdout, which is
+    ``/dev/null`` then."""
     try:
         yield
     except OSError as error:

@@ -7,14 +7,19 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from whisper_npu import terminal
-from whisper_npu.cli import NO_READER
 from whisper_npu.cli.options import HelpFormatter
-from whisper_npu.cli.process import flush_stdout
+from whisper_npu.cli.process import flush_stdout, writing_stdout
 from whisper_npu.errors import WhisperNpuError
 from whisper_npu.terminal import note
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+# As a shell says of other programs: 128 and the number of SIGPIPE.
+NO_READER = 141
 
 # Each is a module of this package with ``add_arguments(parser)`` and, unless all it has are
 # commands of its own, ``run(args)``: name -> what the help says in a list, and by itself.
@@ -78,10 +83,15 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose messages can be shown."""
+    """A parser whose messages can be shown, and that says when its help cannot."""
 
     def error(self, message: str) -> NoReturn:
         super().error(terminal.message(message))
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        # Python's own passes over a stdout that cannot be written.
+        with writing_stdout():
+            print(self.format_help(), end="", file=file)
 
 
 def parser_for(chosen: Sequence[str]) -> argparse.ArgumentParser:

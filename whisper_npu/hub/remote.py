@@ -312,7 +312,9 @@ class Hub:
             return f"{self.endpoint}: is no model hub: its answer is not one's: {_reason(error)}"
         status, code = response.status_code, response.headers.get("X-Error-Code")
         if _may_pass(error):
-            return f"{urlsplit(str(response.url)).netloc}: answers {status}"
+            # Without a user and a password.
+            host = urlsplit(str(response.url)).netloc.rpartition("@")[2]
+            return f"{host}: answers {status}"
         what = f"{repository}: {self.endpoint} refuses {file or 'it'} ({status})"
         page = f"{self.endpoint}/{repository}"
         if status in (401, 403) and self._has_token:

@@ -287,6 +287,24 @@ class TestAddresses:
         snapshot()
         assert [host for host, *_ in hub.requests] == ["hub.invalid"]
 
+    @pytest.mark.parametrize("status", [401, 404, 503])
+    def test_a_password_is_not_shown(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, pauses: list[float], status: int
+    ) -> None:
+        set_endpoint(monkeypatch, hub.endpoint.replace("//", "//me:secret-1@"))
+        hub.faults["api"] = 4 * [refuse(status)]
+        said = complaint()
+        assert hub.endpoint.partition("//")[2] in said
+        assert "secret-1" not in said
+
+    def test_a_password_of_what_is_no_endpoint_is_not_shown(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        set_endpoint(monkeypatch, "ftp://me:secret-1@host")
+        with pytest.raises(OptionError) as caught:
+            Hub()
+        assert "secret-1" not in str(caught.value)
+
     def test_a_revision_with_a_slash(self, hub: FakeHub) -> None:
         complaint("refs/pr/1")
         assert hub.requests[0][1].endswith("/revision/refs%2Fpr%2F1")
