@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.checkpoints import Recipe
 from tests.support.micro import micro_model, write_int8
 from tests.support.model_folders import (
     OF_TRANSFORMERS,
@@ -22,6 +23,8 @@ from tests.support.model_folders import (
     rewrite,
     write_folder,
 )
+from tests.support.signals import noise
+from whisper_npu import Transcriber
 from whisper_npu.convert.source import open_source
 from whisper_npu.errors import ModelError
 from whisper_npu.model import stored
@@ -283,3 +286,34 @@ def test_what_config_leaves_out_is_as_in_transformers(folder: Path) -> None:
     assert (dims.n_text_ctx, dims.n_vocab, dims.n_mels) == (448, 51865, 80)
     with pytest.raises(ModelError, match=r"config\.json: model_type is 'bert', not 'whisper'"):
         dimensions_from_config({"model_type": "bert"}, str(file))
+
+
+def test_added_tokens_are_never_produced(
+    seeded_directory: Callable[[Recipe], Path], tmp_path: Path
+) -> None:
+    """Eight more rows of the embedding, one of them a name, all likelier than what is said."""
+    original = seeded_directory(Recipe("nano", seed=1))
+    folder = tmp_path / "model"
+    shutil.copytree(original, folder)
+    n_vocab = load_checkpoint(original).dims.n_vocab
+
+    def padded(tensors: Tensors) -> Tensors:
+        # A row and its opposite: whatever is to be said, one of them has a large logit.
+        row = 1e3 * np.ones((1, tensors[TOKEN_EMBEDDING].shape[1]), np.float32)
+        row[0, ::2] *= -3
+        more = np.concatenate([row, -row] * 4)
+        return {**tensors, TOKEN_EMBEDDING: np.concatenate([tensors[TOKEN_EMBEDDING], more])}
+
+    rewrite(folder, padded)
+    edit(folder / "config.json", vocab_size=n_vocab + 8)
+    added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    more = {**added[-1], "id": n_vocab, "content": "[noise]"}
+    edit(folder / "tokenizer.json", added_tokens=[*added, more])
+    options = {"language": "en", "temperature": 0.0, "sample_len": 30}
+    audio = noise(16000 * 20)
+    expected = Transcriber(original).transcribe(audio, **options)
+    assert expected.text
+    for more in ({}, {"beam_size": 2}, {"suppress_tokens": "", "without_timestamps": True}):
+        expected = Transcriber(original).transcribe(audio, **options, **more)
+        found = Transcriber(folder).transcribe(audio, **options, **more)
+        assert [s.tokens for s in found.segments] == [s.tokens for s in expected.segments]

@@ -32,9 +32,27 @@ def test_alignment_heads_of_the_generation_config() -> None:
     assert alignment_heads({}, dimensions(n_text_layer=3))[0] == (1, 0)
 
 
-@pytest.mark.parametrize("heads", [[[4, 0]], [[0, 2]], [[-1, 0]], [[0]], [["0", 0]], "all", [3]])
-def test_alignment_heads_that_the_model_does_not_have(heads: Any) -> None:
-    with pytest.raises(ModelError, match=r"alignment_heads has .* 4 layers of 2 heads"):
+@pytest.mark.parametrize(
+    ("heads", "text", "left"),
+    [
+        ([[1, 0], [4, 0], [0, 2]], "2 of 3 .* words are timed with the others", [(1, 0)]),
+        (
+            [[31, 1]],
+            "1 of 1 .* 4 layers of 2 heads; .* all heads of the later half",
+            [(2, 0), (2, 1), (3, 0), (3, 1)],
+        ),
+    ],
+)
+def test_alignment_heads_that_the_model_does_not_have(
+    heads: Any, text: str, left: list[tuple[int, int]]
+) -> None:
+    with pytest.warns(UserWarning, match=text):
+        assert alignment_heads({"alignment_heads": heads}, dimensions()) == left
+
+
+@pytest.mark.parametrize("heads", [[[-1, 0]], [[0]], [["0", 0]], "all", [3], [[True, 0]], {"a": 1}])
+def test_alignment_heads_that_are_no_pairs(heads: Any) -> None:
+    with pytest.raises(ModelError, match=r"alignment_heads has .* is no pair of a layer"):
         alignment_heads({"alignment_heads": heads}, dimensions())
 
 

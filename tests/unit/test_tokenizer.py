@@ -242,6 +242,8 @@ def test_a_tokenizer_of_another_model() -> None:
         read_tokenizer(tokenizer_json(), n_vocab - 1)
     with pytest.raises(ModelError, match="no timestamp tokens and the model no room"):
         read_tokenizer(without_timestamps(), N_TEXT + 11)
+    with pytest.raises(ModelError, match=f"has tokens up to {N_TEXT + 10} but the model only has"):
+        read_tokenizer(without_timestamps(), N_TEXT + 10)
     with pytest.raises(ModelError, match="has no language tokens"):
         read_tokenizer(tokenizer_json([]), is_multilingual=True)
 
@@ -330,6 +332,16 @@ class TestAgainstOpenai:
         for text in TEXTS:
             tokens = [*ours.encode(text), ours.eot]
             assert ours.split_to_word_tokens(tokens) == theirs.split_to_word_tokens(tokens)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(("ranks", "multilingual"), [("gpt2", False), ("multilingual", True)])
+def test_padding_makes_no_model_multilingual(ranks: str, multilingual: bool) -> None:
+    whisper = pytest.importorskip("whisper")
+    file = Path(whisper.__file__).parent / "assets" / f"{ranks}.tiktoken"
+    content = tiktoken_vocabulary(file, LANGUAGES[:99]).tokenizer_json()
+    for n_vocab in (51865, 51872):
+        assert read_tokenizer(content, n_vocab).is_multilingual == multilingual
 
 
 @pytest.mark.reference

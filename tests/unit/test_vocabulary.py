@@ -177,9 +177,13 @@ def rename(name: str, other: str) -> Callable[[dict[str, Any]], None]:
     return lambda content: special(content, name).update(content=other)
 
 
-def add_text_at_the_end(content: dict[str, Any]) -> None:
-    last = content["added_tokens"][-1]
-    content["added_tokens"].append({**last, "id": last["id"] + 1, "content": "word"})
+def add_text_before_the_timestamps(content: dict[str, Any]) -> None:
+    special(content, "<|notimestamps|>")["id"] += 1
+    for token in content["added_tokens"]:
+        if token["content"][2:3].isdigit():
+            token["id"] += 1
+    id = special(content, "<|notimestamps|>")["id"] - 1
+    content["added_tokens"].append({**content["added_tokens"][-1], "id": id, "content": "word"})
 
 
 def change_a_text_token(content: dict[str, Any]) -> None:
@@ -202,8 +206,8 @@ MISFITS = [
     (remove("<|transcribe|>"), r"has no <\|transcribe\|> token"),
     (remove("<|3.00|>"), "timestamp tokens do not follow each other"),
     (remove("<|0.00|>"), "timestamp tokens do not follow each other"),
-    (rename("<|30.00|>", "<|other|>"), r"<\|other\|> \(\d+\) is not between"),
-    (add_text_at_the_end, r"token 'word' \(\d+\) is not below <\|endoftext\|>"),
+    (add_text_before_the_timestamps, r"token 'word' \(\d+\) is not below <\|endoftext\|>"),
+    (rename("<|startofprev|>", "Ġword"), r"token 'Ġword' \(\d+\) is not below <\|endoftext\|>"),
     (change_a_text_token, "is not a byte-level BPE: a token has 'あ'"),
 ]
 
@@ -217,3 +221,51 @@ def test_vocabularies_that_are_not_whispers(
     with pytest.raises(ModelError, match=rf"tokenizer.json: .*{problem}") as error:
         read_tokenizer(content, small_tokenizer().vocabulary.n_vocab + 1)
     assert "\n" not in str(error.value)
+
+
+def added_after(*names: str) -> dict[str, Any]:
+    content = tokenizer_json()
+    last = content["added_tokens"][-1]
+    content["added_tokens"] += [
+        {**last, "id": last["id"] + 1 + i, "content": name} for i, name in enumerate(names)
+    ]
+    return content
+
+
+def test_tokens_after_the_timestamps_mean_nothing() -> None:
+    n_vocab = small_tokenizer().vocabulary.n_vocab
+    # One more is in the model only, as embeddings are padded.
+    tokenizer = read_tokenizer(added_after("[noise]", "<|xx|>", "語"), n_vocab + 4)
+    vocabulary = tokenizer.vocabulary
+    assert vocabulary.unused == tuple(range(n_vocab, n_vocab + 4))
+    assert vocabulary.timestamp_end == n_vocab
+    assert vocabulary.specials == small_tokenizer().vocabulary.specials
+    assert tokenizer.decode_with_timestamps(range(n_vocab, n_vocab + 4)) == ""
+    text = " the water [noise]<|xx|>"
+    assert tokenizer.encode(text) == small_tokenizer().encode(text)
+
+
+def test_added_tokens_that_the_model_does_not_have() -> None:
+    # Added to the tokenizer, and the embedding was not made larger.
+    n_vocab = small_tokenizer().vocabulary.n_vocab
+    for room in (0, 1):
+        vocabulary = read_tokenizer(added_after("[noise]", "[music]"), n_vocab + room).vocabulary
+        assert vocabulary.unused == tuple(range(n_vocab, n_vocab + room))
+
+
+def test_text_tokens_that_the_model_does_not_have() -> None:
+    content = tokenizer_json()
+    n_vocab = small_tokenizer().vocabulary.n_vocab
+    content["model"]["vocab"]["waterwater"] = n_vocab
+    with pytest.raises(ModelError, match=rf"has tokens up to {n_vocab} but the model only has"):
+        read_tokenizer(content, n_vocab)
+
+
+def test_unlisted_timestamps_end_at_thirty_seconds() -> None:
+    content = tokenizer_json()
+    listed = content["added_tokens"]
+    content["added_tokens"] = [t for t in listed if not t["content"][2:3].isdigit()]
+    n_vocab = small_tokenizer().vocabulary.n_vocab
+    vocabulary = read_tokenizer(content, n_vocab + 8).vocabulary
+    assert vocabulary.timestamp_end == n_vocab
+    assert vocabulary.unused == tuple(range(n_vocab, n_vocab + 8))

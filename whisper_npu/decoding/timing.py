@@ -7,6 +7,7 @@ monotonic path through it gives each token its time (openai-whisper's timing).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,24 +46,39 @@ def alignment_heads(generation: Mapping[str, Any], dims: ModelDimensions) -> Hea
     """The (layer, head) pairs that follow the audio.
 
     ``generation`` is the model's generation_config.json: its ``alignment_heads``, or else all
-    heads of the later half of the decoder. Raises ModelError for heads the model does not have.
+    heads of the later half of the decoder. Heads that the model does not have are left out with a
+    warning: a distilled model may have the list of its teacher, which is deeper. Raises ModelError
+    for what is no list of pairs.
     """
-    given = generation.get("alignment_heads")
-    if not given:
-        layers = range(dims.n_text_layer // 2, dims.n_text_layer)
-        return [(layer, head) for layer in layers for head in range(dims.n_text_head)]
+    given = generation.get("alignment_heads") or []
     for pair in given if isinstance(given, list) else [given]:
         if not (
             isinstance(pair, list)
             and len(pair) == 2
-            and pair[0] in range(dims.n_text_layer)
-            and pair[1] in range(dims.n_text_head)
+            and all(type(number) is int and number >= 0 for number in pair)
         ):
             raise ModelError(
-                f"generation_config.json: alignment_heads has {pair!r}; the decoder has "
-                f"{dims.n_text_layer} layers of {dims.n_text_head} heads"
+                f"generation_config.json: alignment_heads has {str(pair)[:100]!r}, which is no "
+                "pair of a layer and a head"
             )
-    return [(layer, head) for layer, head in given]
+    heads = [(layer, head) for layer, head in given]
+    found = [
+        (layer, head)
+        for layer, head in heads
+        if layer < dims.n_text_layer and head < dims.n_text_head
+    ]
+    if len(found) < len(heads):
+        instead = "the others" if found else "all heads of the later half"
+        warnings.warn(
+            f"generation_config.json: {len(heads) - len(found)} of {len(heads)} alignment_heads "
+            f"are not in the decoder, which has {dims.n_text_layer} layers of {dims.n_text_head} "
+            f"heads; words are timed with {instead}",
+            stacklevel=2,
+        )
+    if found:
+        return found
+    layers = range(dims.n_text_layer // 2, dims.n_text_layer)
+    return [(layer, head) for layer in layers for head in range(dims.n_text_head)]
 
 
 def find_alignment(

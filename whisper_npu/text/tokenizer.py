@@ -22,8 +22,8 @@ from whisper_npu.text.vocabulary import Vocabulary
 _REPLACEMENT = "\ufffd"
 
 # openai-whisper's English-only models have language tokens too; where generation_config.json does
-# not say which kind a model is, the size of their vocabulary tells.
-_ENGLISH_ONLY_N_VOCAB = 51864
+# not say which kind a model is, it is where their special tokens begin.
+_ENGLISH_ONLY_EOT = 50256
 
 # Languages written without spaces between words.
 _UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -76,7 +76,8 @@ class Tokenizer:
         vocabulary = Vocabulary(folder / TOKENIZER, n_vocab, begin)
         languages = _language_ids(vocabulary)
         is_multilingual = generation.get(
-            "is_multilingual", bool(languages) and n_vocab != _ENGLISH_ONLY_N_VOCAB
+            "is_multilingual",
+            bool(languages) and vocabulary.id("<|endoftext|>") != _ENGLISH_ONLY_EOT,
         )
         tokenizer = cls(vocabulary, bool(is_multilingual), None, None, ())
         for name in ("<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>"):

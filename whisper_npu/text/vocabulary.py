@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 _SECONDS_PER_TIMESTAMP = 0.02
+_N_TIMESTAMPS = 1501  # 0.00 to 30.00 seconds
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -76,7 +77,8 @@ class Vocabulary:
 
     ``specials`` maps the control tokens to their ids, timestamps excluded; timestamps are the
     ids from ``timestamp_begin`` up to ``timestamp_end``. ``unused`` are ids that the model has
-    and the file does not describe. ``blank`` is what a space alone is encoded as: its one byte,
+    and that mean nothing here: the file does not describe them, or somebody added them after the
+    timestamps. ``blank`` is what a space alone is encoded as: its one byte,
     which no merge changes. Raises ModelError if the file cannot be read or does not fit.
     """
 
@@ -85,13 +87,11 @@ class Vocabulary:
         self.n_vocab = n_vocab
         # Kept for the library, as the file may change or go.
         self._content = read_bytes(file)
-        ids = _ids(self._content, file)
-        largest = max(ids.values(), default=0)
-        if largest >= n_vocab:
-            self._misfit(
-                f"has tokens up to {largest} but the model only has {n_vocab}; "
-                "use the tokenizer.json of this model"
-            )
+        ids, last_of_text = _ids(self._content, file)
+        # Text becomes these tokens, whatever the model knows of them.
+        if last_of_text >= n_vocab:
+            self._too_few(last_of_text)
+        beyond = _take_beyond(ids, n_vocab)
         numbers = np.fromiter(ids.values(), np.int64, len(ids))
         unknown = np.ones(n_vocab, np.bool_)
         unknown[numbers] = False
@@ -103,15 +103,30 @@ class Vocabulary:
         marked = {id: name for id, name in opened if _is_marked(name)}
         stamps = {id: name for id, name in marked.items() if _TIMESTAMP.fullmatch(name)}
         self.specials = {marked[id]: id for id in sorted(marked.keys() - stamps.keys())}
+        # What was added after the timestamps the model may do without.
+        if beyond and (not stamps or any(map(_TIMESTAMP.fullmatch, beyond))):
+            self._too_few(max(beyond.values()))
         self.timestamp_begin, self.timestamp_end = self._timestamps(stamps, timestamp_begin)
+        late = np.flatnonzero(~unknown[self.timestamp_end :]) + self.timestamp_end
+        for id in late.tolist():
+            name = marked.pop(id, "") or self._names[id]
+            self.specials.pop(name, None)
+            del ids[name]
         for name in marked.values():
             del ids[name]
         self._check_layout(ids)
         unknown[self.timestamp_begin : self.timestamp_end] = False
+        unknown[self.timestamp_end :] = True
         self.unused = tuple(np.flatnonzero(unknown).tolist())
 
     def _misfit(self, problem: str) -> None:
         raise ModelError(f"{self.file}: {problem}")
+
+    def _too_few(self, last: int) -> None:
+        self._misfit(
+            f"has tokens up to {last} but the model only has {self.n_vocab}; "
+            "use the tokenizer.json of this model"
+        )
 
     def id(self, name: str) -> int:
         """The id of a special token. Raises ModelError if the file lacks it."""
@@ -125,7 +140,7 @@ class Vocabulary:
             begin = self.id("<|notimestamps|>") + 1 if begin is None else begin
             if begin >= self.n_vocab:
                 self._misfit("has no timestamp tokens and the model no room for them")
-            return begin, self.n_vocab
+            return begin, min(begin + _N_TIMESTAMPS, self.n_vocab)
         first, last = min(stamps), max(stamps)
         if stamps[first] != "<|0.00|>" or last - first != len(stamps) - 1:
             self._misfit("the timestamp tokens do not follow each other from <|0.00|>")
@@ -172,15 +187,31 @@ class Vocabulary:
         if self.timestamp_begin <= id < self.timestamp_end:
             seconds = (id - self.timestamp_begin) * _SECONDS_PER_TIMESTAMP
             return f"<|{seconds:.2f}|>".encode()
+        if id >= self.timestamp_end:
+            return b""
         name = self._names[id]
         return name.encode() if name in self.specials else bytes(BYTES[char] for char in name)
 
 
-def _ids(stored: bytes, file: Path) -> dict[str, int]:
-    """The ids of all tokens by name. Raises ModelError if the file is no tokenizer.json."""
+def _take_beyond(ids: dict[str, int], n_vocab: int) -> dict[str, int]:
+    """Take out the tokens of ids that a model of ``n_vocab`` tokens does not have."""
+    if max(ids.values(), default=0) < n_vocab:
+        return {}
+    beyond = {name: id for name, id in ids.items() if id >= n_vocab}
+    for name in beyond:
+        del ids[name]
+    return beyond
+
+
+def _ids(stored: bytes, file: Path) -> tuple[dict[str, int], int]:
+    """The ids of all tokens by name, and the largest of those that text becomes.
+
+    Raises ModelError if the file is no tokenizer.json.
+    """
     content = parse_json(stored, file)
     try:
-        ids = dict(content["model"]["vocab"])
+        text = dict(content["model"]["vocab"])
+        ids = dict(text)
         # As the file has them: the library numbers added tokens anew if it misses one.
         ids.update((token["content"], token["id"]) for token in content["added_tokens"])
     except (KeyError, TypeError, ValueError) as error:
@@ -188,8 +219,9 @@ def _ids(stored: bytes, file: Path) -> dict[str, int]:
             f"{file}: cannot be read as a tokenizer: model.vocab and added_tokens must be there"
         ) from error
     names = {type(token["content"]) for token in content["added_tokens"]}
-    if names - {str} or {*map(type, ids.values())} - {int} or min(ids.values(), default=0) < 0:
+    types = {*map(type, text.values()), *map(type, ids.values())}
+    if names - {str} or types - {int} or min(ids.values(), default=0) < 0:
         raise ModelError(f"{file}: a token has no name or an id that is none")
     if content.get("pre_tokenizer") is None:
         raise ModelError(f"{file}: has no pre-tokenizer; Whisper's is ByteLevel")
-    return ids
+    return ids, max(text.values(), default=0)
