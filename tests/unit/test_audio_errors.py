@@ -14,8 +14,7 @@ import pytest
 
 from tests.support.audio_samples import encode, encode_with_av, with_data_length
 from tests.support.signals import noise, tone
-from whisper_npu.audio import files, load_audio, stream, stream_audio
-from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.audio import files, load_audio, stream_audio
 from whisper_npu.errors import AudioError, OptionError
 
 RATE = 16000
@@ -275,8 +274,3 @@ class TestBadSources:
     def test_a_rate_for_a_file(self) -> None:
         with pytest.raises(OptionError, match="sampling_rate is for arrays"):
             load_audio(encode(NOISE, RATE, "WAV"), sampling_rate=8000)
-
-    def test_a_rate_that_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        blocks = iter([DecodedBlock(rate, NOISE[:, None], "mono") for rate in (8000, 16000)])
-        monkeypatch.setattr(stream, "decode_file", lambda *_: blocks)
-        self.fails(b"RIFF", "bytes: the sampling rate changes from 8000 to 16000 Hz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.errors import AudioError, OptionError
 from whisper_npu.ops.arrays import F32
+from whisper_npu.values import python_value
 
 # As many as libsndfile accepts; more are a transposed array.
 _MAX_CHANNELS = 1024
@@ -23,18 +25,40 @@ def array_blocks(array: NDArray[Any], rate: int, block_seconds: float) -> Iterat
 
     Raises OptionError for a rate, AudioError for a shape or dtype that is not audio.
     """
-    if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or rate < 1:
-        raise OptionError(f"sampling_rate must be a positive whole number of Hz, not {rate!r}")
+    rate = _whole_rate(rate)
     if array.ndim not in (1, 2) or (array.ndim == 2 and not 0 < array.shape[1] <= _MAX_CHANNELS):
         raise AudioError(
             f"array: shape {array.shape} is not audio; it must be [n] or [n, channels]"
         )
     if array.ndim == 1:
         array = array[:, None]
+    if array.size and array.dtype.newbyteorder("=") == np.int32:
+        _warn_if_unscaled(array)
     size = max(1, int(block_seconds * rate))
     for start in range(0, len(array), size):
         samples = scale_to_float(array[start : start + size], "array")
-        yield DecodedBlock(int(rate), samples, None)
+        yield DecodedBlock(rate, samples, None)
+
+
+def _whole_rate(rate: object) -> int:
+    """A rate in Hz, which may be a scalar of NumPy or a float. Raises OptionError."""
+    value = python_value(rate)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise OptionError(f"sampling_rate must be a positive whole number of Hz, not {rate!r}")
+    return value
+
+
+def _warn_if_unscaled(array: NDArray[Any]) -> None:
+    """Warn of what is 96 dB below the full scale of its type because it was never scaled to it."""
+    peak = max(int(array.max()), -int(array.min()))
+    if 0 < peak <= _FULL_SCALE[np.dtype(np.int16)]:
+        warnings.warn(
+            "array: its int32 samples are within 16 bits; if they are 16-bit samples, give them as "
+            "int16",
+            stacklevel=2,
+        )
 
 
 def scale_to_float(samples: NDArray[Any], name: str) -> F32:  # [...] -> [...]
