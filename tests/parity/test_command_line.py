@@ -38,7 +38,8 @@ def test_both_command_lines_write_the_same_files(
     model = seeded_directory(Recipe("nano", seed=2))
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     shared = [str(JFK), "--model", str(model), "--output_format", "all", "--output_dir"]
-    assert main(["transcribe", *shared, str(ours), "--precision", "float32"]) == 0
+    own = ["--precision", "float32", "--raw_timestamps", "True"]
+    assert main(["transcribe", *shared, str(ours), *own]) == 0
     arguments = ["whisper", *shared, str(theirs), "--fp16", "False"]
     with (
         mock.patch.object(sys, "argv", arguments),

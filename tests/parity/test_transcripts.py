@@ -41,7 +41,9 @@ def ours(case: str, seeded_directory: Directory) -> dict[str, Any]:
     chosen = CASES[case]
     transcriber = Transcriber(seeded_directory(chosen.recipe), precision="float32")
     return plain(
-        transcriber.transcribe(recording(chosen.audio), seed=SAMPLING_SEED, **chosen.options)
+        transcriber.transcribe(
+            recording(chosen.audio), seed=SAMPLING_SEED, raw_timestamps=True, **chosen.options
+        )
     )
 
 

@@ -50,7 +50,8 @@ def ours(case: str) -> dict[str, Any]:
 def transcribed(case: str, mode: str) -> dict[str, Any]:
     chosen = CASES[case]
     model, samples = transcriber(chosen.model, mode), recording(chosen.audio)
-    return plain(model.transcribe(samples, seed=SAMPLING_SEED, **chosen.options))
+    result = model.transcribe(samples, seed=SAMPLING_SEED, raw_timestamps=True, **chosen.options)
+    return plain(result)
 
 
 def test_against_the_kept_hash(case: str, ours: dict[str, Any]) -> None:

@@ -144,7 +144,7 @@ class FakeFeatures:
     """Audio of ``n_frames``; the opening window is at -1 if silence follows the audio in it."""
 
     def __init__(self, n_frames: int) -> None:
-        self.n_frames = n_frames
+        self.n_frames, self.duration = n_frames, n_frames / 100
         self.asked: list[tuple[int, int]] = []
 
     def window(self, seek: int, size: int | None = None) -> np.ndarray:

@@ -99,7 +99,7 @@ class TheirModel:
 
 class OurFeatures:
     def __init__(self, n_frames: int) -> None:
-        self.n_frames = n_frames
+        self.n_frames, self.duration = n_frames, n_frames / 100
 
     def window(self, seek: int, size: int | None = None) -> np.ndarray:
         return np.full((2, 3000), seek, np.float32)
@@ -125,7 +125,7 @@ def test_the_loop_is_openais(monkeypatch: pytest.MonkeyPatch) -> None:
             continue
         theirs, both.tried = both.tried, []
         model = FakeModel(lambda window, context: {})
-        checked = TranscribeOptions(**options)
+        checked = TranscribeOptions(**options, raw_timestamps=True)
         result = transcribe_windows(model, TOKENIZER, OurFeatures(n_frames), checked)
         segments = [segment.to_dict() for segment in result]
 

@@ -64,6 +64,7 @@ _LONG_AUDIO: Sequence[Option] = (
     ("logprob_threshold", optional_float, -1.0, "a mean log-probability below this has failed"),
     ("no_speech_threshold", optional_float, 0.6, "likelihood from which failed text is silence"),
     ("clip_timestamps", str, "0", "seconds start,end,start,... of the parts to transcribe"),
+    ("raw_timestamps", flag, False, "times as openai-whisper gives them, also beyond the audio"),
     (
         "batch_size",
         optional_int,

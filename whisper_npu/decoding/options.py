@@ -225,6 +225,9 @@ class TranscribeOptions(_SharedOptions):
     ``patience`` apply at temperature 0, ``best_of`` above. ``clip_timestamps`` are seconds, start
     and end in turn, as text or numbers.
 
+    No time that is given out is beyond the audio, and no end before its start; with
+    ``raw_timestamps`` they are openai-whisper's, which may be.
+
     With ``batch_size`` clips are transcribed independently of each other, and windows of that many
     of them are decoded side by side; a file, or a last clip without an end, is first cut at pauses
     into clips of at most 30 s. Each clip is what it is when it is transcribed alone, whatever the
@@ -240,6 +243,7 @@ class TranscribeOptions(_SharedOptions):
     initial_prompt: str | None = None
     carry_initial_prompt: bool = False
     word_timestamps: bool = False
+    raw_timestamps: bool = False
     prepend_punctuations: str = PREPEND_PUNCTUATIONS
     append_punctuations: str = APPEND_PUNCTUATIONS
     clip_timestamps: str | Sequence[float] = "0"
@@ -272,7 +276,12 @@ class TranscribeOptions(_SharedOptions):
         ):
             value = getattr(self, name)
             _require(value is None or _is_number(value), name, value, "a number or None")
-        for name in ("condition_on_previous_text", "carry_initial_prompt", "word_timestamps"):
+        for name in (
+            "condition_on_previous_text",
+            "carry_initial_prompt",
+            "word_timestamps",
+            "raw_timestamps",
+        ):
             self._check_flag(name)
         for name in ("prepend_punctuations", "append_punctuations"):
             value = getattr(self, name)

@@ -67,6 +67,11 @@ class Features(Protocol):
     @property
     def n_frames(self) -> int: ...
 
+    @property
+    def duration(self) -> float:
+        """Length of the audio in seconds."""
+        ...
+
     def window(self, seek: int, size: int | None = None) -> F32:  # -> [n_mels, N_FRAMES]
         """The model's input for the frames from ``seek`` on, ``size`` of them at most."""
         ...

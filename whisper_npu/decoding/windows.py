@@ -22,6 +22,7 @@ from whisper_npu.decoding.clips import find_clips
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
 from whisper_npu.decoding.protocols import Features, Whisper
 from whisper_npu.decoding.task import decode_session, detect_session_language
+from whisper_npu.decoding.times import last_time, within
 from whisper_npu.decoding.timing import Heads, alignment_heads
 from whisper_npu.decoding.words import WordSettings
 from whisper_npu.errors import ModelError, OptionError
@@ -188,6 +189,9 @@ class Transcript(Iterator[Segment]):
         numbered = [
             replace(segment, id=id) for id, segment in enumerate(segments, self._n_segments)
         ]
+        if not self._options.raw_timestamps:
+            limit = last_time(self._features.duration)
+            numbered = [within(segment, limit) for segment in numbered]
         self._n_segments += len(segments)
         self._tokens += [token for segment in segments for token in segment.tokens]
         return numbered

@@ -1,8 +1,14 @@
-"""Transcripts as txt, vtt, srt, tsv and json, byte for byte as openai-whisper writes them."""
+"""Transcripts as txt, vtt, srt, tsv and json, as openai-whisper writes them.
+
+They are byte for byte its own, but for what programs cannot read or show. In subtitles there is no
+cue for a segment without text or without length, no blank line or arrow in a cue, and no end before
+its start. JSON has ``null`` for a number that is not finite. Dictionaries may be anybody's.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,12 +21,14 @@ from whisper_npu.files.whole import replacing, temporary_name, writing
 
 # A result dictionary: ``text``, ``segments`` and ``language``, as ``Transcription.to_dict`` gives.
 Result = Mapping[str, Any]
-Cue = tuple[str, str, str]
+# Start and end in seconds, and the text.
+Cue = tuple[float, float, str]
 
 _LONG_PAUSE = 3.0
 _NO_LIMIT = 1000
 _ADVICE = "free the name or choose another folder with --output_dir"
 _INDENTED = re.compile(r"(\s*)(.*)$")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -65,15 +73,20 @@ def render_txt(result: Result, options: LineOptions) -> str:
 
 def render_vtt(result: Result, options: LineOptions) -> str:
     """WebVTT; hours are left out when they are 0."""
-    cues = _cues(result["segments"], options, format_timestamp)
-    return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for start, end, text in cues)
+    cues = _cues(result["segments"], options)
+    return "WEBVTT\n\n" + "".join(
+        f"{format_timestamp(start)} --> {format_timestamp(end)}\n{text}\n\n"
+        for start, end, text in cues
+    )
 
 
 def render_srt(result: Result, options: LineOptions) -> str:
     """SubRip; cues are numbered from 1."""
-    cues = _cues(result["segments"], options, lambda s: format_timestamp(s, True, ","))
+    cues = _cues(result["segments"], options)
     return "".join(
-        f"{i}\n{start} --> {end}\n{text}\n\n" for i, (start, end, text) in enumerate(cues, start=1)
+        f"{i}\n{format_timestamp(start, True, ',')} --> {format_timestamp(end, True, ',')}\n"
+        f"{text}\n\n"
+        for i, (start, end, text) in enumerate(cues, start=1)
     )
 
 
@@ -81,7 +94,7 @@ def render_tsv(result: Result, options: LineOptions) -> str:
     """Start and end in whole milliseconds, and the text without tabs."""
     lines = ["start\tend\ttext\n"]
     for segment in result["segments"]:
-        start, end = (round(1000 * segment[key]) for key in ("start", "end"))
+        start, end = (round(1000 * seconds) for seconds in _span(segment["start"], segment["end"]))
         text = segment["text"].strip().replace("\t", " ")
         lines.append(f"{start}\t{end}\t{text}\n")
     return "".join(lines)
@@ -89,7 +102,19 @@ def render_tsv(result: Result, options: LineOptions) -> str:
 
 def render_json(result: Result, options: LineOptions) -> str:
     """The result dictionary, in ASCII."""
-    return json.dumps(result)
+    try:
+        return json.dumps(result, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(result))
+
+
+def _finite(value: Any) -> Any:
+    """A value with None for all numbers in it that are not finite: JSON has none."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 RENDERERS: Mapping[str, Callable[[Result, LineOptions], str]] = {
@@ -138,22 +163,33 @@ def prepare_output_dir(output_dir: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def _cues(
-    segments: Sequence[Mapping[str, Any]], options: LineOptions, stamp: Callable[[float], str]
-) -> Iterator[Cue]:
+def _cues(segments: Sequence[Mapping[str, Any]], options: LineOptions) -> Iterator[Cue]:
+    """The cues of segments that have a length. All have text, and nothing in it ends a cue."""
+    lasting = [segment for segment in segments if segment["start"] < segment["end"]]
+    for start, end, text in _raw_cues(lasting, options):
+        lines = [line for line in _LINE_END.split(text.replace("-->", "->")) if line.strip()]
+        if lines:
+            yield *_span(start, end), "\n".join(lines)
+
+
+def _raw_cues(segments: Sequence[Mapping[str, Any]], options: LineOptions) -> Iterator[Cue]:
     # openai-whisper looks at the first segment only, and fails if that is an emptied one (which has
     # an empty list of words even without word timestamps) and another has no words.
     if not segments or not all("words" in segment for segment in segments):
         for segment in segments:
-            text = segment["text"].strip().replace("-->", "->")
-            yield stamp(segment["start"]), stamp(segment["end"]), text
+            yield segment["start"], segment["end"], segment["text"].strip()
         return
     for words in _word_cues(segments, options):
-        start, end = stamp(words[0].start), stamp(words[-1].end)
         if options.highlight_words:
-            yield from _highlighted(words, start, stamp)
+            yield from _highlighted(words)
         else:
-            yield start, end, "".join(word.text for word in words)
+            yield words[0].start, words[-1].end, "".join(word.text for word in words)
+
+
+def _span(start: float, end: float) -> tuple[float, float]:
+    """Times of which none is negative and the end is not before the start."""
+    start = max(0.0, start)
+    return start, max(start, end)
 
 
 def _word_cues(
@@ -196,20 +232,20 @@ def _grouped_words(
             yield _Word(word["start"], word["end"], word["word"]), i % max_words == 0
 
 
-def _highlighted(words: list[_Word], start: str, stamp: Callable[[float], str]) -> Iterator[Cue]:
+def _highlighted(words: list[_Word]) -> Iterator[Cue]:
     """A cue for each word with the word underlined, and plain cues for the pauses between them."""
     plain = "".join(word.text for word in words)
-    last = start
+    last = words[0].start
     for i, word in enumerate(words):
-        word_start, word_end = stamp(word.start), stamp(word.end)
-        if last != word_start:
-            yield last, word_start, plain
+        # Words may overlap: then there is no pause.
+        if round(1000 * last) < round(1000 * word.start):
+            yield last, word.start, plain
         yield (
-            word_start,
-            word_end,
+            word.start,
+            word.end,
             "".join(_underline(w.text) if j == i else w.text for j, w in enumerate(words)),
         )
-        last = word_end
+        last = max(word.start, word.end)
 
 
 def _underline(text: str) -> str:
