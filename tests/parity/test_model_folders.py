@@ -13,9 +13,12 @@ from tests.support.model_folders import (
     copy_with,
     inputs,
     logits,
+    split_tokenizer,
     write_folder,
 )
 from whisper_npu.convert import convert
+from whisper_npu.model.checkpoint import load_checkpoint
+from whisper_npu.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.reference
 
@@ -48,3 +51,19 @@ def test_the_same_logits(plain: Path, tmp_path: Path, kind: str) -> None:
     np.testing.assert_allclose(logits(folder), expected, atol=2e-5)
     convert(folder, tmp_path / "converted", dtype="float32")
     np.testing.assert_array_equal(logits(tmp_path / "converted"), logits(folder))
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_tokenizer_in_parts(plain: Path, tmp_path: Path, described: bool) -> None:
+    from transformers import WhisperTokenizer
+
+    folder = copy_with(plain, tmp_path / "model", dict)
+    split_tokenizer(folder, described)
+    theirs = WhisperTokenizer.from_pretrained(folder)
+    n_vocab = load_checkpoint(folder).dims.n_vocab
+    ours = Tokenizer.from_dir(folder, n_vocab, {})
+    for name, id in ours.vocabulary.specials.items():
+        assert theirs.convert_tokens_to_ids(name) == id
+    assert theirs.convert_tokens_to_ids("<|0.00|>") == ours.timestamp_begin
+    for text in (" the tha aaaa, 7", "Ünï 語\n\n  x"):
+        assert ours.encode(text) == theirs(text, add_special_tokens=False).input_ids

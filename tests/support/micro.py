@@ -15,9 +15,9 @@ from tests.support.formats.seeded import SeededModel
 from tests.support.formats.torch_pt import write_pt
 from tests.support.vocabulary import BYTE_CHARACTERS, special_tokens
 from whisper_npu.convert.configs import made_config
-from whisper_npu.convert.tokenizer_files import tokenizer_json
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.weight_shapes import weight_specification
+from whisper_npu.text.tokenizer_json import tokenizer_json
 
 MERGED = ["th", "the", "Ġthe", "aa", "aaaa"]
 N_TIMESTAMPS = 1501

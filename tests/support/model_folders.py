@@ -103,6 +103,31 @@ WRAPPED: Mapping[str, Callable[[Tensors], Tensors]] = {
 }
 
 
+def split_tokenizer(folder: Path, described: bool = False) -> None:
+    """Put the parts that older versions of transformers saved in the place of tokenizer.json.
+
+    ``described``: the tokens that are not in vocab.json are in tokenizer_config.json.
+    """
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.unlink()
+    special = {token["content"]: token["id"] for token in content["added_tokens"]}
+    end = "<|endoftext|>"
+    # The first of them is in both files.
+    vocab = {**content["model"]["vocab"], end: special.pop(end)}
+    pairs = content["model"]["merges"]
+    lines = ["#version: 0.2", *(p if isinstance(p, str) else " ".join(p) for p in pairs), ""]
+    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    config: dict[str, object] = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end)
+    if described:
+        tokens = {str(id): {"content": name, "special": True} for name, id in special.items()}
+        config["added_tokens_decoder"] = tokens
+    else:
+        (folder / "added_tokens.json").write_text(json.dumps(special))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
 def logits(folder: Path) -> np.ndarray:  # -> [3, n_vocab]
     """Those of ``inputs`` and ``PROMPT``, in float32."""
     model = numpy_model(load_checkpoint(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,9 +17,13 @@ import numpy as np
 import pytest
 import tokenizers
 
+from tests.support.checkpoints import Recipe
+from tests.support.model_folders import split_tokenizer
 from tests.unit.decoding_fakes import read_tokenizer, small_tokenizer, special, tokenizer_json
+from whisper_npu.convert import convert
 from whisper_npu.errors import ModelError
 from whisper_npu.hub.folders import built_in_directory
+from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.text.vocabulary import Vocabulary
 
@@ -269,3 +274,77 @@ def test_unlisted_timestamps_end_at_thirty_seconds() -> None:
     vocabulary = read_tokenizer(content, n_vocab + 8).vocabulary
     assert vocabulary.timestamp_end == n_vocab
     assert vocabulary.unused == tuple(range(n_vocab, n_vocab + 8))
+
+
+@pytest.fixture
+def split(seeded_directory: Callable[[Recipe], Path], tmp_path: Path) -> Path:
+    """A model with vocab.json and what belongs to it."""
+    shutil.copytree(seeded_directory(Recipe("nano")), tmp_path / "split")
+    split_tokenizer(tmp_path / "split")
+    return tmp_path / "split"
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_tokenizer_in_parts(
+    seeded_directory: Callable[[Recipe], Path], tmp_path: Path, described: bool
+) -> None:
+    whole = seeded_directory(Recipe("nano"))
+    parts = tmp_path / "parts"
+    shutil.copytree(whole, parts)
+    split_tokenizer(parts, described)
+    n_vocab = load_checkpoint(whole).dims.n_vocab
+    ours, theirs = (Tokenizer.from_dir(folder, n_vocab, {}) for folder in (parts, whole))
+    assert ours.vocabulary.specials == theirs.vocabulary.specials
+    assert ours.timestamp_begin == theirs.timestamp_begin
+    assert ours.vocabulary.unused == theirs.vocabulary.unused == ()
+    text = " It's the water, and 12 naïve <|en|> \n words."
+    assert ours.encode(text) == theirs.encode(text)
+    assert ours.decode_with_timestamps(range(n_vocab)) == theirs.decode_with_timestamps(
+        range(n_vocab)
+    )
+    # A conversion writes the file that was not there.
+    convert(parts, tmp_path / "converted")
+    made = Tokenizer.from_dir(tmp_path / "converted", n_vocab, {})
+    assert made.vocabulary.file.name == "tokenizer.json"
+    assert "#version" not in made.vocabulary.file.read_text(encoding="utf-8")
+    assert made.encode(text) == theirs.encode(text)
+
+
+def write(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(content, encoding="utf-8") and None
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda folder: (folder / "added_tokens.json").unlink(), r"vocab\.json: has no <\|starto"),
+        (lambda folder: (folder / "merges.txt").unlink(), r"tokenizer\.json: no such file"),
+        (write("merges.txt", "a b\na b c"), r"merges\.txt: 'a b c' is no pair of tokens"),
+        (write("merges.txt", "a qqq"), r"vocab\.json: cannot be read as a tokenizer"),
+        (write("vocab.json", "[]"), r"vocab\.json: must hold a JSON object"),
+        (
+            write("vocab.json", '{"\\ud800": 1, "<|endoftext|>": 0}'),
+            r"vocab\.json: the vocabulary is not Unicode text",
+        ),
+        (write("added_tokens.json", '{"a": "b"}'), r"vocab\.json: .*"),
+        (write("added_tokens.json", "7"), r"added_tokens\.json: must hold a JSON object"),
+    ],
+)
+def test_parts_of_a_tokenizer_that_are_damaged(
+    split: Path, change: Callable[[Path], None], problem: str
+) -> None:
+    change(split)
+    n_vocab = load_checkpoint(split).dims.n_vocab
+    with pytest.raises(ModelError, match=problem) as error:
+        Tokenizer.from_dir(split, n_vocab, {}).encode("text")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "tokens", [[], 7, {"a": {"content": "b"}}, {"1": {}}, {"1": {"content": []}}]
+)
+def test_described_tokens_that_are_damaged(split: Path, tokens: object) -> None:
+    (split / "added_tokens.json").unlink()
+    (split / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": tokens}))
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json: added_tokens_decoder is dam"):
+        Tokenizer.from_dir(split, 3000, {})

@@ -17,18 +17,14 @@ from whisper_npu.convert.tensors import (
     check_sharing,
     checked_weights,
 )
-from whisper_npu.convert.tokenizer_files import (
-    read_text,
-    read_tokenizer,
-    token_bytes,
-    tokenizer_json,
-)
+from whisper_npu.convert.tokenizer_files import read_text, read_tokenizer
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.folder import CONFIG, TOKENIZER
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.weight_names import TIED_OUTPUT
 from whisper_npu.model.weight_shapes import check_layers, weight_specification
+from whisper_npu.text.tokenizer_json import token_bytes, tokenizer_json
 
 _END_OF_TEXT = "<|endoftext|>"
 _LAYER = re.compile(r"(encoder|decoder)/layer_(\d+)/.*")

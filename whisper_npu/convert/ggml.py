@@ -21,7 +21,7 @@ from whisper_npu.convert.tensors import (
     check_name,
     checked_weights,
 )
-from whisper_npu.convert.tokenizer_files import read_tokenizer, special_tokens, tokenizer_json
+from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.errors import ModelError
 from whisper_npu.files.span import Reader, Span
 from whisper_npu.files.whole import open_regular
@@ -29,6 +29,7 @@ from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.stored import FLOAT16, FLOAT32, StoredType
 from whisper_npu.model.weight_shapes import check_layers
 from whisper_npu.ops.arrays import F32, U8
+from whisper_npu.text.tokenizer_json import special_tokens, tokenizer_json
 
 _BLOCK = np.dtype([("scale", "<f2"), ("values", "i1", 32)])
 

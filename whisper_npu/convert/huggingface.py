@@ -11,11 +11,12 @@ from whisper_npu.convert.tensors import Rows, RowScale, Source, located_weights
 from whisper_npu.convert.tokenizer_files import read_tokenizer
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import dimensions_from_config
-from whisper_npu.model.folder import CONFIG, GENERATION, INDEX, TOKENIZER
+from whisper_npu.model.folder import CONFIG, GENERATION, INDEX
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.safetensors_file import SafetensorsFile, find_stored, open_files
 from whisper_npu.model.stored import INT8
 from whisper_npu.model.weight_shapes import scale_name
+from whisper_npu.text.tokenizer_json import tokenizer_files
 
 
 def read_huggingface(folder: Path, tokenizer: Path | None) -> Source:
@@ -33,10 +34,10 @@ def read_huggingface(folder: Path, tokenizer: Path | None) -> Source:
     optional = [file for file in (generation_file, index) if file.exists()]
     files = [config_file, *optional, *dict.fromkeys(file.path for file in found.values())]
     text = None
-    if tokenizer is not None or (folder / TOKENIZER).exists():
+    if tokenizer is not None or tokenizer_files(folder)[0].exists():
         text, file = read_tokenizer(tokenizer or folder, dims.n_vocab)
         load_tokenizer(text, dims.n_vocab, generation, file)
-        files.append(file)
+        files += tokenizer_files(folder) if tokenizer is None else [file]
     return Source(
         "huggingface", folder, tuple(files), dtype, dims, weights, config, generation, text
     )

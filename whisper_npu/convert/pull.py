@@ -12,11 +12,11 @@ from huggingface_hub import constants
 from whisper_npu.convert.conversion import convert
 from whisper_npu.errors import ModelError, OutputError
 from whisper_npu.hub.cache import (
-    NEEDED,
     OPTIONAL,
     cached_snapshot,
     check_cached,
     model_files,
+    needed_files,
 )
 from whisper_npu.hub.names import short_name
 from whisper_npu.hub.packages import package_source
@@ -137,7 +137,8 @@ def _converted(
 def _download(hub: Hub, snapshot: Snapshot, revision: str, home: Path, growth: float) -> Path:
     """The folder of the snapshot, with all files of the model."""
     names = snapshot.entries
-    missing = [name for name in NEEDED if name not in names]
+    wanted = needed_files(names.__contains__)
+    missing = [name for name in wanted if name not in names]
     index = [INDEX] if WEIGHTS not in names and INDEX in names else []
     if WEIGHTS not in names and not index:
         others = sorted(filter(_OTHER_WEIGHTS.fullmatch, names))
@@ -148,7 +149,7 @@ def _download(hub: Hub, snapshot: Snapshot, revision: str, home: Path, growth: f
         )
     if missing:
         raise ModelError(f"{snapshot.repository}: has no {missing[0]}; it cannot be used")
-    described = [*NEEDED, *(name for name in OPTIONAL if name in names), *index]
+    described = [*wanted, *(name for name in OPTIONAL if name in names), *index]
     for file in map(snapshot.file, described):
         if file.size > LARGEST_FILE:
             raise ModelError(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from whisper_npu.errors import ModelError
 from whisper_npu.files.whole import hash_file
-from whisper_npu.model.folder import CONFIG, GENERATION, INDEX, TOKENIZER, WEIGHTS
+from whisper_npu.model.folder import CONFIG, GENERATION, INDEX, WEIGHTS, tokenizer_names
 from whisper_npu.model.safetensors_file import shard_names
 
-NEEDED = (CONFIG, TOKENIZER)
 OPTIONAL = (GENERATION,)
 
 # The name of a blob is the digest of its content.
@@ -30,11 +30,19 @@ def cached_snapshot(repository: str, revision: str = "main") -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
+def needed_files(is_there: Callable[[str], bool]) -> list[str]:
+    """The files beside the weights that a model has to have, where ``is_there`` tells which files
+    there are."""
+    return [CONFIG, *tokenizer_names(is_there)]
+
+
 def model_files(folder: Path) -> list[Path]:
     """The files of a model in a snapshot's folder. Raises ModelError that names what is missing."""
-    names = [*NEEDED, WEIGHTS]
-    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
-        names = [*NEEDED, INDEX, *shard_names(folder / INDEX)]
+    names = needed_files(lambda name: (folder / name).exists())
+    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+        names.append(WEIGHTS)
+    else:
+        names += [INDEX, *shard_names(folder / INDEX)]
     for name in names:
         if not (folder / name).exists():
             raise ModelError(f"{folder}: has no {name}")

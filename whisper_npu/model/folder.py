@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 # Names the files of weights that are split into shards.
 INDEX = f"{WEIGHTS}.index.json"
+# What stands for tokenizer.json where transformers saved a tokenizer that is not "fast".
+VOCABULARY = "vocab.json"
+MERGES = "merges.txt"
+ADDED_TOKENS = "added_tokens.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def tokenizer_names(is_there: Callable[[str], bool]) -> list[str]:
+    """The files that make the tokenizer of a folder, of which ``is_there`` says what it has."""
+    parts = [VOCABULARY, MERGES]
+    if is_there(TOKENIZER) or not all(map(is_there, parts)):
+        return [TOKENIZER]
+    return [*parts, *filter(is_there, (ADDED_TOKENS, TOKENIZER_CONFIG))]

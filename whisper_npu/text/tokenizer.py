@@ -1,4 +1,4 @@
-"""Text to tokens and back, from a model's tokenizer.json.
+"""Text to tokens and back, from a model's tokenizer.json, or vocab.json and merges.txt.
 
 Special tokens, timestamps and languages are looked up in the file, so any byte-level BPE
 vocabulary laid out as Whisper's works: text tokens first, then ``<|endoftext|>`` and the control
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError, OptionError
-from whisper_npu.model.folder import GENERATION, TOKENIZER
+from whisper_npu.model.folder import GENERATION
 from whisper_npu.text.languages import LANGUAGES, TASKS, to_language_code
+from whisper_npu.text.tokenizer_json import tokenizer_files
 from whisper_npu.text.vocabulary import Vocabulary
 
 _REPLACEMENT = "\ufffd"
@@ -73,7 +74,7 @@ class Tokenizer:
                 f"below {n_vocab}, not {no_timestamps!r}"
             )
         begin = None if no_timestamps is None else no_timestamps + 1
-        vocabulary = Vocabulary(folder / TOKENIZER, n_vocab, begin)
+        vocabulary = Vocabulary(tokenizer_files(folder)[0], n_vocab, begin)
         languages = _language_ids(vocabulary)
         is_multilingual = generation.get(
             "is_multilingual",

@@ -15,25 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whisper_npu.errors import ModelError
-from whisper_npu.model.json_file import parse_json, read_bytes
+from whisper_npu.model.json_file import parse_json
 from whisper_npu.ops.arrays import I64
+from whisper_npu.text.byte_level import BYTES
+from whisper_npu.text.tokenizer_json import N_TIMESTAMPS, read_tokenizer_json
 
 if TYPE_CHECKING:
     import tokenizers
 
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 _SECONDS_PER_TIMESTAMP = 0.02
-_N_TIMESTAMPS = 1501  # 0.00 to 30.00 seconds
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """The character that stands for each byte in a byte-level BPE vocabulary -> the byte."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-BYTES = _byte_alphabet()
 _NO_BYTE = re.compile(f"[^{re.escape(''.join(BYTES))}]")
 _SPACE = next(char for char, byte in BYTES.items() if byte == 0x20)
 
@@ -86,11 +79,11 @@ class Vocabulary:
         self.file = file
         self.n_vocab = n_vocab
         # Kept for the library, as the file may change or go.
-        self._content = read_bytes(file)
+        self._content = read_tokenizer_json(file)
         ids, last_of_text = _ids(self._content, file)
         # Text becomes these tokens, whatever the model knows of them.
         if last_of_text >= n_vocab:
-            self._too_few(last_of_text)
+            self._too_few(max(ids.values()))
         beyond = _take_beyond(ids, n_vocab)
         numbers = np.fromiter(ids.values(), np.int64, len(ids))
         unknown = np.ones(n_vocab, np.bool_)
@@ -140,7 +133,7 @@ class Vocabulary:
             begin = self.id("<|notimestamps|>") + 1 if begin is None else begin
             if begin >= self.n_vocab:
                 self._misfit("has no timestamp tokens and the model no room for them")
-            return begin, min(begin + _N_TIMESTAMPS, self.n_vocab)
+            return begin, min(begin + N_TIMESTAMPS, self.n_vocab)
         first, last = min(stamps), max(stamps)
         if stamps[first] != "<|0.00|>" or last - first != len(stamps) - 1:
             self._misfit("the timestamp tokens do not follow each other from <|0.00|>")

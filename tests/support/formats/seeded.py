@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from whisper_npu.convert.tokenizer_files import token_bytes
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
+from whisper_npu.text.tokenizer_json import token_bytes
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.support import vocabulary as tool
-from whisper_npu.convert.tokenizer_files import (
+from whisper_npu.convert.tokenizer_files import read_tokenizer
+from whisper_npu.errors import ModelError
+from whisper_npu.model import json_file
+from whisper_npu.text.tokenizer_json import (
     LANGUAGE_CODES,
     merges,
-    read_tokenizer,
     special_tokens,
     tokenizer_json,
 )
-from whisper_npu.errors import ModelError
-from whisper_npu.model import json_file
 
 SOURCE = Path("source")
 

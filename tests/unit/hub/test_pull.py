@@ -17,6 +17,7 @@ import pytest
 from huggingface_hub import constants, snapshot_download
 
 from tests.support.checkpoints import Recipe, write_checkpoint
+from tests.support.model_folders import split_tokenizer
 from tests.unit.hub.fake_hub import (
     COMMIT,
     REPOSITORY,
@@ -120,6 +121,18 @@ class TestReal:
         assert store.all() == []
         assert cached() == ["refs/main", *snapshot_files(hub)]
 
+    def test_a_tokenizer_in_parts(self, hub: FakeHub, store: Store, tmp_path: Path) -> None:
+        write_checkpoint(Recipe("nano"), tmp_path / "parts")
+        split_tokenizer(tmp_path / "parts")
+        hub.files = read_folder(tmp_path / "parts")
+        model, _ = pull(store, REPOSITORY)
+        assert "tokenizer.json" in model.files
+        assert "merges.txt" not in model.files
+        assert cached() == ["refs/main", *snapshot_files(hub)]
+        assert not pull(store, REPOSITORY, offline=True, force=True)[1]
+        store.remove(REPOSITORY)
+        assert model_directory(REPOSITORY) == snapshot_folder()
+
     def test_shards_offline(self, hub: FakeHub, store: Store, tmp_path: Path) -> None:
         write_checkpoint(Recipe("nano"), tmp_path / "sharded", shards=3)
         hub.files = read_folder(tmp_path / "sharded")
@@ -190,7 +203,7 @@ class TestWhatIsDownloaded:
     def test_another_kind_of_model(self, hub: FakeHub, store: Store) -> None:
         """Found out before its weights come."""
         hub.files["config.json"] = b'{"model_type": "llama", "hidden_size": 4096}'
-        assert "owner/nano: config.json: d_model must be a positive integer" in complaint(store)
+        assert "owner/nano: config.json: model_type is 'llama', not 'whisper'" in complaint(store)
         assert hub.asked(WEIGHTS) == []
 
     def test_a_huge_tokenizer(self, hub: FakeHub, store: Store) -> None:

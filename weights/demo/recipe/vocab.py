@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from whisper_npu.convert.tokenizer_files import N_TIMESTAMPS, special_tokens
+from whisper_npu.text.tokenizer_json import N_TIMESTAMPS, special_tokens
 
 BASE_SIZE = 1024
 VOCAB_SIZE = 2632
