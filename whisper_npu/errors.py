@@ -17,17 +17,24 @@ from __future__ import annotations
 
 from whisper_npu.terminal import message
 
+_LONGEST = 1000
+
 
 class WhisperNpuError(Exception):
     """Base of all errors raised on purpose; the message is one line and names the culprit.
 
-    As text it can be shown: control characters are escaped, and passwords and tokens hidden.
+    As text it can be shown: control characters are escaped, and passwords and tokens hidden. What
+    makes it longer than 1,000 characters, a value out of a damaged file, is left out.
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return message(super().__str__())
+        text = message(super().__str__())
+        if len(text) <= _LONGEST:
+            return text
+        # Where it is begins the message, what to do ends it.
+        return f"{text[: _LONGEST * 2 // 3]} ... {text[5 - _LONGEST // 3 :]}"
 
 
 class AudioError(WhisperNpuError):

@@ -1,37 +1,14 @@
-"""Seeds, and mutations of the kind that binary and JSON formats break at."""
+"""Mutations of the kind that binary formats and text break at."""
 
 from __future__ import annotations
 
 import random
 import struct
-from dataclasses import dataclass
-from pathlib import Path
-
-SEEDS = Path(__file__).parent / "seeds"
 
 # Values that lengths, counts and offsets break at.
 _INTERESTING = (0, 1, 2, 3, 127, 128, 255, 256, 1 << 15, (1 << 16) - 1, 1 << 20, (1 << 31) - 1)
 _INTERESTING += (1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)
 _TOKENS = (b"null", b"-1", b"1e999", b"[]", b"{}", b'""', b"[" * 200, b"9" * 50, b"\\ud800", b"\0")
-
-
-@dataclass(frozen=True)
-class Seed:
-    """A small valid model: ``name`` is what is opened, a file or a folder, ``files`` its content
-    by path within the folder of a run."""
-
-    name: str
-    files: tuple[tuple[str, bytes], ...]
-
-
-def load_seeds(folder: Path = SEEDS) -> list[Seed]:
-    """The seeds in a folder, sorted by name."""
-    seeds = []
-    for path in sorted(folder.iterdir()):
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        content = tuple((str(file.relative_to(folder)), file.read_bytes()) for file in files)
-        seeds.append(Seed(path.name, content))
-    return seeds
 
 
 def mutate(data: bytes, chance: random.Random, limit: int = 1 << 17) -> bytes:

@@ -23,12 +23,18 @@ MERGED = ["th", "the", "Ġthe", "aa", "aaaa"]
 N_TIMESTAMPS = 1501
 
 
-def micro_model(state: int = 2, timestamps: int = N_TIMESTAMPS) -> SeededModel:
-    """One layer a side, one language. ggml's number of timestamps is fixed; others take fewer."""
+def micro_model(
+    state: int = 2, timestamps: int = N_TIMESTAMPS, whole_windows: bool = False
+) -> SeededModel:
+    """One layer a side, one language. ggml's number of timestamps is fixed; others take fewer.
+
+    With ``whole_windows`` it can transcribe: its window is one of 30 s.
+    """
     text = [*BYTE_CHARACTERS.values(), *MERGED]
     specials = list(special_tokens(["en"]))
     tokens = [*text, *specials[: len(specials) - N_TIMESTAMPS + timestamps]]
-    dims = ModelDimensions(3, 4, state, 1, 1, len(tokens), 5, state, 1, 1)
+    n_mels, n_audio_ctx, n_text_ctx = (80, 1500, 12) if whole_windows else (3, 4, 5)
+    dims = ModelDimensions(n_mels, n_audio_ctx, state, 1, 1, len(tokens), n_text_ctx, state, 1, 1)
     random = np.random.RandomState(0)
     weights = {
         name: random.standard_normal(shape).astype(np.float32)

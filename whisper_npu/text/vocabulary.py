@@ -7,7 +7,8 @@ its file than all else of a small model, and is only asked to where there is tex
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,19 +158,28 @@ class Vocabulary:
 
         Raises ModelError if the tokenizers library cannot read the file.
         """
-        backend = self._backend
-        if backend.normalizer is not None:
-            text = backend.normalizer.normalize_str(text)
-        pieces = backend.pre_tokenizer.pre_tokenize_str(text)
-        return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]
+        with self._as_model_errors():
+            backend = self._backend
+            if backend.normalizer is not None:
+                text = backend.normalizer.normalize_str(text)
+            pieces = backend.pre_tokenizer.pre_tokenize_str(text)
+            return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]
 
     @cached_property
     def _backend(self) -> tokenizers.Tokenizer:
         import tokenizers
 
+        return tokenizers.Tokenizer.from_buffer(self._content)
+
+    @contextmanager
+    def _as_model_errors(self) -> Iterator[None]:
+        """What the tokenizers library raises as ModelError."""
         try:
-            return tokenizers.Tokenizer.from_buffer(self._content)
-        except Exception as error:  # the library raises nothing more specific
+            yield
+        except BaseException as error:
+            # It raises nothing more specific than Exception, and its panics are not even that.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise ModelError(f"{self.file}: cannot be read as a tokenizer: {error}") from error
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.check import check
-from tests.fuzz.mutations import Seed, load_seeds, mutate
+from tests.fuzz.mutations import mutate
+from tests.fuzz.seed_models import Seed, load_seeds
+from tests.fuzz.targets.readers import is_valid
 
 SEEDS = load_seeds()
 MIB = 1 << 20
@@ -21,45 +22,38 @@ EXAMPLES = settings(
 )
 
 
-def write(seed: Seed, folder: Path) -> Path:
-    for file, content in seed.files:
-        (folder / file).parent.mkdir(exist_ok=True)
-        (folder / file).write_bytes(content)
-    return folder / seed.name
-
-
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
 def test_seeds_are_valid(seed: Seed, tmp_path: Path) -> None:
-    assert check(write(seed, tmp_path))
+    assert is_valid(seed.write(tmp_path))
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
 @given(number=st.integers(0, 2**32), which=st.integers(0, 10))
 @EXAMPLES
 def test_mutations(seed: Seed, tmp_path: Path, number: int, which: int) -> None:
-    path = write(seed, tmp_path)
+    path = seed.write(tmp_path)
     file, content = seed.files[which % len(seed.files)]
     (tmp_path / file).write_bytes(mutate(content, random.Random(number)))
-    check(path)
+    is_valid(path)
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
 @given(data=st.data())
 @EXAMPLES
 def test_truncations(seed: Seed, tmp_path: Path, data: st.DataObject) -> None:
-    path = write(seed, tmp_path)
+    path = seed.write(tmp_path)
     file, content = data.draw(st.sampled_from(seed.files))
     keep = data.draw(st.integers(0, len(content) - 1))
     (tmp_path / file).write_bytes(content[:keep])
     # Only text may do without its end: a last line's, or white space.
-    assert not check(path) or not content[keep:].strip() or file.endswith(".txt")
+    assert not is_valid(path) or not content[keep:].strip() or file.endswith(".txt")
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: seed.name)
 @given(data=st.data())
 @EXAMPLES
 def test_huge_numbers(seed: Seed, tmp_path: Path, data: st.DataObject) -> None:
-    path = write(seed, tmp_path)
+    path = seed.write(tmp_path)
     file, content = data.draw(st.sampled_from(seed.files))
     size = data.draw(st.sampled_from([2, 4, 8]))
     at = data.draw(st.integers(0, min(len(content), 4096) - size))
@@ -67,7 +61,7 @@ def test_huge_numbers(seed: Seed, tmp_path: Path, data: st.DataObject) -> None:
     (tmp_path / file).write_bytes(content[:at] + value + content[at + size :])
     tracemalloc.start()
     try:
-        check(path)
+        is_valid(path)
         assert tracemalloc.get_traced_memory()[1] < 32 * MIB
     finally:
         tracemalloc.stop()
