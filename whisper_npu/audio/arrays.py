@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.audio.sources import unreadable
 from whisper_npu.errors import AudioError, OptionError
 from whisper_npu.ops.arrays import F32
 from whisper_npu.values import python_value
@@ -20,12 +22,57 @@ _MAX_CHANNELS = 1024
 _FULL_SCALE = {np.dtype(np.int16): 2.0**15, np.dtype(np.int32): 2.0**31, np.dtype(np.uint8): 2.0**7}
 
 
+# An array of so few samples with more channels than this is [channels, n].
+_FEW = 8
+
+
+def as_array(source: Any) -> NDArray[Any] | None:
+    """The samples of an array, a tensor or a buffer of numbers; None for other sources.
+
+    Buffers of single bytes are files. Raises AudioError for what NumPy cannot make an array.
+    """
+    if isinstance(source, np.ndarray):
+        return source
+    if isinstance(source, str | bytes | os.PathLike) or hasattr(source, "read"):
+        return None
+    name = type(source).__name__
+    try:
+        if not (hasattr(source, "__array__") or hasattr(source, "__array_interface__")):
+            view = _view(source)
+            return None if view is None else np.asarray(view)
+        # A tensor may be on another device, or part of a computation.
+        for step in ("detach", "cpu"):
+            if callable(getattr(source, step, None)):
+                source = getattr(source, step)()
+        return np.asarray(source)
+    except Exception as error:
+        raise unreadable(name, error) from error
+
+
+def _view(source: Any) -> memoryview | None:
+    """The buffer of an object that has one of more than bytes."""
+    try:
+        view = memoryview(source)
+    except TypeError:
+        return None
+    return view if view.itemsize > 1 else None
+
+
 def array_blocks(array: NDArray[Any], rate: int, block_seconds: float) -> Iterator[DecodedBlock]:
     """An array of shape [n] or [n, channels] in blocks.
+
+    [channels, n], PyTorch's order, is taken too where it cannot be the other, with a warning.
 
     Raises OptionError for a rate, AudioError for a shape or dtype that is not audio.
     """
     rate = _whole_rate(rate)
+    if array.ndim == 2 and 0 < array.shape[0] <= _FEW < array.shape[1]:
+        warnings.warn(
+            f"array: its shape {array.shape} is taken for [channels, n]; give its transpose, "
+            "[n, channels]",
+            stacklevel=2,
+        )
+        array = array.T
     if array.ndim not in (1, 2) or (array.ndim == 2 and not 0 < array.shape[1] <= _MAX_CHANNELS):
         raise AudioError(
             f"array: shape {array.shape} is not audio; it must be [n] or [n, channels]"

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from whisper_npu.audio.arrays import array_blocks
+from whisper_npu.audio.arrays import array_blocks, as_array
 from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.audio.channels import EACH, Channel, Each, Mix, One, Pick, checked_channel
 from whisper_npu.audio.files import decode_file
@@ -31,9 +31,10 @@ def stream_audio(
 ) -> Iterator[F32]:  # -> [n], [n], ...
     """Decode a source into mono float32 blocks at 16 kHz, in bounded memory.
 
-    ``source`` is a path, ``"-"`` for standard input, the bytes of a file, a binary file object, or
-    an array of shape [n] or [n, channels]: floats with full scale at 1, or int16, int32 or uint8,
-    which are scaled so. ``channel`` is the one to take: its number from 0, ``"left"`` (0) or
+    ``source`` is a path, ``"-"`` for standard input, the bytes of a file, a file object or upload
+    with a ``read`` that gives bytes, or an array of shape [n] or [n, channels]: floats with full
+    scale at 1, or int16, int32 or uint8, which are scaled so. Tensors and buffers of numbers are
+    arrays too. ``channel`` is the one to take: its number from 0, ``"left"`` (0) or
     ``"right"`` (1). Without it two channels are averaged, and 3 to 8 are mixed as FFmpeg does;
     other rates are resampled. ``sampling_rate`` is that of an array in Hz (default 16000); files
     know theirs. ``block_seconds`` bounds the length of the blocks that are decoded at once.
@@ -77,9 +78,10 @@ def _decode(
     source: AudioSource, sampling_rate: int | None, block_seconds: float, opened: ExitStack
 ) -> tuple[Iterator[DecodedBlock], str]:
     """The blocks of a source, and a name for it."""
-    if isinstance(source, np.ndarray):
+    array = as_array(source)
+    if array is not None:
         rate = SAMPLE_RATE if sampling_rate is None else sampling_rate
-        return array_blocks(source, rate, block_seconds), "array"
+        return array_blocks(array, rate, block_seconds), "array"
     if sampling_rate is not None:
         raise OptionError("sampling_rate is for arrays: an audio file states its own; leave it out")
     file, name = opened.enter_context(open_audio(source))
