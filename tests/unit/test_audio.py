@@ -16,11 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from tests.support.audio_samples import encode, encode_with_av
 from tests.support.signals import noise, tone
 from whisper_npu import audio
-from whisper_npu.audio import AudioSource, files, load_audio, stream_audio
+from whisper_npu.audio import AudioSource, load_audio, stream_audio
+from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.audio.decoders import ffmpeg, recording
+from whisper_npu.audio.decoders.account import Account
+from whisper_npu.audio.decoders.libsndfile import SequentialFile
 
 RATE = 16000
 NOISE = noise(RATE)
@@ -72,8 +77,8 @@ def test_lossy_formats(file_format: str, subtype: str) -> None:
 def test_formats_of_ffmpeg(container: str, codec: str) -> None:
     pytest.importorskip("av")
     source = encode_with_av(tone(2.0, 48000), 48000, container, codec)
-    with pytest.raises(files.soundfile.LibsndfileError):
-        files.soundfile.info(io.BytesIO(source))
+    with pytest.raises(soundfile.LibsndfileError):
+        soundfile.info(io.BytesIO(source))
     result = load_audio(source)
     assert len(result) == pytest.approx(2 * RATE, abs=RATE * 0.1)
     spectrum = np.abs(np.fft.rfft(result[8000:16000] * np.hanning(8000)))
@@ -207,6 +212,7 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
         return types.SimpleNamespace(
             sample_rate=rate,
             samples=array.size // 2,
+            pts=None,
             to_ndarray=lambda: array,
             format=types.SimpleNamespace(is_planar=planar),
             layout=types.SimpleNamespace(name="stereo"),
@@ -218,16 +224,25 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
         frame(8000, [16384, 16384, 0, 8192], True),
         frame(16000, [32767, 32767], False),
     ]
-    container = types.SimpleNamespace(decode=lambda audio: iter(frames), duration=None)
-    reader = files._Reader(io.BytesIO(b"x"))
+    packets = [
+        types.SimpleNamespace(
+            decode=lambda frame=frame: [frame], pts=None, duration=None, pos=None, size=1
+        )
+        for frame in frames
+    ]
+    container = types.SimpleNamespace(
+        demux=lambda stream: iter(packets), format=types.SimpleNamespace(name="test")
+    )
+    account = Account("x")
     blocks = [
         (block.rate, block.layout, block.samples.tolist())
-        for block in files._av_blocks(reader, container, "x", 30.0)
+        for block in ffmpeg._gathered(ffmpeg._Packets(container, None, account).blocks(), 30.0)
     ]
     assert blocks == [
         (8000, "stereo", [[0.5, 0.0], [0.25, 0.0], [0.5, 0.0], [0.5, 0.25]]),
         (16000, "stereo", [[32767 / 32768, 32767 / 32768]]),
     ]
+    assert account.decoded == 4 / 8000 + 1 / 16000
 
 
 def test_an_absurd_header_does_not_take_absurd_memory() -> None:
@@ -237,13 +252,13 @@ def test_an_absurd_header_does_not_take_absurd_memory() -> None:
     wav += b"data" + struct.pack("<I", 2048 * 100) + bytes(2048 * 100)
     sizes = []
 
-    class Recording(files._SequentialFile):
-        def read(self, frames: int, **options: object) -> np.ndarray:
-            sizes.append(frames * self.channels)
-            return super().read(frames, **options)
+    class Recording(SequentialFile):
+        def read_block(self, size: int) -> tuple[DecodedBlock, str | None]:
+            sizes.append(size * self.channels)
+            return super().read_block(size)
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(files, "_SequentialFile", Recording)
+        patch.setattr(recording, "SequentialFile", Recording)
         assert len(load_audio(wav)) <= 2
     assert max(sizes) <= 2**20
 
@@ -262,7 +277,7 @@ def test_memory_of_a_long_file(tmp_path: Path) -> None:
     peaks = []
     for name, seconds in (("short", 10), ("long", 1200)):
         path = tmp_path / f"{name}.flac"
-        with files.soundfile.SoundFile(path, "w", 44100, 2) as file:
+        with soundfile.SoundFile(path, "w", 44100, 2) as file:
             for _ in range(seconds // 10):
                 file.write(np.zeros((441000, 2), np.int16))
         done = subprocess.run(

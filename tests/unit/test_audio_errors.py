@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.audio_samples import encode, encode_with_av, with_data_length
 from tests.support.signals import noise, tone
-from whisper_npu.audio import files, load_audio, stream_audio
+from whisper_npu.audio import load_audio, stream_audio
+from whisper_npu.audio.decoders.reader import Reader
 from whisper_npu.errors import AudioError, OptionError
 
 RATE = 16000
@@ -74,37 +75,30 @@ class TestLengths:
         flac[22:26] = bytes(4)
         np.testing.assert_array_equal(load_audio(bytes(flac)), EXPECTED)
 
-    @pytest.mark.parametrize("part", [0.02, 0.5, 0.99])
+    @pytest.mark.parametrize("part", [0.3, 0.5, 0.99])
     def test_truncated_flac(self, part: float) -> None:
         flac = encode(noise(10 * RATE), RATE, "FLAC")
-        with pytest.raises(AudioError, match=r"^bytes: damaged or cut off \(.*\); get a complete"):
-            load_audio(flac[: int(part * len(flac))])
+        with pytest.warns(UserWarning, match=r"^bytes: .*its header promises 10\.0 s \(cut off"):
+            seconds = len(load_audio(flac[: int(part * len(flac))])) / RATE
+        assert 10 * part - 0.4 < seconds <= 10 * part
 
     def test_flac_that_ends_early_without_an_error(self) -> None:
         flac = bytearray(encode(INT16, RATE, "FLAC"))
         flac[22:26] = struct.pack(">I", 2 * RATE)
-        with pytest.raises(AudioError, match=r"1\.0 s of the 2\.0 s in its header|lost sync"):
-            load_audio(bytes(flac))
+        with pytest.warns(UserWarning, match=r"^bytes: holds 1\.0 s of audio, .* promises 2\.0 s"):
+            np.testing.assert_array_equal(load_audio(bytes(flac)), EXPECTED)
 
     def test_truncated_mp3(self) -> None:
         mp3 = encode(noise(10 * RATE), RATE, "MP3")
-        with pytest.warns(UserWarning, match=r"^bytes: holds 4\.\d s .* promises 10\.0 s"):
-            assert 4 * RATE < len(load_audio(mp3[: len(mp3) // 2])) < 6 * RATE
-
-    def test_damaged_mp4(self) -> None:
-        pytest.importorskip("av")
-        mp4 = bytearray(encode_with_av(noise(10 * 48000), 48000, "mp4", "aac"))
-        mp4[len(mp4) // 2 :][:2000] = b""
-        mp4[len(mp4) // 2 : len(mp4) // 2 + 2000] = b"\xff" * 2000
-        with pytest.raises(AudioError, match=r"^bytes: damaged or cut off \(after [45]\.\d s: "):
-            load_audio(bytes(mp4))
+        for part in (0.5, 0.95):
+            with pytest.warns(UserWarning, match=r"^bytes: holds \d\.\d s .* promises 10\.0 s"):
+                seconds = len(load_audio(mp3[: int(part * len(mp3))])) / RATE
+            assert seconds == pytest.approx(10 * part, abs=0.2)
 
     @pytest.mark.filterwarnings("error")
     def test_whole_files_are_not_called_short(self) -> None:
         for file_format in ("WAV", "FLAC", "OGG", "MP3", "AIFF"):
             load_audio(encode(noise(5 * RATE), RATE, file_format))
-        mp3 = encode(noise(10 * RATE), RATE, "MP3")
-        assert 9 * RATE < len(load_audio(mp3[: int(0.95 * len(mp3))])) < 9.8 * RATE
 
 
 class TestBadSources:
@@ -177,7 +171,7 @@ class TestBadSources:
 
     def test_a_place_before_the_start(self) -> None:
         """As a damaged header may ask for; libsndfile is told where the file is instead."""
-        reader = files._Reader(io.BytesIO(b"RIFF"))
+        reader = Reader(io.BytesIO(b"RIFF"))
         reader.seek(2)
         assert reader.seek(-1) == 2
 

@@ -12,7 +12,7 @@ import numpy as np
 from whisper_npu.audio.arrays import array_blocks, as_array
 from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.audio.channels import EACH, Channel, Each, Mix, One, Pick, checked_channel
-from whisper_npu.audio.files import decode_file
+from whisper_npu.audio.decoders import decode_file
 from whisper_npu.audio.levels import Levels
 from whisper_npu.audio.sources import AudioSource, open_audio
 from whisper_npu.errors import AudioError, OptionError

@@ -1,0 +1,17 @@
+"""Containers, as far as decoders do not tell what is missing: lengths, damage and joined files."""
+
+from __future__ import annotations
+
+from whisper_npu.audio.decoders.containers import au, boxes, flac, mpeg_audio, ogg, wav
+from whisper_npu.audio.decoders.containers.part import Part
+from whisper_npu.audio.decoders.reader import Reader
+
+_KINDS = (mpeg_audio.parts, ogg.parts, wav.parts, flac.parts, au.parts, boxes.parts)
+
+
+def parts_of(reader: Reader) -> list[Part]:
+    """The parts of a file in their order; the file itself if nothing is known of its container."""
+    for parts in _KINDS:
+        if found := parts(reader):
+            return found
+    return [Part(reader)]

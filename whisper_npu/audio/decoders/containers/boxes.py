@@ -1,0 +1,98 @@
+"""The outermost boxes of other files (MP4, Matroska, ASF, AIFF, CAF): what was joined or cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from whisper_npu.audio.decoders.containers.part import Part
+from whisper_npu.audio.decoders.reader import Reader
+
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_CAF = b"caff\0\1\0\0"
+# An MP4 file begins with one of these.
+_MP4 = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"styp", b"sidx")
+
+
+def parts(reader: Reader) -> list[Part]:
+    """Files that were joined to one; none if it is one file, or of another container."""
+    starts = [0]
+    for name, start, _ in _boxes(reader):
+        if start > starts[-1] and name in (b"ftyp", _EBML, _ASF_HEADER, b"FORM", _CAF):
+            starts.append(start)
+    if len(starts) == 1:
+        return []
+    ends = [*starts[1:], reader.size]
+    return [Part(reader.part(start, end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def what_is_cut(reader: Reader) -> str | None:
+    """What of a file is cut off, in words; None if nothing, or of other containers."""
+    boxes = list(_boxes(reader))
+    if not boxes:
+        return None
+    if reader.at(4, 4) in _MP4 and b"moov" not in {name for name, *_ in boxes}:
+        return "its index (the moov atom), which recorders write last, is missing"
+    return "its last part is not whole" if boxes[-1][2] > reader.size else None
+
+
+def _boxes(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of the outermost boxes; the last may end after the file."""
+    at = 0
+    head = reader.at(0, 16)
+    if head[4:8] in _MP4:
+        box = _mp4_box
+    elif head.startswith(_EBML):
+        box = _ebml_box
+    elif head == _ASF_HEADER:
+        box = _asf_box
+    elif head[:4] == b"FORM" or head.startswith(_CAF):
+        box = _iff_box
+    else:
+        return
+    while at < reader.size and (found := box(reader, at)) is not None:
+        name, length = found
+        yield name, at, at + length
+        at += length
+
+
+def _mp4_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
+    head = reader.at(at, 16)
+    size = int.from_bytes(head[:4], "big")
+    if size == 1:
+        size = int.from_bytes(head[8:16], "big")
+    elif size == 0:
+        size = reader.size - at
+    return (head[4:8], size) if len(head) >= 8 and size >= 8 else None
+
+
+def _ebml_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
+    name = reader.at(at, 4)
+    if name not in (_EBML, _SEGMENT):
+        return None
+    first = reader.at(at + 4, 1)
+    if not first or first == b"\0":
+        return None
+    width = 9 - first[0].bit_length()
+    value = int.from_bytes(reader.at(at + 4, width), "big") & ((1 << 7 * width) - 1)
+    # All ones: the length was left open.
+    return None if value == (1 << 7 * width) - 1 else (name, 4 + width + value)
+
+
+def _asf_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
+    head = reader.at(at, 24)
+    size = int.from_bytes(head[16:], "little")
+    return (head[:16], size) if len(head) == 24 and size >= 24 else None
+
+
+def _iff_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
+    head = reader.at(at, 12)
+    if head[:4] == b"FORM":
+        size = 8 + int.from_bytes(head[4:8], "big")
+        return head[:4], size + size % 2
+    if head.startswith(_CAF):
+        return _CAF, 8
+    size = int.from_bytes(head[4:], "big")
+    # A chunk of CAF; its length is left open by -1.
+    return (head[:4], 12 + size) if len(head) == 12 and size < 2**63 else None

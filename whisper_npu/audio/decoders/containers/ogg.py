@@ -1,0 +1,107 @@
+"""The pages of an Ogg file: where recordings that were joined begin, and what is damaged."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+
+from whisper_npu.audio.decoders.containers.part import Part
+from whisper_npu.audio.decoders.reader import Reader
+
+_CHUNK = 2**20
+_REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
+
+
+@dataclass
+class _Link:
+    """One of the recordings of a file, from ``start`` to ``end``."""
+
+    start: int
+    end: int
+    streams: int
+    closed: bool = False
+    # Whether there is something else than pages between those of this link.
+    damaged: bool = False
+
+
+@dataclass
+class _Pages:
+    """What the pages of a file tell."""
+
+    links: list[_Link]
+    # Whether there is something else than pages after the last one.
+    cut: bool = False
+
+
+def parts(reader: Reader) -> list[Part]:
+    """The recordings of an Ogg file; none if it is no such file."""
+    pages = _inspect(reader)
+    if pages is None:
+        return []
+    found = [
+        Part(
+            reader.part(link.start, link.end) if len(pages.links) > 1 else reader,
+            # Which of several streams is meant FFmpeg tells.
+            damaged=link.damaged or link.streams > 1,
+        )
+        for link in pages.links
+    ]
+    if pages.cut or not pages.links[-1].closed:
+        found[-1] = replace(found[-1], note="its last page is missing; get a complete copy")
+    return found
+
+
+def _inspect(reader: Reader) -> _Pages | None:
+    """Read all pages and compare their checksums; None if the file is not Ogg."""
+    if reader.at(0, 4) != b"OggS":
+        return None
+    pages = _Pages([])
+    data, start, at = reader.at(0, _CHUNK), 0, 0
+    # Whether the last page was the first of a stream, which all those of a link come before.
+    opening = False
+    while at < reader.size:
+        if at + 2**16 + 512 > start + len(data) < reader.size:
+            start, data = at, reader.at(at, _CHUNK)
+            if not data:
+                # The file has become shorter.
+                break
+        page = _page(data, at - start)
+        if page is not None and pages.cut:
+            pages.cut = False
+            if pages.links:
+                pages.links[-1].damaged = True
+        if page is None:
+            pages.cut = True
+            found = data.find(b"OggS", at - start + 1)
+            at = start + found if found >= 0 else max(at + 1, start + len(data) - 3)
+            continue
+        first = bool(page[5] & 2)
+        if first and not opening:
+            pages.links.append(_Link(at, at, 0))
+        opening = first
+        at += len(page)
+        if pages.links:
+            link = pages.links[-1]
+            link.streams += first
+            link.end = at
+            link.closed |= bool(page[5] & 4)
+    return pages if pages.links else None
+
+
+def _page(data: bytes, at: int) -> bytes | None:
+    """The page that begins at a place, or None if there is no whole one."""
+    if data[at : at + 4] != b"OggS" or at + 27 > len(data):
+        return None
+    lengths = at + 27 + data[at + 26]
+    end = lengths + sum(data[at + 27 : lengths])
+    if lengths > len(data) or end > len(data):
+        return None
+    page = data[at:end]
+    return page if _checksum(page) == int.from_bytes(page[22:26], "little") else None
+
+
+def _checksum(page: bytes) -> int:
+    """Ogg's CRC-32, which takes the bits in the other order than zlib and begins with 0."""
+    cleared = page[:22] + bytes(4) + page[26:]
+    crc = zlib.crc32(cleared.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)

@@ -1,0 +1,185 @@
+"""One file: which decoder reads each of its parts, and what to do where one ends too early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+
+import soundfile
+
+from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.audio.decoders.account import Account, silence
+from whisper_npu.audio.decoders.containers import boxes, flac, parts_of
+from whisper_npu.audio.decoders.containers.part import Part
+from whisper_npu.audio.decoders.ffmpeg import NotForFFmpeg, decode_with_ffmpeg, has_av
+from whisper_npu.audio.decoders.headerless import Headerless, headerless
+from whisper_npu.audio.decoders.libsndfile import SequentialFile
+from whisper_npu.audio.decoders.reader import Reader
+from whisper_npu.audio.decoders.tracks import check_track
+from whisper_npu.errors import AudioError
+
+_GET_PYAV = 'pip install "whisper-npu[av]"'
+# Bytes that libsndfile may leave unread at the end of a file, of tags for example.
+_LEFT_UNREAD = 4096
+
+
+class Recording:
+    """Decodes one file, part by part, and keeps its account."""
+
+    def __init__(
+        self, file: IO[bytes], name: str, block_seconds: float, audio_track: int | None
+    ) -> None:
+        self.reader = Reader(file)
+        self.account = Account(name)
+        self._block_seconds, self._track = block_seconds, audio_track
+        # What comes before that which is decoded next, in seconds.
+        self._lost = self._padding = 0.0
+
+    def blocks(self) -> Iterator[DecodedBlock]:
+        """All of the file. Raises AudioError if nothing in it can be decoded."""
+        for part in parts_of(self.reader):
+            self._lost += part.lost
+            self._padding += part.padding
+            yield from self._part(part)
+            if part.note is not None:
+                self.account.notes.append(part.note)
+        self.reader.raise_error(self.account.name)
+        if self.account.decoded == 0 and self.account.reasons:
+            raise AudioError(
+                f"{self.account.name}: nothing in it can be decoded ({self.account.reasons[0]}); "
+                "get a complete copy"
+            )
+
+    def _part(self, part: Part) -> Iterator[DecodedBlock]:
+        """A part of the file with libsndfile, or with FFmpeg if libsndfile does not know it."""
+        reader = part.reader
+        if part.damaged:
+            try:
+                yield from self._with_ffmpeg(reader, None)
+                return
+            except NotForFFmpeg as refused:
+                self.account.notes.append(f"it is damaged, and FFmpeg does not help ({refused})")
+        try:
+            file = SequentialFile(reader)
+        except soundfile.LibsndfileError as unknown:
+            self.reader.raise_error(self.account.name)
+            yield from self._unknown_to_libsndfile(reader, unknown.error_string.rstrip("."))
+            return
+        check_track(self._track, 1, self.account.name)
+        start = self.account.position + self._lost + self._padding
+        reason = None
+        with file:
+            for block, error in file.blocks(self._block_seconds):
+                yield from self._give(block)
+                reason = error
+            promised, is_flac = part.promised, file.format == "FLAC"
+            least = part.least
+            if least is None:
+                least = promised or (file.promised or 0) / file.samplerate
+        self.reader.raise_error(self.account.name)
+        done = self.account.position - start
+        unread = reader.size - reader.furthest if part.read_to_end else 0
+        # A tag after the end is an error to libFLAC.
+        ended = reason is None or (is_flac and abs(done - (promised or 0)) < 1e-6)
+        following = None
+        if reason is not None and is_flac:
+            following = flac.next_start(reader)
+        if not ended or done < least - 1e-6 or unread > _LEFT_UNREAD:
+            rest = reader if following is None else reader.part(0, following)
+            yield from self._go_on(rest, start, reason)
+        self.account.compare(None if promised is None else start + promised)
+        if following is not None:
+            yield from self._joined_flac(reader.part(following, reader.size))
+
+    def _joined_flac(self, reader: Reader) -> Iterator[DecodedBlock]:
+        for part in flac.parts(reader):
+            yield from self._part(part)
+
+    def _go_on(self, reader: Reader, start: float, reason: str | None) -> Iterator[DecodedBlock]:
+        """The rest of a part, which began at ``start``, after libsndfile ended with ``reason``."""
+        done = self.account.position - start
+        other = Account(self.account.name)
+        if has_av():
+            passed = 0.0
+            try:
+                for block in decode_with_ffmpeg(reader, other, self._block_seconds):
+                    n_done = max(0, round((done - passed) * block.rate))
+                    passed += len(block.samples) / block.rate
+                    if n_done < len(block.samples):
+                        rest = DecodedBlock(block.rate, block.samples[n_done:], block.layout)
+                        yield self.account.pass_on(rest)
+            except (NotForFFmpeg, AudioError) as error:
+                other.reasons.append(str(error))
+            # What it says of the end the header says that libsndfile has read.
+            other.notes.clear()
+            self.account.merge(other, start, done)
+        elif reason is not None:
+            self.account.notes.append(
+                f"it is damaged at {self.account.position:.2f} s ({reason.rstrip('.')}); "
+                f"to recover what is after that: {_GET_PYAV}"
+            )
+        if reason is not None:
+            self.account.reasons.append(reason)
+
+    def _unknown_to_libsndfile(self, reader: Reader, reason: str) -> Iterator[DecodedBlock]:
+        try:
+            yield from self._with_ffmpeg(reader, None)
+        except NotForFFmpeg as error:
+            self.reader.raise_error(self.account.name)
+            if self.account.decoded > 0:
+                self.account.notes.append(f"what follows cannot be decoded ({error})")
+            elif (raw := headerless(self.account.name)) is not None:
+                yield from self._headerless(reader, raw)
+            else:
+                raise self._unknown(reason, error) from error
+
+    def _unknown(self, reason: str, error: NotForFFmpeg) -> AudioError:
+        name = self.account.name
+        if (cut := boxes.what_is_cut(self.reader)) is not None:
+            return AudioError(f"{name}: cannot be decoded: {cut}; get a complete copy")
+        if not has_av():
+            return AudioError(
+                f"{name}: libsndfile cannot read it ({reason}); if it is audio in another format "
+                f"(m4a, mp4, webm, ...): {_GET_PYAV}"
+            )
+        return AudioError(
+            f"{name}: neither libsndfile ({reason}) nor FFmpeg ({error}) can read it; "
+            "give an audio file"
+        )
+
+    def _with_ffmpeg(self, reader: Reader, raw: Headerless | None) -> Iterator[DecodedBlock]:
+        if not has_av():
+            raise NotForFFmpeg(f"PyAV is not installed: {_GET_PYAV}")
+        other = Account(self.account.name)
+        start = self.account.position + self._lost + self._padding
+        for block in decode_with_ffmpeg(
+            reader, other, self._block_seconds, track=self._track, raw=raw
+        ):
+            yield from self._give(block, counted=True)
+        if not other.notes and (cut := boxes.what_is_cut(reader)) is not None:
+            other.notes.append(f"{cut}; get a complete copy")
+        self.account.merge(other, start)
+
+    def _headerless(self, reader: Reader, raw: Headerless) -> Iterator[DecodedBlock]:
+        check_track(self._track, 1, self.account.name)
+        if has_av():
+            yield from self._with_ffmpeg(reader, raw)
+        elif raw.subtype is not None:
+            with SequentialFile(reader, raw.rate, raw.subtype) as file:
+                for block, _ in file.blocks(self._block_seconds):
+                    yield from self._give(block)
+        else:
+            raise AudioError(
+                f"{self.account.name}: only FFmpeg reads {raw.demuxer} audio: {_GET_PYAV}"
+            )
+
+    def _give(self, block: DecodedBlock, *, counted: bool = False) -> Iterator[DecodedBlock]:
+        """A block, after the silence that comes before it; ``counted`` by another account."""
+        if not len(block.samples):
+            return
+        if self._lost:
+            yield from self.account.gap(self._lost, self._lost, block)
+        for padding in silence(self._padding, block):
+            yield self.account.pass_on(padding)
+        self._lost = self._padding = 0.0
+        yield self.account.pass_on(block) if counted else self.account.add(block)
