@@ -13,7 +13,7 @@ import soundfile
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.signals import noise
-from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, load_library
+from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, _libraries
 from whisper_npu.backends.opening import INT8_TIME
 from whisper_npu.cli import main
 from whisper_npu.convert import convert
@@ -92,12 +92,12 @@ def test_integers_without_kernels_are_float32(
 def test_integers_on_a_set_without_a_measured_gain_are_float32(
     cpu_home: Path, integers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_library.cache_clear()
+    _libraries.clear()
     monkeypatch.setenv(ISA_ENVIRONMENT, "scalar")
     try:
         placement = transcribe(integers, tmp_path)
     finally:
-        load_library.cache_clear()
+        _libraries.clear()
     assert placement["precision"] == "float32"
     reason = "int8 was not measured to be faster than float32 on scalar"
     assert placement["precision_reason"] == reason

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from whisper_npu.errors import KernelError, ModelError, OutputError
-from whisper_npu.files import places
+from whisper_npu.files import places, whole
 from whisper_npu.files.places import shipped_file
 from whisper_npu.files.span import Reader, Span
 from whisper_npu.files.whole import (
@@ -230,6 +230,8 @@ def test_what_fails_leaves_the_old_one(
         return rename(self, target)
 
     if step == "rename":
+        # As where two names cannot be exchanged.
+        monkeypatch.setattr(whole, "_exchange", lambda new, path: False)
         monkeypatch.setattr(Path, "rename", fails)
         monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(type(error)):

@@ -156,7 +156,7 @@ class TestFiles:
         def forbidden(*_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(Path, "touch", forbidden)
+        monkeypatch.setattr(os, "open", forbidden)
         with pytest.raises(OutputError, match=r"cannot write to this folder \(Permission denied"):
             writers.prepare_output_dir(tmp_path)
 

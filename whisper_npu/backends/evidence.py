@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Hashable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import UnionType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from whisper_npu.errors import KernelError
+from whisper_npu.files.owner import check_owners, keep_private, make_private
 from whisper_npu.files.whole import read_file, replacing, writing
 
 FILE_NAME = "evidence.json"
@@ -36,18 +38,21 @@ class EvidenceStore(Generic[R]):
     """A file with records of one kind.
 
     ``advice`` says what to do about a file that cannot be understood, which is an error then.
-    Without it such a file is as good as none.
+    Without it such a file is as good as none, and a warning says why. So it is with a file that
+    others may have written.
     """
 
     def __init__(self, path: Path, kind: type[R], advice: str | None = None) -> None:
         self.path = path
         self._kind, self._advice = kind, advice
+        self._refused = False
 
     def all(self) -> dict[Hashable, R]:
         """Everything by key. Raises KernelError if the file cannot be understood."""
         if not self.path.exists():
             return {}
         try:
+            check_owners(self.path, KernelError, "remove it, and verify the kernels again")
             data = json.loads(read_file(self.path, _MAX_BYTES, KernelError))
             records = [self._record(record) for record in data["evidence"]]
         except KernelError as error:
@@ -63,7 +68,11 @@ class EvidenceStore(Generic[R]):
         """
         known = self.all()
         known.update((record.key, record) for record in records)
+        with writing(self.path):
+            make_private(self.path.parent)
         self._write(self.path, known.values())
+        with writing(self.path):
+            keep_private(self.path)
 
     def export(self, path: Path, records: Iterable[R]) -> None:
         """Write a report to send upstream. Raises OutputError."""
@@ -71,6 +80,9 @@ class EvidenceStore(Generic[R]):
 
     def _refuse(self, problem: str) -> dict[Hashable, R]:
         if self._advice is None:
+            if not self._refused:
+                self._refused = True
+                warnings.warn(f"evidence of kernels is not used: {problem}", stacklevel=2)
             return {}
         raise KernelError(f"{problem}; {self._advice}")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 
 from whisper_npu.errors import ModelError
+from whisper_npu.files.temporary import temporary_folder
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.folder import TOKENIZER
 from whisper_npu.text.tokenizer import Tokenizer
@@ -26,8 +27,8 @@ def load_tokenizer(
     begin = generation.get("no_timestamps_token_id", 0)
     if not isinstance(begin, int) or not 0 <= begin < n_vocab:
         raise ModelError(f"{source}: no_timestamps_token_id is not a token id below {n_vocab}")
-    with TemporaryDirectory(prefix="whisper-npu-") as folder:
-        file = Path(folder, TOKENIZER)
+    with temporary_folder(Path(gettempdir(), "tokenizer"), 0o700) as folder:
+        file = folder / TOKENIZER
         try:
             file.write_text(text, encoding="utf-8")
             tokenizer = Tokenizer.from_dir(folder, n_vocab, generation)
@@ -38,7 +39,7 @@ def load_tokenizer(
             raise ModelError(f"{source}: the vocabulary is not Unicode text") from error
         except ModelError as error:
             # Its message names a file of this folder, which only exists for the moment.
-            problem = str(error).removeprefix(folder).partition(": ")[2]
+            problem = str(error).removeprefix(str(folder)).partition(": ")[2]
             raise ModelError(f"{source}: {problem}") from error
 
 

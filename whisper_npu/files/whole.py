@@ -7,14 +7,18 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
 from whisper_npu.errors import OutputError, WhisperNpuError
+from whisper_npu.files.temporary import locked, old_name, temporary_file, temporary_folder
 
 _BLOCK = 1 << 20
+# Of Linux's renameat2.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def open_regular(path: str | os.PathLike[str], error: type[WhisperNpuError]) -> BufferedReader:
@@ -23,7 +27,7 @@ def open_regular(path: str | os.PathLike[str], error: type[WhisperNpuError]) -> 
     A FIFO or a device is neither waited for nor read. Raises ``error``.
     """
     try:
-        return _open_regular(path)
+        return regular_file(path)
     except FileNotFoundError as reason:
         raise error(f"{path}: no such file") from reason
     except (OSError, ValueError) as reason:
@@ -42,8 +46,8 @@ def read_file(path: str | os.PathLike[str], limit: int, error: type[WhisperNpuEr
     return data
 
 
-def _open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Raises OSError, and ValueError for a name with a null byte."""
+def regular_file(path: str | os.PathLike[str]) -> BufferedReader:
+    """As ``open_regular``. Raises OSError, and ValueError for a name with a null byte."""
     return open(path, "rb", opener=_only_regular)
 
 
@@ -80,15 +84,9 @@ def file_sha256(path: Path) -> str:
 
 def hash_file(path: Path, digest: hashlib._Hash) -> None:
     """Add a regular file's bytes to a hash. Raises OSError."""
-    with _open_regular(path) as file:
+    with regular_file(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-
-
-def temporary_name(path: Path) -> Path:
-    """A name beside ``path`` that no file has: hidden, and of the same suffix."""
-    # Not all of a long name: no name may be longer than 255 bytes.
-    return path.with_name(f".{path.stem[:40]}.{os.urandom(8).hex()}{path.suffix}")
 
 
 @contextmanager
@@ -104,19 +102,13 @@ def writing(path: Path, advice: str = "") -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """The name for a new file, which takes the place of ``path`` if the block ends well.
+    """A new file, empty, which takes the place of ``path`` if the block ends well.
 
     Otherwise it is removed, and ``path`` is what it was. Raises OSError.
     """
-    # Not with the tempfile module: its files can be read by their owner only, also once renamed.
-    temporary = temporary_name(path)
-    try:
+    with temporary_file(path) as temporary:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -125,30 +117,44 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     Otherwise it is removed, and ``path`` is what it was. Raises OSError.
     """
+    # The place of what a link leads to: the link stays.
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    temporary.mkdir()
-    try:
+    with temporary_folder(path) as temporary:
         yield temporary
         take_place(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def take_place(new: Path, path: Path) -> None:
-    """Rename a folder to ``path``, and remove what was there.
+    """Give a folder the name ``path``, and remove what had it.
 
-    If that fails, ``path`` is what it was. Raises OSError.
+    Where the system can exchange two names there is no instant without one. If that fails,
+    ``path`` is what it was. Raises OSError.
     """
-    old = temporary_name(path)
-    try:
-        if path.exists():
-            path.rename(old)
+    if not path.exists():
         new.rename(path)
-    except BaseException:
-        if old.exists():
-            old.rename(path)
-        raise
-    if old.exists():
-        shutil.rmtree(old)
+    elif _exchange(new, path):
+        shutil.rmtree(new)
+    else:
+        old = old_name(path)
+        with locked(path):
+            path.rename(old)
+            try:
+                new.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+            shutil.rmtree(old)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Whether two names, of one file system, have been exchanged in one step."""
+    # Imported here: most runs replace no folder.
+    import ctypes
+
+    # Of Linux; not every file system does it.
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    names = (os.fsencode(a.absolute()), os.fsencode(b.absolute()))
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

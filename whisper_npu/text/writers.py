@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import OutputError
-from whisper_npu.files.whole import replacing, temporary_name, writing
+from whisper_npu.files.temporary import temporary_file
+from whisper_npu.files.whole import replacing, writing
 
 # A result dictionary: ``text``, ``segments`` and ``language``, as ``Transcription.to_dict`` gives.
 Result = Mapping[str, Any]
@@ -136,15 +137,19 @@ def write_result(
 ) -> list[Path]:
     """Write ``<output_dir>/<stem>.<format>`` and return the paths; "all" writes every format.
 
-    Each file appears complete or not at all. Raises OutputError if one cannot be written.
+    Each file appears complete or not at all; a folder that is gone is made again. Raises
+    OutputError if one cannot be written.
     """
     formats = list(RENDERERS) if output_format == "all" else [output_format]
     options = options or LineOptions()
     paths = []
     for extension in formats:
         path = Path(output_dir, f"{stem}.{extension}")
-        with writing(path, _ADVICE), replacing(path) as new:
-            new.write_text(RENDERERS[extension](result, options), "utf-8", "replace")
+        with writing(path, _ADVICE):
+            # It may have been removed meanwhile.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as new:
+                new.write_text(RENDERERS[extension](result, options), "utf-8", "replace")
         paths.append(path)
     return paths
 
@@ -153,9 +158,8 @@ def prepare_output_dir(output_dir: str | os.PathLike[str]) -> None:
     """Create the folder if need be. Raises OutputError if it cannot be created or written to."""
     try:
         os.makedirs(output_dir, exist_ok=True)
-        probe = temporary_name(Path(output_dir, "probe"))
-        probe.touch()
-        probe.unlink()
+        with temporary_file(Path(output_dir, "probe")):
+            pass
     except OSError as error:
         raise OutputError(
             f"{os.fspath(output_dir)}: cannot write to this folder ({error.strerror}); "

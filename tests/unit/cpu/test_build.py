@@ -22,6 +22,7 @@ from whisper_npu.backends.cpu.build import (
 )
 from whisper_npu.backends.cpu.library_file import check_library_file
 from whisper_npu.errors import KernelError
+from whisper_npu.files.temporary import temporary_name
 from whisper_npu.files.whole import file_sha256
 
 TINY = """
@@ -214,6 +215,51 @@ def test_a_damaged_record_is_no_library(sources: Path, text: str) -> None:
     build_library()
     (build_folder() / "library.json").write_text(text)
     assert find_build() is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"library": 3}', "\0"])
+def test_why_a_damaged_record_is_none(sources: Path, text: str) -> None:
+    record = build_folder() / "library.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(text)
+    assert why_no_build().startswith(f"CPU kernels are not built: {record}: is damaged")
+    record.unlink()
+    os.mkfifo(record)
+    assert f"{record}: cannot be read: is not a regular file; run" in why_no_build()
+    # What is built takes its place.
+    assert build_library() == find_build()
+
+
+def test_a_library_is_replaced_after_the_new_one_is_whole(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every step the record names a library that is as the record says."""
+    old = build_library()
+    (sources / "integers.cc").write_text(TINY + "extern int more; int more = 2;\n")
+    monkeypatch.setattr(build, "source_hash", lambda: old.sources)
+    replace, found = os.replace, []
+
+    def watched(*names: str) -> None:
+        replace(*names)
+        there = find_build()
+        assert there is not None
+        check_library_file(there.path, there.sha256)
+        found.append(there)
+
+    monkeypatch.setattr(os, "replace", watched)
+    new = build_library(force=True)
+    assert found == [old, new]
+    assert sorted(os.listdir(build_folder())) == sorted([new.library, "library.json"])
+
+
+def test_what_a_killed_build_left_is_removed(sources: Path) -> None:
+    made = build_library()
+    left = temporary_name(build_folder() / "build")
+    left.mkdir()
+    (left / "x.o").touch()
+    (build_folder() / "kernels-0123456789abcdef.so").touch()
+    assert build_library() == made
+    assert sorted(os.listdir(build_folder())) == sorted([made.library, "library.json"])
 
 
 def test_a_library_that_is_gone(sources: Path) -> None:

@@ -17,7 +17,7 @@ from whisper_npu.backends.cpu.backend import UsableKernels, usable_kernels
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.elementwise import GELU
-from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library, load_library
+from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library, _libraries, load_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel
@@ -76,12 +76,12 @@ def test_kernels_are_verified_once_for_the_set_in_use(
 
 
 def test_evidence_is_for_one_instruction_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_library.cache_clear()
+    _libraries.clear()
     monkeypatch.setenv(ISA_ENVIRONMENT, "scalar")
     with pytest.warns(UserWarning, match=r"for this CPU \(scalar\) " + FIRST):
         assert _opened().library.isa == "scalar"
     monkeypatch.setenv(ISA_ENVIRONMENT, "")
-    load_library.cache_clear()
+    _libraries.clear()
     if _library().isa == "scalar":
         pytest.skip("this CPU has no other instruction set")
     with pytest.warns(UserWarning, match=FIRST):
@@ -139,9 +139,11 @@ def test_evidence_that_cannot_be_kept(home: Path, monkeypatch: pytest.MonkeyPatc
         "^evidence of the CPU kernels is not kept, each start verifies them: "
         f"{re.escape(str(store.path))}: cannot be written: "
     )
+    not_used = "^evidence of kernels is not used: .* cannot be read: Is a directory"
     with (
         pytest.warns(UserWarning, match=FIRST),
         pytest.warns(UserWarning, match=not_kept),
+        pytest.warns(UserWarning, match=not_used),
     ):
         opened = _opened()
     assert [kernel.name for kernel in opened.kernels] == _there()

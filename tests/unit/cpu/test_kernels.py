@@ -22,7 +22,7 @@ from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, UsableKernel
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
-from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library, load_library
+from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, Library, _libraries, load_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidenceStore
 from whisper_npu.backends.cpu.verify_library import run_case
 from whisper_npu.backends.machine_options import MachineOptions
@@ -342,7 +342,7 @@ def test_a_library_that_others_may_have_changed_is_not_loaded(
 
 
 def test_a_library_that_does_not_load(cpu_home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    load_library.cache_clear()
+    _libraries.clear()
     find_library().write_bytes(b"no library")
     record = cpu_home / "cpu" / "library.json"
     told = {**json.loads(record.read_text()), "sha256": file_sha256(find_library())}

@@ -332,3 +332,50 @@ def test_a_report_that_cannot_be_written(store: NpuEvidenceStore, tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/report\.json: cannot be written: "):
         store.export(tmp_path / "file" / "report.json", [])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
+@pytest.mark.parametrize("which", ["file", "folder"])
+def test_what_others_may_write_is_no_evidence(
+    store: NpuEvidenceStore, entry: KernelEntry, which: str
+) -> None:
+    path = store.path if which == "file" else store.path.parent
+    path.chmod(path.stat().st_mode | 0o002)
+    expected = rf"^{path}: can be written by anybody; run chmod go-w {path}; remove it and"
+    with pytest.raises(KernelError, match=expected):
+        store.find(IDENTITY, entry)
+    path.chmod(path.stat().st_mode & ~0o002)
+    assert store.find(IDENTITY, entry) is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
+def test_evidence_of_somebody_else(
+    store: NpuEvidenceStore, entry: KernelEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    os.chown(store.path, 12345, -1)
+    with pytest.raises(KernelError, match="belongs to user 12345"):
+        store.find(IDENTITY, entry)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_evidence_is_written_for_its_owner_whatever_the_umask(
+    tmp_path: Path, entry: KernelEntry, umask: int
+) -> None:
+    store = NpuEvidenceStore(tmp_path / "home" / "evidence.json")
+    before = os.umask(umask)
+    try:
+        store.record(evidence_of(IDENTITY, entry))
+    finally:
+        os.umask(before)
+    for path in (store.path, store.path.parent):
+        assert path.stat().st_mode & 0o022 == 0
+    assert store.find(IDENTITY, entry) is not None
+
+
+def test_evidence_that_is_no_file(store: NpuEvidenceStore, entry: KernelEntry) -> None:
+    store.path.unlink()
+    os.mkfifo(store.path)
+    with pytest.raises(KernelError, match="is not a regular file; remove it and run"):
+        store.find(IDENTITY, entry)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from whisper_npu.backends.cpu.build import find_build, why_no_build
+from whisper_npu.backends.cpu.build import find_builds, why_no_build
 from whisper_npu.backends.cpu.first_use import require_evidence
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.library import (
     CpuFunction,
     Library,
     Scratch,
-    open_library,
+    open_first,
     switched_off,
 )
 from whisper_npu.backends.cpu.records import CpuKernel, Ops, Place
@@ -209,14 +209,14 @@ def usable_kernels() -> UsableKernels | str:
     off = switched_off()
     if off is not None:
         return off
-    build = find_build()
-    if build is None:
-        return why_no_build()
     try:
-        library = open_library(build)
+        opened = open_first(find_builds())
     except KernelError as error:
         log.warning("no CPU kernels: %s", error)
         return f"CPU kernels cannot be loaded: {error}"
+    if opened is None:
+        return why_no_build()
+    build, library = opened
     evidence = require_evidence(library, build)
     known = [kernel for kernel in KERNELS if kernel.name in evidence]
     passed = tuple(kernel for kernel in known if evidence[kernel.name].passed)

@@ -17,9 +17,7 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,9 @@ from typing import Any
 from whisper_npu.backends.cpu.isas import Isa, isas_for, read_isas
 from whisper_npu.backends.cpu.library_file import check_library_file
 from whisper_npu.errors import KernelError
+from whisper_npu.files.owner import make_private
 from whisper_npu.files.places import shipped_file
+from whisper_npu.files.temporary import locked, sweep, temporary_folder
 from whisper_npu.files.whole import file_sha256, read_file, replacing, writing
 from whisper_npu.home import home_folder
 
@@ -47,10 +47,8 @@ _RECORD = "library.json"
 _LONGEST_RECORD = 1 << 16
 # In a record: why an installation compiled nothing.
 _NOT_COMPILED = "not_compiled"
-# Readable by all and written by the owner alone, whatever the umask: what others can write is not
-# loaded.
+# Readable by all and written by the owner alone, whatever the umask.
 _LIBRARY_MODE = 0o755
-_OTHERS_WRITE = 0o022
 
 COMMAND = "whisper-npu kernels build"
 
@@ -111,11 +109,15 @@ def find_build() -> Build | None:
 
     One that ``kernels build`` made is taken before the one that was installed.
     """
+    return next(find_builds(), None)
+
+
+def find_builds() -> Iterator[Build]:
+    """The libraries made of the sources as they are now, in that order."""
     sources = source_hash()
     for build in _builds():
         if build.sources == sources and build.path.is_file():
-            return build
-    return None
+            yield build
 
 
 def _builds() -> Iterator[Build]:
@@ -132,8 +134,12 @@ def why_no_build() -> str:
         _isas()
     except KernelError as error:
         return str(error)
-    reason = _read_record(installed_folder()).get(_NOT_COMPILED)
-    if isinstance(reason, str):
+    try:
+        _read_record(build_folder())
+        reason = _read_record(installed_folder()).get(_NOT_COMPILED)
+    except KernelError as error:
+        return f"CPU kernels are not built: {error}; run {COMMAND}"
+    if reason is not None:
         when = "CPU kernels were not compiled when whisper-npu was installed"
         return f"{when}: {reason}; when that is put right, run {COMMAND}"
     sources = source_hash()
@@ -143,23 +149,28 @@ def why_no_build() -> str:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """The record of a folder; empty if there is none that can be understood."""
+    """The record of a folder, of texts; empty if there is none. Raises KernelError."""
     file = folder / _RECORD
+    if not os.path.lexists(file):
+        return {}
     try:
         record = json.loads(read_file(file, _LONGEST_RECORD, KernelError))
-    except (KernelError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise KernelError(f"{file}: is damaged ({error})") from error
+    if not isinstance(record, dict) or not all(isinstance(v, str) for v in record.values()):
+        raise KernelError(f"{file}: is damaged: it is no record of a library")
+    return record
 
 
 def _read_build(folder: Path) -> Build | None:
+    """The library that a folder's record describes; None if there is none."""
     try:
         build = Build(folder, **_read_record(folder))
-        # A library is a file of this folder.
-        named = re.fullmatch(r"kernels-[0-9a-f]{16}\.so", build.library)
-    except TypeError:
+    except (KernelError, TypeError):
+        # Damaged, or of another version.
         return None
-    return build if named else None
+    # A library is a file of this folder.
+    return build if re.fullmatch(r"kernels-[0-9a-f]{16}\.so", build.library) else None
 
 
 def find_compiler() -> list[str]:
@@ -198,26 +209,50 @@ def build_library(force: bool = False, folder: Path | None = None) -> Build:
     version = _run([*compiler, "--version"]).splitlines()[0]
     flags = json.dumps([options, _LINK_FLAGS, {isa.name: isa.options for isa in isas}])
     record = {"sources": source_hash(), "compiler": f"{shlex.join(compiler)}: {version}"}
-    key = hashlib.sha256("\n".join([*record.values(), flags]).encode()).hexdigest()
-    record |= {"library": f"kernels-{key[:16]}.so", "flags": flags}
-    known = _read_build(folder)
-    if known is not None and not force and record.items() <= vars(known).items():
-        with suppress(KernelError):
-            check_library_file(known.path, known.sha256)
-            return known
-    library = folder / record["library"]
+    record["flags"] = flags
     with writing(folder):
-        _make_folder(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".build.") as objects:
-            made = _compile([*compiler, *options], isas, Path(objects))
-            made.chmod(_LIBRARY_MODE)
-            record["sha256"] = file_sha256(made)
-            os.replace(made, library)
-        _write_record(folder, record)
-    for old in folder.glob("kernels-*.so"):
-        if old != library:
-            old.unlink(missing_ok=True)
-    return Build(folder, **record)
+        make_private(folder)
+        # Others who build the same wait, and find it made.
+        with locked(folder):
+            sweep(folder)
+            known = _read_build(folder)
+            if known is None or force or not _is_made_of(known, record):
+                known = _build([*compiler, *options], isas, folder, record)
+            for old in folder.glob("kernels-*.so"):
+                if old != known.path:
+                    old.unlink(missing_ok=True)
+    return known
+
+
+def _is_made_of(build: Build, record: Mapping[str, str]) -> bool:
+    """Whether a library is there, as it was compiled, and of what a record says."""
+    if not record.items() <= vars(build).items():
+        return False
+    try:
+        check_library_file(build.path, build.sha256)
+    except KernelError:
+        return False
+    return True
+
+
+def _build(
+    compiler: Sequence[str], isas: Sequence[Isa], folder: Path, record: Mapping[str, str]
+) -> Build:
+    """Compile into a folder. The library that was there stays usable until the new one is.
+
+    ``compiler`` is with its options. Raises KernelError and OSError.
+    """
+    with temporary_folder(folder / "build") as objects:
+        made = _compile(compiler, isas, objects)
+        made.chmod(_LIBRARY_MODE)
+        sha256 = file_sha256(made)
+        # Another library has another name: the record may name the old one until it is replaced.
+        key = hashlib.sha256("\n".join([*record.values(), sha256]).encode()).hexdigest()
+        library = f"kernels-{key[:16]}.so"
+        os.replace(made, folder / library)
+    whole = {**record, "library": library, "sha256": sha256}
+    _write_record(folder, whole)
+    return Build(folder, **whole)
 
 
 def _isas() -> tuple[Isa, ...]:
@@ -238,18 +273,9 @@ def install_library(folder: Path) -> Build | None:
         return build_library(folder=folder)
     except KernelError as error:
         with writing(folder):
-            _make_folder(folder)
+            make_private(folder)
             _write_record(folder, {_NOT_COMPILED: str(error)})
         return None
-
-
-def _make_folder(folder: Path) -> None:
-    """Have a folder that others cannot write, if it is ours. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mode = folder.stat().st_mode
-    if mode & _OTHERS_WRITE:
-        with suppress(PermissionError):
-            folder.chmod(mode & ~_OTHERS_WRITE)
 
 
 def _write_record(folder: Path, record: Mapping[str, str]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from functools import lru_cache
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,23 @@ NO_ISA = "none"
 CpuFunction = Callable[[int], int]
 
 _ALIGNMENT = 64
+# Of Linux, which the module fcntl names.
+_SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
 
 
 class Library:
     """A compiled library, loaded; one for the process, whatever the number of models.
 
-    ``api`` is what it was compiled from. Raises KernelError if the file cannot be loaded,
-    OptionError for an instruction set in ``WHISPER_NPU_CPU_ISA`` that there is none of that name.
+    ``api`` is what it was compiled from. With ``content`` that is loaded, which was read from
+    ``path``, where the system can load what is no file: nobody can cut it short any more. Raises
+    KernelError if it cannot be loaded, OptionError for an instruction set in
+    ``WHISPER_NPU_CPU_ISA`` that there is none of that name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: bytes = b"") -> None:
         self.api = read_api(source_folder())
         try:
-            self._library = ctypes.CDLL(str(path))
+            self._library = _load(path, content)
             for name, declared in self.api.functions.items():
                 function = getattr(self._library, name)
                 function.argtypes, function.restype = declared.parameters, declared.result
@@ -113,17 +118,63 @@ class Library:
         return [isa for isa in self.isas if order.index(isa) <= order.index(cap)][-1]
 
 
+def _load(path: Path, content: bytes) -> ctypes.CDLL:
+    """Raises OSError."""
+    if content and hasattr(os, "memfd_create"):
+        # The administrator may not allow it, or there is no /proc.
+        with suppress(OSError):
+            return ctypes.CDLL(_in_memory(path.name, content))
+    return ctypes.CDLL(str(path))
+
+
+def _in_memory(name: str, content: bytes) -> str:
+    """The path of a file in memory that cannot be changed any more. Raises OSError."""
+    import fcntl
+
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    seals = sum(int(getattr(fcntl, seal)) for seal in _SEALS)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    # Left open: the loader would take another file of the same path for this one.
+    return f"/proc/self/fd/{descriptor}"
+
+
 # Loaded once: the library's threads and instruction set are those of the process.
-load_library = lru_cache(maxsize=4)(Library)
+_libraries: dict[Path, Library] = {}
 # Two threads that ask for the same at once would each get one.
 _loading = threading.Lock()
 
 
+def load_library(path: Path, content: bytes = b"") -> Library:
+    """The library of a file, loaded once. Raises as ``Library`` does."""
+    with _loading:
+        if path not in _libraries:
+            _libraries[path] = Library(path, content)
+        return _libraries[path]
+
+
 def open_library(build: Build) -> Library:
     """Load a library whose file is as it was compiled. Raises KernelError, OptionError."""
-    check_library_file(build.path, build.sha256)
-    with _loading:
-        return load_library(build.path)
+    return load_library(build.path, check_library_file(build.path, build.sha256))
+
+
+def open_first(builds: Iterable[Build]) -> tuple[Build, Library] | None:
+    """The first library that may be loaded, with a warning for each before it; None if there are
+    none at all. Raises the KernelError of the first if none may."""
+    refused: list[KernelError] = []
+    for build in builds:
+        try:
+            library = open_library(build)
+        except KernelError as error:
+            refused.append(error)
+            continue
+        for reason in refused:
+            warnings.warn(f"{reason}; {build.path} is used instead", stacklevel=2)
+        return build, library
+    if refused:
+        raise refused[0]
+    return None
 
 
 def switched_off() -> str | None:

@@ -10,12 +10,12 @@ from typing import Literal
 from whisper_npu.backends.cpu.build import (
     COMMAND,
     Build,
-    find_build,
+    find_builds,
     source_folder,
     why_no_build,
 )
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.library import open_library
+from whisper_npu.backends.cpu.library import open_first, open_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.records import CpuKernel
 from whisper_npu.errors import KernelError
@@ -69,11 +69,8 @@ def cpu_kernel_statuses() -> Iterator[CpuKernelStatus]:
 
 def usable_build() -> Build | str:
     """The library that is there and can be loaded, or in one line why there is none."""
-    build = find_build()
-    if build is None:
-        return why_no_build()
     try:
-        open_library(build)
+        opened = open_first(find_builds())
     except KernelError as error:
         return str(error)
-    return build
+    return why_no_build() if opened is None else opened[0]
