@@ -105,3 +105,20 @@ def test_the_temperature_divides_the_logits(temperature: float) -> None:
     share = np.mean([sampler(logits, [0], step, [0])[0][0] for step in range(3000)])
     expected = 1 / (1 + np.exp(-1 / temperature))
     assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 3000)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-6])
+def test_the_coldest_temperatures_take_the_likeliest(temperature: float) -> None:
+    logits = np.array([[-np.inf, 70.0, 70.5, -1e4, -np.inf]], np.float32)
+    sampler = Sampler(0, [0], temperature, group=1)
+    assert {sampler(logits, [0], step, [0])[0][0] for step in range(50)} == {2}
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e9])
+def test_the_hottest_temperatures_take_any_that_is_not_forbidden(temperature: float) -> None:
+    logits = np.array([[-np.inf, 70.0, -1e4, -np.inf]], np.float32)
+    sampler = Sampler(0, [0], temperature, group=1)
+    counts = np.bincount([sampler(logits, [0], step, [0])[0][0] for step in range(2000)])
+    assert counts[[0]] == 0
+    assert len(counts) == 3
+    assert abs(counts[1] - 1000) < 4 * np.sqrt(500)

@@ -27,7 +27,7 @@ from whisper_npu.decoding.task import (
     initial_tokens,
     softmax,
 )
-from whisper_npu.errors import OptionError
+from whisper_npu.errors import ModelError, OptionError
 
 TOKENIZER = small_tokenizer()
 BEGIN = TOKENIZER.timestamp_begin
@@ -313,3 +313,32 @@ def test_softmax() -> None:
     logits = np.float32([[1000, 1000, -np.inf], [0, 1, 2]])
     expected = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
     assert softmax(logits) == pytest.approx(np.array([[0.5, 0.5, 0], expected]), abs=1e-7)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"beam_size": 2}, {"temperature": 0.5, "best_of": 2}, {"language": None}],
+    ids=["greedy", "beams", "samples", "language"],
+)
+def test_logits_that_are_no_numbers(value: float, at: int, options: dict[str, Any]) -> None:
+    said = says(TEXT)
+
+    def script(window: int, context: tuple[int, ...]) -> Mapping[int, float]:
+        logits = dict(said(window, context))
+        # A token that no rule forbids; in one of two windows.
+        if window == 1 and len(context) >= len(TOKENIZER.sot_sequence) + at:
+            logits[WATER[0]] = value
+            logits[BEGIN + 40] = value
+        return logits
+
+    checked = DecodingOptions(**{"language": "en", **options})
+    with pytest.raises(ModelError, match=r"^the model gives logits that are not finite numbers: "):
+        decode(FakeModel(script), TOKENIZER, states(0, 1), checked)
+
+
+def test_languages_that_are_no_numbers() -> None:
+    model = FakeModel(lambda *_: {TOKENIZER.all_language_tokens[1]: math.nan})
+    with pytest.raises(ModelError, match="the model gives logits"):
+        detect_language(model, TOKENIZER, states(0))

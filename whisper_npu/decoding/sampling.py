@@ -13,6 +13,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_npu.decoding.finite import require_numbers
 from whisper_npu.ops.arrays import F32
 
 F64 = NDArray[np.float64]
@@ -36,7 +37,9 @@ def sample_from(logits: F32, uniform: float) -> int:  # [n_vocab]
     """One token, by inverting the cumulative probabilities.
 
     It is the first at which they exceed ``uniform``, so a token of probability 0 is never taken.
+    Raises ModelError for logits with a NaN or +infinity.
     """
     weights = np.exp(logits - logits.max())
     cumulative = weights.cumsum(dtype=np.float64)
+    require_numbers(cumulative[-1])
     return int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_npu.decoding.finite import require_numbers
 from whisper_npu.decoding.sampling import sample_from, sample_uniforms
 from whisper_npu.ops.arrays import F32, I64
 from whisper_npu.ops.choice import token_logprobs
@@ -79,6 +80,7 @@ class GreedySearch:
         found = self._choose(logits, growing, self.tokens.shape[1], sequences)
         chosen = [self._eot] * len(self._ended)
         for place, (token, logprob) in zip(growing, found, strict=True):
+            require_numbers(logprob)
             chosen[place] = token
             self._sum_logprobs[place] += logprob
             self._ended[place] = token == self._eot
@@ -184,6 +186,7 @@ class BeamSearch:
         step = self.tokens.shape[1]
         parents = rows if step else rows[::beams]
         found, logprobs = self._likeliest(logits, n_choices)
+        require_numbers(float(logprobs[rows, 0].sum()))
         likeliest = found[parents]
         scores = self._sum_logprobs[parents, None] + logprobs[parents]
 

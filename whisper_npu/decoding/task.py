@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from whisper_npu.decoding.finite import require_numbers
 from whisper_npu.decoding.options import DecodingOptions, DecodingResult
 from whisper_npu.decoding.protocols import Session, Whisper
 from whisper_npu.decoding.rules import logit_rules
@@ -66,6 +67,7 @@ def detect_session_language(
     start = np.full((session.n_audio, 1), tokenizer.sot)
     ids = np.array(tokenizer.all_language_tokens)
     probabilities = softmax(session.prefill(start, [0])[:, 0, ids])
+    require_numbers(float(probabilities.sum()))
     by_code = [
         dict(zip(tokenizer.all_language_codes, p.tolist(), strict=True)) for p in probabilities
     ]
@@ -172,6 +174,7 @@ class _Decoding:
         if self._tokenizer.no_speech is None:
             return [math.nan] * len(logits)
         probabilities: list[float] = softmax(logits)[:, self._tokenizer.no_speech].tolist()
+        require_numbers(sum(probabilities))
         return probabilities
 
     def _result(self, best: Candidate, no_speech_prob: float) -> DecodingResult:

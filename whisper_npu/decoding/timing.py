@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.audio import TOKENS_PER_SECOND
+from whisper_npu.decoding.finite import require_numbers
 from whisper_npu.decoding.protocols import Session
 from whisper_npu.decoding.task import softmax
 from whisper_npu.errors import ModelError
@@ -102,6 +103,7 @@ def find_alignment(
     logits, scores = session.align(tokens, heads)
     probabilities = softmax(logits[start : start + len(text_tokens), : tokenizer.eot])
     token_probs = probabilities[np.arange(len(text_tokens)), text_tokens].astype(np.float64)
+    require_numbers(float(token_probs.sum()))
     times = token_times(attention_matrix(scores[:, :, : num_frames // 2])[start:-1])
 
     words, word_tokens = tokenizer.split_to_word_tokens([*text_tokens, tokenizer.eot])
