@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,23 @@ class TestOutputs:
         arguments = ["--word_timestamps", "True", "--highlight_words", "True", "-f", "vtt"]
         assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         assert "<u>a.wav →</u>" in Path("a.vtt").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("name", ["out/deep", "."])
+    def test_an_output_dir_that_is_removed_meanwhile(
+        self, fake: FakeTranscriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        work = tmp_path / "work"
+        work.mkdir()
+        monkeypatch.chdir(work)
+        segments = FakeStream.__iter__
+
+        def removed(stream: FakeStream) -> Iterator[Segment]:
+            shutil.rmtree(work if name == "." else work / "out")
+            return segments(stream)
+
+        monkeypatch.setattr(FakeStream, "__iter__", removed)
+        assert main(["transcribe", "--model=fake", "a.wav", "-o", name]) == 0
+        assert sorted(os.listdir(work / name)) == [f"a.{extension}" for extension in FILES]
 
     def test_an_output_dir_that_cannot_be(
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]

@@ -129,6 +129,29 @@ def test_one_that_is_swept_before_it_is_held(
 
 
 @needs_locks
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_that_is_being_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    flock, tried = temporary.fcntl.flock, []
+
+    def held_by_another(descriptor: int, how: int) -> None:
+        tried.append(how)
+        if len(tried) == 1:
+            raise BlockingIOError
+        flock(descriptor, how)
+
+    with temporary_file(tmp_path / "first"):
+        pass
+    monkeypatch.setattr(temporary.fcntl, "flock", held_by_another)
+    with getattr(temporary, kind)(tmp_path / "x") as path:
+        # The first one is its sweeper's to remove.
+        assert len(os.listdir(tmp_path)) == 2
+        assert path.exists()
+    assert len(tried) == 2
+
+
+@needs_locks
 def test_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(descriptor: int, how: int) -> None:
         raise OSError(38, "no locks here")

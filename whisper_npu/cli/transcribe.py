@@ -132,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
     machine = machine_options(args)
     stems = _output_stems(args.audio)
     prepare_output_dir(args.output_dir)
+    # If it is removed meanwhile, so may be the folder that a relative name begins at.
+    args.output_path = os.path.abspath(args.output_dir)
     with showing_warnings(args.quiet):
         for notice in _notices(args):
             warnings.warn(notice, stacklevel=1)
@@ -169,7 +171,7 @@ def _transcribe_file(
                 display.show(segment)
         result = stream.result()
         display.summarize(path, result, time.perf_counter() - start)
-        write_result(result.to_dict(), args.output_dir, stem, args.output_format, lines)
+        write_result(result.to_dict(), _output_dir(args), stem, args.output_format, lines)
         if display.failure is not None:
             raise display.failure
     except (OptionError, ModelError):
@@ -184,6 +186,12 @@ def _transcribe_file(
         note(f"error: {path}: {type(error).__name__}: {error}")
         return WhisperNpuError.exit_code
     return 0
+
+
+def _output_dir(args: argparse.Namespace) -> str:
+    """The folder for the transcripts: as it was named, unless that has been removed."""
+    name: str = args.output_dir
+    return name if os.path.exists(args.output_path) else args.output_path
 
 
 def _transcribe_options(args: argparse.Namespace) -> TranscribeOptions:

@@ -10,15 +10,17 @@ Reading takes no lock: a model is renamed into place when it is complete.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError, OutputError
+from whisper_npu.files.temporary import sweep
 from whisper_npu.files.whole import file_sha256, take_place
 from whisper_npu.home import home_folder
 from whisper_npu.hub.names import repository_of, short_name
@@ -27,6 +29,10 @@ from whisper_npu.model.json_file import read_json
 from whisper_npu.terminal import note
 
 RECORD = "whisper-npu.json"
+# Of folders that begin with a dot: a model that is being made, removed, or, by an earlier version,
+# replaced.
+_STATES = ("incoming", "removed", "replaced")
+_HIDDEN = re.compile(rf"\.(.+)\.({'|'.join(_STATES)})")
 _TEXT_FIELDS = ("repository", "revision", "commit", "dtype", "pulled")
 
 
@@ -117,11 +123,12 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        file = self.home / "locks" / f"{_key(repository)}.lock"
+        file = self._lock(_key(repository))
         lock = FileLock(file)
         with ExitStack() as held:
             with _writing(self.home):
                 file.parent.mkdir(parents=True, exist_ok=True)
+                self._sweep()
                 try:
                     held.enter_context(lock.acquire(timeout=0))
                 except Timeout:
@@ -141,7 +148,8 @@ class Store:
         """
         folder = self._hidden(repository, "incoming")
         with _writing(self.home):
-            _discard(folder)
+            for state in _STATES:
+                _discard(self._hidden(repository, state))
             folder.mkdir(parents=True)
         try:
             yield folder / "model"
@@ -170,10 +178,21 @@ class Store:
             model = StoredModel(place, repository, revision, commit, dtype, pulled, files, packages)
             text = json.dumps(record(model), indent=2) + "\n"
             (made / RECORD).write_text(text, encoding="utf-8")
-            # Left by a version that could be interrupted here.
-            _discard(self._hidden(repository, "replaced"))
             take_place(made, place)
         return model
+
+    def _sweep(self) -> None:
+        """Remove what processes that were killed have left of models that nobody changes now."""
+        from filelock import FileLock, Timeout
+
+        sweep(self._models)
+        for folder in self._models.glob(".*"):
+            found = _HIDDEN.fullmatch(folder.name)
+            if found is None:
+                continue
+            # What cannot be removed is in nobody's way.
+            with suppress(OSError, Timeout), FileLock(self._lock(found[1]), timeout=0):
+                shutil.rmtree(folder)
 
     def remove(self, name: str) -> None:
         """Remove a model, and what an earlier version downloaded of it.
@@ -182,6 +201,7 @@ class Store:
         process is changing it, OutputError if it cannot be removed.
         """
         repository = repository_of(name)
+        self._sweep()
         place = self._models / _key(repository)
         if not place.exists() and not self._downloads(repository).exists():
             names = sorted(short_name(_repository(key)) for key in self._keys())
@@ -198,6 +218,9 @@ class Store:
 
     def _downloads(self, repository: str) -> Path:
         return self.home / "downloads" / _key(repository)
+
+    def _lock(self, key: str) -> Path:
+        return self.home / "locks" / f"{key}.lock"
 
     def _hidden(self, repository: str, state: str) -> Path:
         return self._models / f".{_key(repository)}.{state}"

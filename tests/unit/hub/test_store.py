@@ -15,6 +15,7 @@ import pytest
 
 from tests.unit.hub.fake_hub import COMMIT
 from whisper_npu.errors import ModelError, OptionError, OutputError
+from whisper_npu.files import whole
 from whisper_npu.hub.store import RECORD, Store, StoredModel
 
 NANO = "owner/nano"
@@ -111,6 +112,8 @@ class TestModels:
                 raise PermissionError(13, "in use")
             return rename(path, target)
 
+        # As where two names cannot be exchanged.
+        monkeypatch.setattr(whole, "_exchange", lambda new, path: False)
         monkeypatch.setattr(Path, "rename", refuse)
         with pytest.raises(OutputError, match="in use"):
             install(store, weights=b"others")
@@ -218,6 +221,35 @@ class TestRemoval:
         install(store)
         with pytest.raises(ModelError, match=r"there: base, owner/nano$"):
             store.remove("tiny")
+
+
+class TestLeftovers:
+    @pytest.fixture
+    def left(self, store: Store) -> list[Path]:
+        """What killed processes left of another model."""
+        folders = [store.home / "models" / f".a--b.{s}" for s in ("incoming", "removed")]
+        for folder in folders:
+            (folder / "model").mkdir(parents=True)
+        return folders
+
+    def test_are_removed_by_whoever_changes_a_model(self, store: Store, left: list[Path]) -> None:
+        with store.changing(NANO):
+            assert not any(folder.exists() for folder in left)
+
+    def test_are_removed_by_a_removal_of_what_is_not_there(
+        self, store: Store, left: list[Path]
+    ) -> None:
+        install(store)
+        with pytest.raises(ModelError, match="a/b: was not pulled"):
+            store.remove("a/b")
+        assert os.listdir(store.home / "models") == ["owner--nano"]
+
+    def test_of_the_living_stay(self, store: Store, left: list[Path]) -> None:
+        with store.changing("a/b"):
+            for folder in left:
+                folder.mkdir(parents=True)
+            with Store(store.home).changing(NANO):
+                assert all(folder.exists() for folder in left)
 
 
 class TestLock:
