@@ -1,12 +1,13 @@
-"""What is shown on a terminal: nothing that steers it, and no passwords."""
+"""What is shown on a terminal: nothing that steers it, no passwords, nothing of C libraries."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -69,3 +70,40 @@ def _of_environment() -> Iterator[str]:
         else:
             continue
         yield from (secret for secret in found if len(secret) >= _SHORTEST)
+
+
+_redirecting = threading.Lock()
+_commands = 0
+
+
+@contextmanager
+def silencing_libraries() -> Iterator[None]:
+    """Meanwhile C code that runs in ``silent_library`` prints nothing on standard error.
+
+    File descriptor 2 is redirected while it runs. It is the process's, so that only a command,
+    whose process this is, may ask for it.
+    """
+    global _commands
+    _commands += 1
+    try:
+        yield
+    finally:
+        _commands -= 1
+
+
+@contextmanager
+def silent_library() -> Iterator[None]:
+    """Run C code that prints what users are told otherwise; see ``silencing_libraries``."""
+    if not _commands:
+        yield
+        return
+    with _redirecting:
+        kept = os.dup(2)
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

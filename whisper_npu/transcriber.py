@@ -144,8 +144,9 @@ class Transcriber:
         ``audio`` is a path, ``"-"`` for standard input, bytes, a binary file object, or a NumPy
         array with its ``sampling_rate`` in Hz (default 16000). Keywords are those of
         openai-whisper's ``transcribe()``, with its defaults, but for ``verbose`` and ``fp16``, and
-        two more: ``seed``, and ``batch_size``, the number of windows that are decoded side by
-        side, each without text from before it: see ``TranscribeOptions``. Such an object may be
+        some more, of which ``TranscribeOptions`` tells: ``seed``, ``audio_track``, and
+        ``batch_size``, the number of windows that are decoded side by side, each without text from
+        before it. Such an object may be
         given in the place of keywords. Raises AudioError and OptionError.
         """
         stream = self.segments(audio, options, sampling_rate=sampling_rate, **keywords)
@@ -168,7 +169,9 @@ class Transcriber:
             raise OptionError(f"{next(iter(keywords))}: cannot be given together with options")
         turns = _Turns(self)
         features = compute_log_mel(
-            stream_audio(audio, sampling_rate=sampling_rate), self.dims.n_mels, turns.log_mel
+            stream_audio(audio, sampling_rate=sampling_rate, audio_track=options.audio_track),
+            self.dims.n_mels,
+            turns.log_mel,
         )
         try:
             with turns:

@@ -27,6 +27,7 @@ def stream_audio(
     *,
     sampling_rate: int | None = None,
     channel: Channel = None,
+    audio_track: int | None = None,
     block_seconds: float = 30.0,
 ) -> Iterator[F32]:  # -> [n], [n], ...
     """Decode a source into mono float32 blocks at 16 kHz, in bounded memory.
@@ -37,55 +38,74 @@ def stream_audio(
     arrays too. ``channel`` is the one to take: its number from 0, ``"left"`` (0) or
     ``"right"`` (1). Without it two channels are averaged, and 3 to 8 are mixed as FFmpeg does;
     other rates are resampled. ``sampling_rate`` is that of an array in Hz (default 16000); files
-    know theirs. ``block_seconds`` bounds the length of the blocks that are decoded at once.
+    know theirs. ``audio_track`` is the number of the track of a file, from 0; without it FFmpeg's
+    default is taken, and a warning names the others. ``block_seconds`` bounds the length of the
+    blocks that are decoded at once.
 
-    The first block raises, or a later one where the damage is: AudioError if the source is missing,
-    empty, damaged, not audio, has no such channel, has a sample that is not finite or beyond 1e9,
-    or a rate below 1,000 or above 768,000 Hz; OptionError if ``sampling_rate`` is not a positive
-    integer or is given for a file, or ``channel`` is no channel. Warns of samples far beyond full
-    scale, and of channels that cancel each other when they are mixed.
+    The first block raises, or a later one: AudioError if the source is missing, empty or not audio,
+    nothing in it can be decoded, it has no such channel or track, a sample that is not finite or
+    beyond 1e9, or a rate below 1,000 or above 768,000 Hz; OptionError if ``sampling_rate`` is not a
+    positive integer or is given for a file, ``audio_track`` is given for an array, or ``channel``
+    is no channel. Warns of samples far beyond full scale, of channels that cancel each other when
+    they are mixed, and of audio that is damaged or missing: silence takes its place.
     """
     channel = checked_channel(channel)
     if channel == EACH:
         raise OptionError("channel: each is for a Transcriber; give the number of one")
     with ExitStack() as opened:
-        blocks, name = _decode(source, sampling_rate, block_seconds, opened)
+        blocks, name = _decode(source, sampling_rate, audio_track, block_seconds, opened)
         pick: Pick = Mix(name) if channel is None else One(channel, name)
         yield from _to_16k(blocks, name, pick)
 
 
 def stream_channels(
-    source: AudioSource, *, sampling_rate: int | None = None, block_seconds: float = 30.0
+    source: AudioSource,
+    *,
+    sampling_rate: int | None = None,
+    audio_track: int | None = None,
+    block_seconds: float = 30.0,
 ) -> Iterator[F32]:  # -> [n, channels], [n, channels], ...
     """As ``stream_audio``, but each channel on its own.
 
     The channels are as many as there are at the start: later ones that are missing are silent.
     """
     with ExitStack() as opened:
-        blocks, name = _decode(source, sampling_rate, block_seconds, opened)
+        blocks, name = _decode(source, sampling_rate, audio_track, block_seconds, opened)
         yield from _to_16k(blocks, name, Each(name))
 
 
 def load_audio(
-    source: AudioSource, sampling_rate: int | None = None, channel: Channel = None
+    source: AudioSource,
+    sampling_rate: int | None = None,
+    channel: Channel = None,
+    audio_track: int | None = None,
 ) -> F32:  # -> [n]
     """All of a source as mono float32 samples at 16 kHz; see ``stream_audio``."""
-    blocks = list(stream_audio(source, sampling_rate=sampling_rate, channel=channel))
+    stream = stream_audio(
+        source, sampling_rate=sampling_rate, channel=channel, audio_track=audio_track
+    )
+    blocks = list(stream)
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 
 def _decode(
-    source: AudioSource, sampling_rate: int | None, block_seconds: float, opened: ExitStack
+    source: AudioSource,
+    sampling_rate: int | None,
+    audio_track: int | None,
+    block_seconds: float,
+    opened: ExitStack,
 ) -> tuple[Iterator[DecodedBlock], str]:
     """The blocks of a source, and a name for it."""
     array = as_array(source)
     if array is not None:
+        if audio_track is not None:
+            raise OptionError("audio_track is for files: an array has no tracks; leave it out")
         rate = SAMPLE_RATE if sampling_rate is None else sampling_rate
         return array_blocks(array, rate, block_seconds), "array"
     if sampling_rate is not None:
         raise OptionError("sampling_rate is for arrays: an audio file states its own; leave it out")
     file, name = opened.enter_context(open_audio(source))
-    return decode_file(file, name, block_seconds), name
+    return decode_file(file, name, block_seconds, audio_track=audio_track), name
 
 
 def _to_16k(blocks: Iterator[DecodedBlock], name: str, pick: Pick) -> Iterator[F32]:

@@ -65,7 +65,8 @@ def run(argv: Sequence[str] | None) -> int:
     """Run a command line and return its exit code. Raises KeyboardInterrupt."""
     try:
         try:
-            return _run(argv)
+            with terminal.silencing_libraries():
+                return _run(argv)
         finally:
             # Here, where it can be caught that nobody reads any more (as with | head).
             flush_stdout()

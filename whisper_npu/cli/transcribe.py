@@ -73,6 +73,14 @@ _LONG_AUDIO: Sequence[Option] = (
         "one after the other",
     ),
 )
+_AUDIO: Sequence[Option] = (
+    (
+        "audio_track",
+        optional_int,
+        None,
+        "audio track of the file, from 0; FFmpeg's default if not given",
+    ),
+)
 _WORDS: Sequence[Option] = (
     ("word_timestamps", flag, False, "time every word; the options below need it"),
     ("prepend_punctuations", str, PREPEND_PUNCTUATIONS, "signs that belong to the word after them"),
@@ -115,6 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task", default="transcribe", choices=TASKS, help="translate: into English"
     )
     add_options(decoding, _DECODING)
+    add_options(parser.add_argument_group("audio"), _AUDIO)
     add_options(parser.add_argument_group("long audio"), _LONG_AUDIO)
     add_options(parser.add_argument_group("words and subtitle lines"), _WORDS)
 
@@ -196,7 +205,8 @@ def _output_dir(args: argparse.Namespace) -> str:
 
 def _transcribe_options(args: argparse.Namespace) -> TranscribeOptions:
     """Raises OptionError for a value that an option does not take."""
-    names = [name for name, *_ in (*_DECODING, *_LONG_AUDIO, *_WORDS) if name not in _LINE_OPTIONS]
+    groups = (*_DECODING, *_AUDIO, *_LONG_AUDIO, *_WORDS)
+    names = [name for name, *_ in groups if name not in _LINE_OPTIONS]
     options = {name: getattr(args, name) for name in names}
     increment = options.pop("temperature_increment_on_fallback")
     if options["condition_on_previous_text"] is None:

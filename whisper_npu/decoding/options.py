@@ -233,6 +233,9 @@ class TranscribeOptions(_SharedOptions):
     into clips of at most 30 s. Each clip is what it is when it is transcribed alone, whatever the
     number: it begins with the initial prompt, and without text from before it, so that
     ``condition_on_previous_text`` cannot be True.
+
+    ``audio_track`` is the track of a file to transcribe, counted from 0 (FFmpeg's ``0:a:N``); None
+    is the one that FFmpeg takes by default, and a warning names it where there are several.
     """
 
     temperature: float | Sequence[float] = FALLBACK_TEMPERATURES
@@ -249,6 +252,7 @@ class TranscribeOptions(_SharedOptions):
     clip_timestamps: str | Sequence[float] = "0"
     hallucination_silence_threshold: float | None = None
     batch_size: int | None = None
+    audio_track: int | None = None
 
     @classmethod
     def from_keywords(cls, **options: Any) -> TranscribeOptions:
@@ -293,6 +297,13 @@ class TranscribeOptions(_SharedOptions):
         if self.hallucination_silence_threshold is not None and not self.word_timestamps:
             raise OptionError("hallucination_silence_threshold: needs word_timestamps")
         self._check_batch_size()
+        track = self.audio_track
+        _require(
+            track is None or (_is_integer(track) and track >= 0),
+            "audio_track",
+            track,
+            "0 or more: the number of a track of the file",
+        )
 
     def _check_batch_size(self) -> None:
         size = self.batch_size

@@ -1,11 +1,8 @@
-"""Decoding with libsndfile."""
+"""Decoding with libsndfile, and mpg123 in it, which prints what it finds to be wrong."""
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 import numpy as np
 import soundfile
@@ -14,6 +11,7 @@ from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.audio.decoders.account import block_size
 from whisper_npu.audio.decoders.reader import Reader
 from whisper_npu.audio.layouts import layout_of
+from whisper_npu.terminal import silent_library
 
 # What libsndfile says of a file whose length it does not know.
 _UNKNOWN_LENGTH = 2**63 - 1
@@ -30,7 +28,7 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
         """``rate`` and ``subtype`` are for files without a header, of one channel."""
         reader.seek(0)
         raw = {"samplerate": rate, "channels": 1, "format": "RAW", "endian": "LITTLE"}
-        with quiet_c_stderr():
+        with silent_library():
             super().__init__(reader, subtype=subtype, **(raw if rate is not None else {}))
         self._layout = layout_of(self)
 
@@ -46,7 +44,7 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
         """Up to ``size`` samples, and what was wrong after them."""
         samples = np.empty((size, self.channels), np.float32)
         values = soundfile._ffi.cast("float *", samples.ctypes.data)
-        with quiet_c_stderr():
+        with silent_library():
             n = soundfile._snd.sf_readf_float(self._file, values, size)
         error = None
         if code := soundfile._snd.sf_error(self._file):
@@ -62,43 +60,3 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
             if error is None and not len(block.samples):
                 return
             yield block, error
-
-
-_stderr_lock = threading.Lock()
-_silenced = False
-
-
-def silence_c_stderr() -> None:
-    """From now on nothing that C code of libsndfile prints gets to standard error.
-
-    libsndfile has mpg123 in it, which prints what it finds to be wrong. While it runs, file
-    descriptor 2 of the process is redirected, so that only a process of our own may ask for it.
-    """
-    global _silenced
-    _silenced = True
-
-
-@contextmanager
-def quiet_c_stderr() -> Iterator[None]:
-    """Redirect file descriptor 2 to nowhere, if ``silence_c_stderr`` was called."""
-    if not _silenced:
-        yield
-        return
-    with _stderr_lock:
-        try:
-            kept = os.dup(2)
-        except OSError:
-            # It is closed.
-            yield
-            return
-        try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            try:
-                os.dup2(nowhere, 2)
-            finally:
-                os.close(nowhere)
-            yield
-        finally:
-            with suppress(OSError):
-                os.dup2(kept, 2)
-            os.close(kept)

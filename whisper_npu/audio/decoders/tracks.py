@@ -44,5 +44,8 @@ def check_track(track: int | None, n_tracks: int, name: str) -> None:
 def _described(stream: Any) -> str:
     context = stream.codec_context
     tags = [stream.metadata.get("language"), stream.metadata.get("title")]
-    codec = [context.name, context.layout.name] if context is not None else ["unknown codec"]
+    codec = ["unknown codec"]
+    if context is not None:
+        n = context.layout.nb_channels
+        codec = [context.name, {1: "mono", 2: "stereo"}.get(n, context.layout.name)]
     return ", ".join([tag for tag in tags if tag and tag != "und"] + codec)
