@@ -20,6 +20,7 @@ from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.errors import OptionError
 from whisper_npu.hub.folders import BUILT_IN, model_directory
 from whisper_npu.model.checkpoint import load_checkpoint
+from whisper_npu.model.folder import has_safetensors
 from whisper_npu.ops.arrays import F32
 from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.runtime.model import Model
@@ -36,10 +37,12 @@ class Transcriber:
     """A Whisper model, loaded.
 
     ``model`` is a folder in Hugging Face's layout, the name of a model that was pulled, a
-    repository ``owner/name`` in the Hugging Face cache, or ``"demo"``, the built-in one. Raises
-    ModelError if it cannot be loaded. A transcriber may be used by several threads, and several
-    recordings may be under way in it: their windows are decoded one after the other, and each
-    result is the one that the recording has on its own.
+    repository ``owner/name`` in the Hugging Face cache, or ``"demo"``, the built-in one. Models
+    that ``convert`` reads (a .pt or ggml file, a CTranslate2 folder, pytorch_model.bin) are
+    converted into the cache when they are first used, with a warning; tensors stay as they are
+    stored. Raises ModelError if it cannot be loaded. A transcriber may be used by several threads,
+    and several recordings may be under way in it: their windows are decoded one after the other,
+    and each result is the one that the recording has on its own.
 
     ``device`` is ``"cpu"``, ``"npu"``, ``"auto"`` (the NPU where there is one and it is predicted
     to be faster), or an open ``whisper_npu.backends.npu.device.Device``. ``precision`` is that of
@@ -98,7 +101,7 @@ class Transcriber:
         with ExitStack() as undo:
             if own is not None:
                 undo.callback(own.close)
-            checkpoint = load_checkpoint(model_directory(model))
+            checkpoint = load_checkpoint(_loadable(model_directory(model)))
             self.dims = checkpoint.dims
             self._tokenizer = Tokenizer.from_dir(
                 checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
@@ -216,6 +219,16 @@ class _Turns:
         """Where the ops of all turns ran."""
         with self:
             return self._model.machine.usage.since(self._before)
+
+
+def _loadable(model: Path) -> Path:
+    """The folder that is loaded for a model: its own, or what it is converted to."""
+    if has_safetensors(model):
+        return model
+    # Imported here, as most models need no conversion.
+    from whisper_npu.convert.kept import converted_folder
+
+    return converted_folder(model)
 
 
 def _give_back(model: Model, device: Device | None) -> None:

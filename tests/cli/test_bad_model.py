@@ -51,6 +51,13 @@ def no_weights(model: Path) -> None:
     (model / "model.safetensors").unlink()
 
 
+def an_adapter(model: Path) -> None:
+    shutil.rmtree(model)
+    model.mkdir()
+    (model / "adapter_config.json").write_text("{}")
+    (model / "adapter_model.safetensors").touch()
+
+
 def truncated_weights(model: Path) -> None:
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -93,10 +100,11 @@ def n_mels_that_nobody_has(model: Path) -> None:
     ("damage", "culprit"),
     [
         (nowhere, "model: does not exist"),
-        (a_file, "model: is not a directory"),
+        (a_file, "model: is not a Hugging Face folder, an openai-whisper .pt file, a whisper.cpp"),
         (no_config, "config.json: no such file"),
         (config_is_not_json, "config.json: cannot be read as JSON"),
-        (no_weights, "model: neither model.safetensors nor"),
+        (no_weights, "model: has neither model.safetensors nor pytorch_model.bin"),
+        (an_adapter, "model: is a PEFT adapter and no model: merge it into its base model first"),
         (truncated_weights, "model.safetensors: not a readable safetensors file"),
         (
             wrong_shapes,

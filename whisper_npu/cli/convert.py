@@ -10,6 +10,7 @@ from pathlib import Path
 
 from whisper_npu.cli.options import add_dtype, add_format
 from whisper_npu.cli.process import say
+from whisper_npu.cli.progress import showing_warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         type=Path,
-        help="a Hugging Face folder, an openai-whisper .pt file, a whisper.cpp ggml file "
-        "(f32, f16, q8_0) or a CTranslate2 folder",
+        help="a Hugging Face folder (safetensors or pytorch_model.bin), an openai-whisper .pt "
+        "file, a whisper.cpp ggml file (f32, f16, q8_0) or a CTranslate2 folder",
     )
     parser.add_argument("dest", type=Path, help="the folder to make")
     add_dtype(parser)
@@ -26,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer",
         type=Path,
-        help="tokenizer.json or .tiktoken file (or its folder) for a source without a vocabulary",
+        help="tokenizer.json or .tiktoken file (or its folder) for a source without a vocabulary; "
+        "a .pt file takes a tokenizer.json beside it, or openai-whisper's where that is installed",
     )
     parser.add_argument(
         "--smooth",
@@ -36,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="AUDIO",
         help="recordings of speech: smooth the activations that measurably gain from it (int8)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no table of errors, no progress bar")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no table of errors, no progress bar, no warnings"
+    )
     add_format(parser)
 
 
@@ -46,15 +50,16 @@ def run(args: argparse.Namespace) -> int:
     from whisper_npu.convert.errors_table import table
 
     began = time.perf_counter()
-    report = convert(
-        args.source,
-        args.dest,
-        dtype=args.dtype,
-        force=args.force,
-        tokenizer=args.tokenizer,
-        smooth=args.smooth,
-        progress=not args.quiet,
-    )
+    with showing_warnings(args.quiet):
+        report = convert(
+            args.source,
+            args.dest,
+            dtype=args.dtype,
+            force=args.force,
+            tokenizer=args.tokenizer,
+            smooth=args.smooth,
+            progress=not args.quiet,
+        )
     if args.format == "json":
         say(json.dumps(asdict(report), indent=2, default=str))
         return 0

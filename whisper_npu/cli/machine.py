@@ -39,8 +39,10 @@ MODEL: Option = (
     "model",
     str,
     None,
-    f"folder, name of a pulled model, repository in the Hugging Face cache, or {BUILT_IN}; if not "
-    f"given, the model pulled last, else {BUILT_IN}; nothing is ever downloaded here",
+    f"folder, name of a pulled model, repository in the Hugging Face cache, or {BUILT_IN}; a .pt "
+    "or ggml file, a CTranslate2 folder or one with pytorch_model.bin is converted into the cache "
+    f"when it is first used; if not given, the model pulled last, else {BUILT_IN}; nothing is ever "
+    "downloaded here",
 )
 THREADS: Option = (
     "threads",

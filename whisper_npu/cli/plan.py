@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     from whisper_npu.runtime.model import phase_graphs
     from whisper_npu.runtime.placement import placed_ops
 
-    dims = dimensions_of(args.model)
     with showing_warnings(quiet=False), as_options():
+        dims = dimensions_of(args.model)
         machine, rates = describe_machine(
             args.device,
             args.precision,

@@ -23,21 +23,25 @@ from whisper_npu.convert.errors_table import ErrorMeter, TensorError
 from whisper_npu.convert.safetensors_writer import CHUNK, OutputTensor, SafetensorsWriter
 from whisper_npu.convert.smoothing import find_factors, smoothed
 from whisper_npu.convert.source import Source, open_source
+from whisper_npu.convert.tensors import StoredTensor
 from whisper_npu.errors import ModelError, OptionError, OutputError
 from whisper_npu.files.whole import file_sha256, replacing_folder, writing
 from whisper_npu.model.folder import CONFIG, GENERATION, TOKENIZER, WEIGHTS
 from whisper_npu.model.safetensors_file import SafetensorsFile
 from whisper_npu.model.stored import SAFETENSORS
-from whisper_npu.model.weight_shapes import WEIGHT_DTYPES, Shape, is_quantizable, scale_name
-from whisper_npu.ops.arrays import F32
+from whisper_npu.model.weight_shapes import WEIGHT_DTYPES, is_quantizable, scale_name
+from whisper_npu.ops.arrays import F32, widen_bfloat16
 from whisper_npu.ops.quant import quantize_weight
 from whisper_npu.terminal import printable
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.version import __version__
 
+AS_STORED = "as stored"
 SCHEME = "int8 symmetric: weight = int8 * scale, one float32 scale per row, integers in [-127, 127]"
 FILES = (WEIGHTS, CONFIG, GENERATION, TOKENIZER)
 _SAFETENSORS_NAMES = {stored.name: name for name, stored in SAFETENSORS.items()}
+# What a tensor becomes that stays what it is, if not that.
+_NEAREST = {"float64": "float32", "q8_0": "float16"}
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,23 @@ def convert(
             "--tokenizer"
         )
     check_destination(dest, source, FILES, force)
+    return convert_source(opened, dest, dtype, smooth, origin, progress)
+
+
+def convert_source(
+    opened: Source,
+    dest: Path,
+    dtype: str,
+    smooth: Sequence[Path] = (),
+    origin: str | None = None,
+    progress: bool = False,
+) -> ConversionReport:
+    """As ``convert``, of a source that is open and has a vocabulary.
+
+    ``dtype`` may also be ``AS_STORED``: each tensor stays what it is, float64 becomes float32 and
+    what only ggml has float16.
+    """
+    source = opened.path
     hashes = {file.name: file_sha256(file) for file in opened.files}
     metadata = {
         "format": "pt",
@@ -129,15 +150,24 @@ def _smoothing_factors(source: Source, folder: Path, recordings: Sequence[Path])
 
 def _config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-    return kept if dtype == "int8" else {**kept, "torch_dtype": dtype}
+    return {**kept, "torch_dtype": dtype} if dtype in ("float16", "float32") else kept
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _layout(name: str, shape: Shape, dtype: str) -> list[OutputTensor]:
+def kept_dtype(tensor: StoredTensor) -> str:
+    """What a tensor becomes that is to stay as it is stored."""
+    stored = tensor.stored.name
+    return _NEAREST.get(stored, stored)
+
+
+def _layout(name: str, tensor: StoredTensor, dtype: str) -> list[OutputTensor]:
     """What a tensor of the source becomes."""
+    shape = tensor.shape
+    if dtype == AS_STORED:
+        dtype = kept_dtype(tensor)
     if dtype != "int8":
         return [OutputTensor(name, _SAFETENSORS_NAMES[dtype], shape)]
     if not is_quantizable(name, shape):
@@ -161,13 +191,17 @@ def _encode(
         if np.isinf(half).any():
             raise ValueError("holds values beyond float16; use --dtype float32")
         return [half], half.astype(np.float32), None
+    if names[0].dtype == "BF16":
+        # Only what was bfloat16 becomes it: the lower half of each number is zero.
+        upper = (block.view(np.uint32) >> 16).astype(np.uint16)
+        return [upper], widen_bfloat16(upper), None
     return [block], block, None
 
 
 def _write_weights(
     source: Source, path: Path, dtype: str, metadata: Mapping[str, str], progress: bool
 ) -> list[TensorError]:
-    layouts = {name: _layout(name, shape, dtype) for name, shape in source.shapes.items()}
+    layouts = {name: _layout(name, tensor, dtype) for name, tensor in source.tensors.items()}
     outputs = [output for layout in layouts.values() for output in layout]
     digests = {output.name: hashlib.sha256() for output in outputs}
     errors = []

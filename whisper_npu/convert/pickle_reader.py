@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from whisper_npu.errors import ModelError
-from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, StoredType
+from whisper_npu.model.stored import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, StoredType
 
 # A large-v3 takes 300 kB. The smallest opcodes make values of 64 bytes and more.
 LARGEST_PICKLE = 4 << 20
@@ -23,12 +23,18 @@ _LARGEST_RANK = 4
 _LARGEST_SIZE = 1 << 48
 
 _STORAGES: Mapping[str, StoredType] = {
+    "torch DoubleStorage": FLOAT64,
     "torch FloatStorage": FLOAT32,
     "torch HalfStorage": FLOAT16,
     "torch BFloat16Storage": BFLOAT16,
 }
 _ORDERED_DICT = "collections OrderedDict"
 _REBUILD_TENSOR = "torch._utils _rebuild_tensor_v2"
+# With attributes, if there are any: they are dropped.
+_REBUILD_PARAMETER = (
+    "torch._utils _rebuild_parameter",
+    "torch._utils _rebuild_parameter_with_state",
+)
 
 
 class _Mark:
@@ -177,7 +183,7 @@ class _Machine:
 
     def _global(self, module: str, name: str) -> None:
         full = f"{module} {name}"
-        known = full in (_ORDERED_DICT, _REBUILD_TENSOR)
+        known = full in (_ORDERED_DICT, _REBUILD_TENSOR, *_REBUILD_PARAMETER)
         if not known and not (module == "torch" and name.endswith("Storage")):
             self._refuse(f"names {full[:100]!r}")
         self._push(_Name(full))
@@ -189,6 +195,10 @@ class _Machine:
             self._push({})
         elif called.name == _REBUILD_TENSOR and len(arguments) >= 4:
             self._push(self._tensor(*arguments[:4]))
+        elif called.name in _REBUILD_PARAMETER and arguments:
+            if not isinstance(arguments[0], PickledTensor):
+                self._refuse("describes a parameter of no tensor")
+            self._push(arguments[0])
         else:
             self._refuse(f"calls {called.name[:100]!r}")
 

@@ -21,6 +21,8 @@ from whisper_npu.audio import load_audio
 from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.convert.tensors import Source, StoredTensor
+from whisper_npu.decoding.options import TranscribeOptions
+from whisper_npu.decoding.windows import transcribe_windows
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.stored import StoredType
@@ -28,7 +30,6 @@ from whisper_npu.model.weight_shapes import Shape
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.quant import Quantized, linear_int8, quantize_rows, quantize_weight
 from whisper_npu.text.tokenizer import Tokenizer
-from whisper_npu.transcriber import Transcriber
 
 EXPONENTS = (0.25, 0.5, 0.75)
 # Less than this is within what another recording would change.
@@ -124,9 +125,10 @@ def _error(x: F32, weights: Sequence[F32], factor: F32) -> float:
 
 def _activations(model: Path, recordings: Sequence[Path]) -> dict[str, F32]:
     """Rows of every activation that a group names, over all windows of the recordings."""
-    transcriber, checkpoint = Transcriber(model), load_checkpoint(model)
+    checkpoint = load_checkpoint(model)
     network = numpy_model(checkpoint)
     tokenizer = Tokenizer.from_dir(model, checkpoint.dims.n_vocab, checkpoint.generation)
+    greedy = TranscribeOptions(temperature=0.0)
     wanted = {group.activation for group in groups(checkpoint.dims)}
     kept: dict[str, list[F32]] = {name: [] for name in wanted}
     rng = np.random.default_rng(0)
@@ -138,10 +140,12 @@ def _activations(model: Path, recordings: Sequence[Path]) -> dict[str, F32]:
 
     for recording in recordings:
         samples = load_audio(str(recording))
-        result = transcriber.transcribe(samples, temperature=0.0)
-        sot = list(tokenizer.for_task(result.language, "transcribe").sot_sequence)
         with compute_log_mel([samples], checkpoint.dims.n_mels, network.log_mel) as log_mel:
-            for seek, segments in groupby(result.segments, lambda segment: segment.seek):
+            transcript = transcribe_windows(network, tokenizer, log_mel, greedy)
+            # All of them first: the network decodes one thing at a time.
+            spoken = list(transcript)
+            sot = list(tokenizer.for_task(transcript.language, "transcribe").sot_sequence)
+            for seek, segments in groupby(spoken, lambda segment: segment.seek):
                 text = [token for segment in segments for token in segment.tokens]
                 tokens = [*sot, *text][: checkpoint.dims.n_text_ctx]
                 states = network.encode(log_mel.window(seek)[None], observe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
@@ -10,11 +11,19 @@ TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
 # Names the files of weights that are split into shards.
 INDEX = f"{WEIGHTS}.index.json"
+# Weights as torch pickles them, and the index of their shards.
+PICKLED = "pytorch_model.bin"
+PICKLED_INDEX = f"{PICKLED}.index.json"
 # What stands for tokenizer.json where transformers saved a tokenizer that is not "fast".
 VOCABULARY = "vocab.json"
 MERGES = "merges.txt"
 ADDED_TOKENS = "added_tokens.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
+def has_safetensors(folder: Path) -> bool:
+    """Whether there are weights in a folder that are read as they are."""
+    return (folder / WEIGHTS).exists() or (folder / INDEX).exists()
 
 
 def tokenizer_names(is_there: Callable[[str], bool]) -> list[str]:

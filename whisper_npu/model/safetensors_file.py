@@ -18,14 +18,14 @@ from safetensors import SafetensorError, safe_open
 from whisper_npu.errors import ModelError
 from whisper_npu.files.whole import open_regular
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.model.folder import INDEX, WEIGHTS
+from whisper_npu.model.folder import WEIGHTS
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.stored import INT8, SAFETENSORS, StoredType, fill
 from whisper_npu.model.weight_names import TIED_OUTPUT, WeightNames, find_weights, named
 from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import U8
 
-_SHARD = re.compile(r"[\w-][\w.-]{0,200}\.safetensors", re.ASCII)
+_SHARD = re.compile(r"[\w-][\w.-]{0,200}", re.ASCII)
 # A large-v3 has 1,259 tensors, about 150 kB of header. Parsed JSON takes many times its length.
 _LARGEST_HEADER = 16 << 20
 _LARGE = 4 << 20
@@ -33,18 +33,18 @@ _BLOCK = 16 << 20
 _ALIGNMENT = 64
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors of a folder, or the shards that its index names. Raises ModelError."""
-    single = folder / WEIGHTS
+def weight_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
+    """The file ``weights`` of a folder, or the shards that its index names. Raises ModelError."""
+    single = folder / weights
     if single.exists():
         return [single]
-    index = folder / INDEX
+    index = folder / f"{weights}.index.json"
     if not index.exists():
-        raise ModelError(f"{folder}: neither {WEIGHTS} nor {INDEX} is there")
+        raise ModelError(f"{folder}: neither {weights} nor {index.name} is there")
     shards = shard_names(index)
     for name in shards:
         if not (folder / name).is_file():
-            raise ModelError(f"{folder / name}: shard named in {INDEX} is missing")
+            raise ModelError(f"{folder / name}: shard named in {index.name} is missing")
     return [folder / name for name in shards]
 
 
@@ -53,11 +53,12 @@ def shard_names(index: Path) -> list[str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: weight_map must be an object that names the shards")
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
     for name in weight_map.values():
         # A shard is a file of this folder: a name with a path in it could point anywhere.
-        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+        if not isinstance(name, str) or not _SHARD.fullmatch(name) or Path(name).suffix != suffix:
             raise ModelError(
-                f"{index}: {str(name)[:80]!r} is not the plain name of a safetensors file"
+                f"{index}: {str(name)[:80]!r} is not the plain name of a {suffix[1:]} file"
             )
     return sorted(set(weight_map.values()))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,12 @@ import numpy as np
 from tests.support.formats.seeded import SeededModel
 from whisper_npu.convert.openai_names import openai_name
 
-DTYPES = {"float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage"}
+DTYPES = {
+    "float64": "DoubleStorage",
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+}
 # torch gives the folder within the archive the name of the file.
 FOLDER = "model"
 
@@ -21,16 +27,40 @@ FOLDER = "model"
 def write_pt(model: SeededModel, path: Path, dtype: str = "float32") -> None:
     """``dtype`` is one of ``DTYPES``; bfloat16 is rounded towards zero."""
     names = {openai_name(name): array for name, array in model.weights.items()}
+    dims = _dict((name, _integer(value)) for name, value in asdict(model.dims).items())
+    _write(path, names, dtype, lambda state: _dict([("dims", dims), ("model_state_dict", state)]))
+
+
+def write_pickled(
+    model: SeededModel, folder: Path, dtype: str = "float32", shards: int = 1
+) -> None:
+    """pytorch_model.bin of transformers, or its shards with their index."""
+    weights = list(model.weights.items())
+    weight_map = {}
+    for i in range(shards):
+        part = dict(weights[len(weights) * i // shards : len(weights) * (i + 1) // shards])
+        name = f"pytorch_model-{i + 1:05}-of-{shards:05}.bin" if shards > 1 else "pytorch_model.bin"
+        _write(folder / name, part, dtype, lambda state: state)
+        weight_map.update(dict.fromkeys(part, name))
+    if shards > 1:
+        index = json.dumps({"metadata": {}, "weight_map": weight_map})
+        (folder / "pytorch_model.bin.index.json").write_text(index)
+
+
+def _write(
+    path: Path,
+    weights: Mapping[str, np.ndarray],
+    dtype: str,
+    content: Callable[[bytes], bytes],
+) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         state = _dict(
             (name, _tensor(key, array.shape, DTYPES[dtype]))
-            for key, (name, array) in enumerate(names.items())
+            for key, (name, array) in enumerate(weights.items())
         )
-        dims = _dict((name, _integer(value)) for name, value in asdict(model.dims).items())
-        content = _dict([("dims", dims), ("model_state_dict", state)])
-        archive.writestr(f"{FOLDER}/data.pkl", b"\x80\x02" + content + b".")
+        archive.writestr(f"{FOLDER}/data.pkl", b"\x80\x02" + content(state) + b".")
         archive.writestr(f"{FOLDER}/byteorder", "little")
-        for key, array in enumerate(names.values()):
+        for key, array in enumerate(weights.values()):
             archive.writestr(f"{FOLDER}/data/{key}", _encoded(array, dtype))
         archive.writestr(f"{FOLDER}/version", "3\n")
 
@@ -38,7 +68,7 @@ def write_pt(model: SeededModel, path: Path, dtype: str = "float32") -> None:
 def _encoded(array: np.ndarray, dtype: str) -> bytes:
     if dtype == "bfloat16":
         return (array.view(np.uint32) >> 16).astype("<u2").tobytes()
-    return array.astype({"float32": "<f4", "float16": "<f2"}[dtype]).tobytes()
+    return array.astype({"float64": "<f8", "float32": "<f4", "float16": "<f2"}[dtype]).tobytes()
 
 
 # Opcodes of pickle's protocol 2

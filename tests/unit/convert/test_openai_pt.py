@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 
 from tests.support.formats import torch_pt
+from tests.support.formats.torch_pt import write_pt
 from tests.support.micro import micro_model
-from whisper_npu.convert.openai_pt import StridedRows
+from whisper_npu.convert.openai_names import openai_name
 from whisper_npu.convert.source import open_source
+from whisper_npu.convert.torch_file import StridedRows
 from whisper_npu.convert.torch_zip import Member, zip_members
 from whisper_npu.errors import ModelError
 from whisper_npu.model.stored import FLOAT16, FLOAT32
-from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 
 CONV = "encoder.conv1.weight"
 
@@ -105,13 +107,17 @@ def test_a_transposed_weight(micro: dict[str, Path]) -> None:
         (text("model_state_dict"), text("model_state_dicT"), "has no dims and model_state_dict"),
         (text(CONV), text("encoder.conv9.weight"), "1 missing: .*; 1 unexpected: encoder.conv9"),
         (text(CONV), text("encoder.conv1.\nweigh"), r"has the name 'encoder.conv1.\\nweigh'"),
-        (b"torch\nFloat", b"torch\nDouble", r"conv1.weight is a 'torch DoubleStorage'; float, "),
+        (b"torch\nFloat", b"torch\nLong", r"conv1.weight is a 'torch LongStorage'; double, flo"),
         (text("0") + text("cpu"), text("x") + text("cpu"), "conv1.weight is missing or too short"),
         (text("0") + text("cpu"), text("1") + text("cpu"), "conv1.weight is missing or too short"),
         (integer(0) + SHAPE, integer(1) + SHAPE, "conv1.weight passes the end of its data"),
         (STRIDES, STRIDES.replace(integer(9), integer(10)), "conv1.weight passes the end"),
         (STRIDES, b"(" + 3 * integer(0) + b"t", None),
-        (integer(2) + 2 * integer(3) + b"t", 3 * integer(0) + b"t", "conv1.weight is empty"),
+        (
+            integer(2) + 2 * integer(3) + b"t",
+            3 * integer(0) + b"t",
+            r"conv1.weight is \[0, 0, 0\], ",
+        ),
     ],
 )
 def test_damaged_pickles(
@@ -127,31 +133,42 @@ def test_damaged_pickles(
 
 
 def test_few_bytes_cannot_pose_as_many(micro: dict[str, Path]) -> None:
-    # A stride of zero would make a tensor of any size from one number.
-    shape, strides = (b"(" + 3 * integer(n) + b"t" for n in (1 << 16, 0))
-    path = replaced(micro["float32.pt"], SHAPE + STRIDES, shape + strides)
+    # A stride of zero makes a tensor of one number.
+    zeros = b"(" + 3 * integer(0) + b"t"
+    path = replaced(micro["float32.pt"], SHAPE + STRIDES, SHAPE + zeros)
+    open_source(path)
+    path = replaced(path, text("cpu") + integer(18), text("cpu") + integer(1))
     with pytest.raises(ModelError, match=r"conv1.weight passes the end of its data"):
         open_source(path)
 
 
-def test_tensors_that_share_all_their_bytes(micro: dict[str, Path]) -> None:
+def test_tensors_that_share_all_their_bytes(tmp_path: Path) -> None:
+    model = micro_model(state=32, timestamps=1)
+    write_pt(model, tmp_path / "model.pt")
+    layer = re.compile(r"model\.decoder\.layers\.0\.(.*)")
+
     def share(members: dict[str, bytes]) -> None:
+        # 40 more layers, which are the first.
+        more = b""
+        for key, (name, array) in enumerate(model.weights.items()):
+            if layer.fullmatch(name):
+                tensor = torch_pt._tensor(key, array.shape, "FloatStorage")
+                for index in range(1, 41):
+                    more += text(openai_name(layer.sub(rf"model.decoder.layers.{index}.\1", name)))
+                    more += tensor
         pickle = members["model/data.pkl"]
-        # 200 more names for the embedding's storage, all of it.
-        model = micro_model(timestamps=1)
-        key = list(model.weights).index(TOKEN_EMBEDDING)
-        embedding = torch_pt._tensor(key, (model.dims.n_vocab, 2), "FloatStorage")
-        assert embedding in pickle
-        more = b"".join(text(f"more{index:03}") + embedding for index in range(200))
+        layers = text("n_text_layer")
+        assert layers + integer(1) in pickle
+        pickle = pickle.replace(layers + integer(1), layers + integer(41))
         members["model/data.pkl"] = pickle[:-3] + more + pickle[-3:]
 
     with pytest.raises(ModelError, match=r"its tensors share their bytes"):
-        open_source(rewritten(micro["float32.pt"], share))
+        open_source(rewritten(tmp_path / "model.pt", share))
 
 
 def test_a_hugging_face_pickle_is_named(micro: dict[str, Path]) -> None:
     path = replaced(micro["float32.pt"], text("dims"), text("model.encoder.x"))
-    with pytest.raises(ModelError, match=r"Hugging Face's pytorch_model\.bin: save it as safe"):
+    with pytest.raises(ModelError, match=r"Hugging Face's pytorch_model\.bin: name the folder"):
         open_source(path)
 
 

@@ -64,6 +64,14 @@ def test_a_tensor() -> None:
     assert read_pickle(data, "x") == PickledTensor(storage, 4, (2, 3), (6, 1))
 
 
+@pytest.mark.parametrize("name", ["_rebuild_parameter", "_rebuild_parameter_with_state"])
+def test_a_parameter_is_its_tensor(name: str) -> None:
+    tensor = TENSOR + b"K\4K\2K\3\x86K\6K\1\x86\x89ccollections\nOrderedDict\n)RtR"
+    after = b"\x88}" + (b"}" if name.endswith("state") else b"")
+    data = b"\x80\2ctorch._utils\n" + name.encode() + b"\n(" + tensor + after + b"tR."
+    assert isinstance(read_pickle(data, "x"), PickledTensor)
+
+
 def test_attributes_of_an_ordered_dict_are_dropped() -> None:
     value: collections.OrderedDict[str, int] = collections.OrderedDict(a=1)
     value._metadata = {"version": 1}  # type: ignore[attr-defined]
@@ -129,6 +137,8 @@ def test_nothing_runs(tmp_path: Path, protocol: int) -> None:
         (TENSOR + b"K\4\x88\x85K\6\x85\x89NtR.", "impossible size"),
         (TENSOR + b"K\4\x8a\x08" + b"\x7f" * 8 + b"\x85K\6\x85\x89NtR.", "impossible size"),
         (TENSOR + b"K\4(K\1K\1K\1K\1K\1t(K\1K\1K\1K\1K\1t\x89NtR.", "impossible strides"),
+        (b"ctorch._utils\n_rebuild_parameter\nK\1\x85R.", "describes a parameter of no tensor"),
+        (b"ctorch._utils\n_rebuild_parameter\n)R.", "calls 'torch._utils _rebuild_parameter'"),
         (b"K\1)R.", "has a int where none may be"),
         (b"S'text'\n.", r"has the opcode b'S' at byte 0"),
         (b"\x82\1.", "has the opcode"),

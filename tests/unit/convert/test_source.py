@@ -207,7 +207,7 @@ def test_a_file_that_shrinks_while_it_is_read(micro: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not a Hugging Face directory, an openai-whisper .pt file, a whisper.cpp"),
+        (b"", "is not a Hugging Face folder, an openai-whisper .pt file, a whisper.cpp"),
         (b"GGUF\3\0\0\0", "is a GGUF file"),
         (b"tjgg", "ggjt file of llama.cpp"),
         (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "before torch 1.6: load and save it"),
@@ -225,10 +225,13 @@ def test_other_files_are_refused_by_what_they_are(
 def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere: does not exist"):
         open_source(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match=r"neither model.safetensors \(Hugging Face\) nor model"):
+    neither = r"neither model.safetensors nor pytorch_model.bin \(Hugging Face\) nor model.bin"
+    with pytest.raises(ModelError, match=neither):
         open_source(tmp_path)
-    (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(ModelError, match="only safetensors are read"):
+    for i in range(7):
+        (tmp_path / f"model{i}.pt").touch()
+    files = "model0.pt, model1.pt, model2.pt, model3.pt, model4.pt and 2 more"
+    with pytest.raises(ModelError, match=f"is no model, but holds files that may be: {files}$"):
         open_source(tmp_path)
 
 
