@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -36,18 +37,16 @@ class NotForFFmpeg(Exception):
 
 
 def has_av() -> bool:
-    """Whether PyAV is installed."""
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    """Whether PyAV is installed. It is imported only where it is needed: that takes time."""
+    return find_spec("av") is not None
 
 
 @contextmanager
 def _open(reader: Reader, raw: Headerless | None) -> Iterator[Any]:
-    import av
-
+    try:
+        import av
+    except ImportError as error:
+        raise NotForFFmpeg(f"PyAV cannot be imported: {error}") from error
     demuxer = None if raw is None else raw.demuxer
     options = {} if raw is None else raw.options
     # PyAV before 19 fails on tags that are not UTF-8 unless told otherwise; 19 cannot be told.
@@ -78,6 +77,9 @@ def decode_with_ffmpeg(
     """
     with _open(reader, raw) as container:
         stream = choose_track(container, track, account.name)
+        if stream.codec_context.name == "flac":
+            # Its damaged frames would be noise: FFmpeg heeds checksums only where it is told to.
+            stream.codec_context.options = {"err_detect": "crccheck+explode"}
         packets = _Packets(container, stream, account)
         yield from _gathered(packets.blocks(), block_seconds)
         account.compare(packets.promised_seconds())
@@ -103,9 +105,11 @@ class _Packets:
         for packet in self._packets():
             if packet.duration and packet.time_base:
                 self._packet_seconds = float(packet.duration * packet.time_base)
-            self._start(packet)
+            if self._first_byte is None and _has_place(packet):
+                self._first_byte = self._end_byte = packet.pos
             frames = self._decode(packet)
             if frames is None:
+                self._start(packet)
                 continue
             self._count_bytes(packet)
             for frame in frames:
@@ -142,14 +146,12 @@ class _Packets:
         return frames
 
     def _start(self, packet: Any) -> None:
-        """Note where the first packet is, damaged or not."""
+        """Count times from a damaged packet, if it is the first."""
         time = _time(packet)
         if self._zero is None and time is not None:
             start = self._stream.start_time
             known = start is not None and self._stream.time_base is not None
             self._zero = max(time, float(start * self._stream.time_base)) if known else time
-        if self._first_byte is None and _has_place(packet):
-            self._first_byte = self._end_byte = packet.pos
 
     def _count_bytes(self, packet: Any) -> None:
         if _has_place(packet):

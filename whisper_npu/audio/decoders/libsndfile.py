@@ -15,6 +15,7 @@ from whisper_npu.terminal import silent_library
 
 # What libsndfile says of a file whose length it does not know.
 _UNKNOWN_LENGTH = 2**63 - 1
+_SMALL_BLOCK = 4096
 
 
 class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
@@ -51,12 +52,17 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
             error = soundfile.LibsndfileError(code).error_string.removeprefix("Error : ")
         return DecodedBlock(self.samplerate, samples[: max(n, 0)], self._layout), error
 
-    def blocks(self, block_seconds: float) -> Iterator[tuple[DecodedBlock, str | None]]:
-        """All of the file; a block with an error is the last one."""
+    def blocks(
+        self, block_seconds: float, past_errors: bool = False
+    ) -> Iterator[tuple[DecodedBlock, str | None]]:
+        """All of the file, up to the first error or ``past_errors``."""
         size = block_size(self.samplerate, self.channels, block_seconds)
-        error = None
-        while error is None:
+        if past_errors:
+            # After an error within a block libsndfile may give nothing more.
+            size = min(size, _SMALL_BLOCK)
+        while True:
             block, error = self.read_block(size)
-            if error is None and not len(block.samples):
+            if error is not None or len(block.samples):
+                yield block, error
+            if not len(block.samples) or (error is not None and not past_errors):
                 return
-            yield block, error

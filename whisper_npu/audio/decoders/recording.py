@@ -19,8 +19,11 @@ from whisper_npu.audio.decoders.tracks import check_track
 from whisper_npu.errors import AudioError
 
 _GET_PYAV = 'pip install "whisper-npu[av]"'
+_DAMAGED = f"some of it is damaged, and later times may be too early; to recover more: {_GET_PYAV}"
 # Bytes that libsndfile may leave unread at the end of a file, of tags for example.
 _LEFT_UNREAD = 4096
+# Less than a sample, in seconds.
+_SAMPLE = 1e-6
 
 
 class Recording:
@@ -52,72 +55,87 @@ class Recording:
 
     def _part(self, part: Part) -> Iterator[DecodedBlock]:
         """A part of the file with libsndfile, or with FFmpeg if libsndfile does not know it."""
-        reader = part.reader
-        if part.damaged:
+        if part.damaged and has_av():
             try:
-                yield from self._with_ffmpeg(reader, None)
+                yield from self._with_ffmpeg(part.reader, None)
                 return
             except NotForFFmpeg as refused:
-                self.account.notes.append(f"it is damaged, and FFmpeg does not help ({refused})")
+                self.account.notes.append(f"it is damaged, and FFmpeg refuses it ({refused})")
+        elif part.damaged:
+            self.account.notes.append(_DAMAGED)
         try:
-            file = SequentialFile(reader)
-        except soundfile.LibsndfileError as unknown:
+            file = SequentialFile(part.reader)
+        except soundfile.LibsndfileError as error:
             self.reader.raise_error(self.account.name)
-            yield from self._unknown_to_libsndfile(reader, unknown.error_string.rstrip("."))
-            return
-        check_track(self._track, 1, self.account.name)
-        start = self.account.position + self._lost + self._padding
-        reason = None
-        with file:
-            for block, error in file.blocks(self._block_seconds):
-                yield from self._give(block)
-                reason = error
-            promised, is_flac = part.promised, file.format == "FLAC"
-            least = part.least
-            if least is None:
-                least = promised or (file.promised or 0) / file.samplerate
+            yield from self._unknown_to_libsndfile(part.reader, error.error_string.rstrip("."))
+        else:
+            check_track(self._track, 1, self.account.name)
+            with file:
+                yield from self._with_libsndfile(file, part)
+
+    def _with_libsndfile(self, file: SequentialFile, part: Part) -> Iterator[DecodedBlock]:
+        reader, start = part.reader, self.account.position + self._lost + self._padding
+        held = reason = following = None
+        for block, error in file.blocks(self._block_seconds, past_errors=not has_av()):
+            if error is not None and has_av():
+                # What is in a block with damage FFmpeg knows better.
+                held, reason = block, error
+                break
+            yield from self._give(block)
+            if error is not None and reason is None:
+                reason, where = error, self.account.position
         self.reader.raise_error(self.account.name)
+        if reason is not None and file.format == "FLAC":
+            following = flac.next_start(reader)
+            if self._ends_at(start, held, part.promised):
+                # It was not damage, but a tag or another recording after the end.
+                reason = None
+        if held is not None and reason is None:
+            yield from self._give(held)
+        if reason is not None and held is None:
+            self.account.notes.append(f"from {where:.2f} s on {_DAMAGED}")
+        least = part.least
+        if least is None:
+            least = part.promised or (file.promised or 0) / file.samplerate
         done = self.account.position - start
         unread = reader.size - reader.furthest if part.read_to_end else 0
-        # A tag after the end is an error to libFLAC.
-        ended = reason is None or (is_flac and abs(done - (promised or 0)) < 1e-6)
-        following = None
-        if reason is not None and is_flac:
-            following = flac.next_start(reader)
-        if not ended or done < least - 1e-6 or unread > _LEFT_UNREAD:
+        if reason is not None or done < least - _SAMPLE or unread > _LEFT_UNREAD:
             rest = reader if following is None else reader.part(0, following)
-            yield from self._go_on(rest, start, reason)
-        self.account.compare(None if promised is None else start + promised)
+            yield from self._go_on(rest, start, held, reason)
+        if part.promised is not None:
+            self.account.compare(start + part.promised)
+        elif (cut := boxes.what_is_cut(reader)) is not None:
+            self.account.notes.append(f"{cut} (cut off; get a complete copy)")
         if following is not None:
-            yield from self._joined_flac(reader.part(following, reader.size))
+            for joined in flac.parts(reader.part(following, reader.size)):
+                yield from self._part(joined)
 
-    def _joined_flac(self, reader: Reader) -> Iterator[DecodedBlock]:
-        for part in flac.parts(reader):
-            yield from self._part(part)
+    def _ends_at(self, start: float, held: DecodedBlock | None, promised: float | None) -> bool:
+        end = self.account.position + (0.0 if held is None else _seconds(held))
+        return promised is not None and abs(end - start - promised) < _SAMPLE
 
-    def _go_on(self, reader: Reader, start: float, reason: str | None) -> Iterator[DecodedBlock]:
-        """The rest of a part, which began at ``start``, after libsndfile ended with ``reason``."""
+    def _go_on(
+        self, reader: Reader, start: float, held: DecodedBlock | None, reason: str | None
+    ) -> Iterator[DecodedBlock]:
+        """The rest of a part, which began at ``start``, after libsndfile ended with ``reason``.
+
+        If FFmpeg does not get as far as libsndfile did, what it ``held`` back is given.
+        """
         done = self.account.position - start
         other = Account(self.account.name)
+        passed = 0.0
         if has_av():
-            passed = 0.0
             try:
                 for block in decode_with_ffmpeg(reader, other, self._block_seconds):
-                    n_done = max(0, round((done - passed) * block.rate))
-                    passed += len(block.samples) / block.rate
-                    if n_done < len(block.samples):
-                        rest = DecodedBlock(block.rate, block.samples[n_done:], block.layout)
-                        yield self.account.pass_on(rest)
+                    yield from self._give(_after(block, done - passed), counted=True)
+                    passed += _seconds(block)
             except (NotForFFmpeg, AudioError) as error:
                 other.reasons.append(str(error))
             # What it says of the end the header says that libsndfile has read.
             other.notes.clear()
             self.account.merge(other, start, done)
-        elif reason is not None:
-            self.account.notes.append(
-                f"it is damaged at {self.account.position:.2f} s ({reason.rstrip('.')}); "
-                f"to recover what is after that: {_GET_PYAV}"
-            )
+        if held is not None:
+            yield from self._give(_after(held, passed - done))
         if reason is not None:
             self.account.reasons.append(reason)
 
@@ -135,7 +153,8 @@ class Recording:
 
     def _unknown(self, reason: str, error: NotForFFmpeg) -> AudioError:
         name = self.account.name
-        if (cut := boxes.what_is_cut(self.reader)) is not None:
+        cut = boxes.what_is_cut(self.reader)
+        if cut is not None and (has_av() or cut is boxes.NO_INDEX):
             return AudioError(f"{name}: cannot be decoded: {cut}; get a complete copy")
         if not has_av():
             return AudioError(
@@ -157,7 +176,7 @@ class Recording:
         ):
             yield from self._give(block, counted=True)
         if not other.notes and (cut := boxes.what_is_cut(reader)) is not None:
-            other.notes.append(f"{cut}; get a complete copy")
+            other.notes.append(f"{cut} (cut off; get a complete copy)")
         self.account.merge(other, start)
 
     def _headerless(self, reader: Reader, raw: Headerless) -> Iterator[DecodedBlock]:
@@ -183,3 +202,13 @@ class Recording:
             yield self.account.pass_on(padding)
         self._lost = self._padding = 0.0
         yield self.account.pass_on(block) if counted else self.account.add(block)
+
+
+def _seconds(block: DecodedBlock) -> float:
+    return len(block.samples) / block.rate
+
+
+def _after(block: DecodedBlock, seconds: float) -> DecodedBlock:
+    """What is in a block after its first seconds."""
+    n = max(0, round(seconds * block.rate))
+    return DecodedBlock(block.rate, block.samples[n:], block.layout)

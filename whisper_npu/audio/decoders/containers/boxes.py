@@ -1,4 +1,4 @@
-"""The outermost boxes of other files (MP4, Matroska, ASF, AIFF, CAF): what was joined or cut."""
+"""The outermost boxes of MP4, Matroska, ASF, AIFF, CAF and W64: what was joined, or cut off."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from whisper_npu.audio.decoders.containers.part import Part
 from whisper_npu.audio.decoders.reader import Reader
 
+NO_INDEX = "its index (the moov atom), which recorders write last, is missing"
+
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _CAF = b"caff\0\1\0\0"
+_W64 = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
+# Lengths of 32 bits from here on stand for "unknown".
+_UNKNOWN = 0x7FFF0000
 # An MP4 file begins with one of these.
 _MP4 = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"styp", b"sidx")
 
@@ -19,7 +24,7 @@ def parts(reader: Reader) -> list[Part]:
     """Files that were joined to one; none if it is one file, or of another container."""
     starts = [0]
     for name, start, _ in _boxes(reader):
-        if start > starts[-1] and name in (b"ftyp", _EBML, _ASF_HEADER, b"FORM", _CAF):
+        if start > starts[-1] and name in (b"ftyp", _EBML, _ASF_HEADER, b"FORM", _CAF, _W64):
             starts.append(start)
     if len(starts) == 1:
         return []
@@ -33,7 +38,7 @@ def what_is_cut(reader: Reader) -> str | None:
     if not boxes:
         return None
     if reader.at(4, 4) in _MP4 and b"moov" not in {name for name, *_ in boxes}:
-        return "its index (the moov atom), which recorders write last, is missing"
+        return NO_INDEX
     return "its last part is not whole" if boxes[-1][2] > reader.size else None
 
 
@@ -47,6 +52,8 @@ def _boxes(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
         box = _ebml_box
     elif head == _ASF_HEADER:
         box = _asf_box
+    elif head == _W64:
+        box = _w64_box
     elif head[:4] == b"FORM" or head.startswith(_CAF):
         box = _iff_box
     else:
@@ -86,11 +93,18 @@ def _asf_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
     return (head[:16], size) if len(head) == 24 and size >= 24 else None
 
 
+def _w64_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
+    head = reader.at(at, 24)
+    size = int.from_bytes(head[16:], "little")
+    # It holds all others.
+    return (_W64, size) if head[:16] == _W64 and 0 < size < 2**63 else None
+
+
 def _iff_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
     head = reader.at(at, 12)
     if head[:4] == b"FORM":
-        size = 8 + int.from_bytes(head[4:8], "big")
-        return head[:4], size + size % 2
+        size = int.from_bytes(head[4:8], "big")
+        return (b"FORM", 8 + size + size % 2) if 0 < size < _UNKNOWN else None
     if head.startswith(_CAF):
         return _CAF, 8
     size = int.from_bytes(head[4:], "big")

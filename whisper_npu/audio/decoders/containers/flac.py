@@ -21,7 +21,9 @@ def parts(reader: Reader) -> list[Part]:
     rate, samples = lengths >> 44, lengths & (2**36 - 1)
     head[_LENGTHS] = (lengths - samples).to_bytes(8, "big")
     promised = samples / rate if samples and rate else None
-    return [Part(reader.part(len(head), reader.size, bytes(head)), promised=promised)]
+    return [
+        Part(reader.part(len(head), reader.size, bytes(head)), promised=promised, read_to_end=False)
+    ]
 
 
 def next_start(reader: Reader) -> int | None:

@@ -47,7 +47,9 @@ def parts(reader: Reader) -> list[Part]:
         for link in pages.links
     ]
     if pages.cut or not pages.links[-1].closed:
-        found[-1] = replace(found[-1], note="its last page is missing; get a complete copy")
+        found[-1] = replace(
+            found[-1], note="its last page is missing (cut off; get a complete copy)"
+        )
     return found
 
 

@@ -103,7 +103,7 @@ def _end_of_chunks(reader: Reader, at: int) -> int | None:
         place = start
         while place < reader.size:
             chunk = reader.at(place, 12)
-            if chunk[:4] == b"RIFF" and chunk[8:] == b"WAVE":
+            if chunk[:4] in (b"RIFF", b"RF64") and chunk[8:] == b"WAVE":
                 return place
             if chunk[:3] in (b"TAG", b"ID3") or chunk[:8] == b"APETAGEX":
                 return reader.size
