@@ -34,6 +34,7 @@ TARGETS = {
     "models": Share(8, 60_000),
     "readers": Share(6, 250_000),
     "npu_files": Share(2, 140_000),
+    "options": Share(6, 0),
 }
 
 # Inputs of a process: libraries that lose memory do not get far.

@@ -76,7 +76,8 @@ REFUSED_BY_DECODING: list[tuple[dict[str, Any], str]] = [
 ]
 REFUSED_BY_TRANSCRIBING: list[tuple[dict[str, Any], str]] = [
     ({"task": "lang_id"}, "task: must be one of transcribe, translate, not 'lang_id'"),
-    ({"temperature": ()}, "temperature: must be one or more numbers"),
+    ({"temperature": [0.5] * 1002}, "temperature: must be one number or up to 1001, "),
+    ({"temperature": ()}, "temperature: must be one number or up to 1001, "),
     ({"temperature": (0.0, None)}, "temperature: must be 0 or more, not None"),
     ({"logprob_threshold": "low"}, "logprob_threshold: must be a number or None, not 'low'"),
     ({"no_speech_threshold": math.nan}, "no_speech_threshold: must be a number or None"),

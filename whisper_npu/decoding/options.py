@@ -28,7 +28,8 @@ APPEND_PUNCTUATIONS = "\"'.。,，!！?？:：”)]}、"
 _MOST_SEQUENCES = 1000
 # Logits are divided by the temperature in float32, which these keep within its range.
 _TEMPERATURES = (1e-30, 1e30)
-# A smaller step is more attempts at a window than anybody waits for.
+# Attempts at a window: more take longer than anybody waits. A smaller step would be as many.
+_MOST_ATTEMPTS = 1001
 _LEAST_INCREMENT = 0.001
 
 
@@ -270,9 +271,14 @@ class TranscribeOptions(_SharedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(
+            0 < len(self.temperatures) <= _MOST_ATTEMPTS,
+            "temperature",
+            self.temperature,
+            f"one number or up to {_MOST_ATTEMPTS}",
+        )
         for temperature in self.temperatures:
             _check_temperature(temperature)
-        _require(len(self.temperatures) > 0, "temperature", self.temperature, "one or more numbers")
         for name in (
             "compression_ratio_threshold",
             "logprob_threshold",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from whisper_npu.audio.arrays import scale_to_float
 from whisper_npu.audio.blocks import DecodedBlock
@@ -126,8 +127,8 @@ class _Packets:
                     errors = 0
                     yield packet
                 return
-            except (av.error.FFmpegError, ValueError) as error:
-                # What comes next may be whole.
+            except (av.error.FFmpegError, ValueError, IndexError) as error:
+                # What comes next may be whole. A track that begins within the file has no index.
                 self._account.reasons.append(_reason(error))
                 errors += 1
         flushing = av.Packet()
@@ -226,8 +227,18 @@ def _time(timed: Any) -> float | None:
     return float(timed.pts * timed.time_base)
 
 
+def _array(frame: Any) -> NDArray[Any]:  # -> [channels, n], or [1, n * channels] if not planar
+    with suppress(ValueError):
+        array: NDArray[Any] = frame.to_ndarray()
+        return array
+    # 64-bit integers, which PyAV does not convert. A plane may have more room than samples.
+    values = frame.samples * (1 if frame.format.is_planar else len(frame.layout.channels))
+    planes = [np.frombuffer(plane, np.int64, values) for plane in frame.planes]
+    return np.array(planes) / 2.0**63
+
+
 def _block(frame: Any, name: str) -> DecodedBlock:
-    samples = scale_to_float(frame.to_ndarray(), name)
+    samples = scale_to_float(_array(frame), name)
     samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
     layout = frame.layout.name
     # FFmpeg's "3 channels" says no more than the number.

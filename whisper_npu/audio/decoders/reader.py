@@ -8,13 +8,19 @@ from typing import IO
 
 from whisper_npu.audio.sources import unreadable
 
+# A damaged header may lead back to itself, and libsndfile round in a circle. So many calls, and one
+# more for so many bytes of the file, without a byte that was not read before are no reading.
+_CALLS_IN_A_CIRCLE = 100_000
+_BYTES_FOR_A_CALL = 256
+
 
 class Reader:
     """A part of a file, from ``start`` to ``end``, with ``head`` in the place of what is before it.
 
     Positions count from the start of ``head``. A reader has no name: libsndfile and FFmpeg would
     take the format from the name's extension. And it keeps what goes wrong, as exceptions do not
-    get through the C code that calls it: a failed read would be the end of the file.
+    get through the C code that calls it: a failed read would be the end of the file. Who goes round
+    in a circle comes to the end of the file.
     """
 
     def __init__(
@@ -30,6 +36,15 @@ class Reader:
             end = file.tell()
         self.size = len(head) + max(0, end - start)
         self.furthest = 0
+        self._calls_left = self._calls_allowed()
+
+    def _calls_allowed(self) -> int:
+        return _CALLS_IN_A_CIRCLE + self.size // _BYTES_FOR_A_CALL
+
+    def _goes_round(self) -> bool:
+        """Whether whoever calls goes round in a circle; to be asked once a call."""
+        self._calls_left -= 1
+        return self._calls_left < 0
 
     def part(self, start: int, end: int, head: bytes = b"") -> Reader:
         """A reader of a part of what this one reads, which must be after its own head."""
@@ -46,7 +61,7 @@ class Reader:
             raise error
 
     def read(self, size: int) -> bytes:
-        at = self._position
+        at = self.size if self._goes_round() else self._position
         size = max(0, min(size, self.size - at))
         data = self._head[at : at + size]
         try:
@@ -56,8 +71,10 @@ class Reader:
         except BaseException as error:
             self._errors.append(error)
             return b""
-        self._position += len(data)
-        self.furthest = max(self.furthest, self._position)
+        self._position = at + len(data)
+        if self._position > self.furthest:
+            self.furthest = self._position
+            self._calls_left = self._calls_allowed()
         return data
 
     def at(self, offset: int, size: int) -> bytes:
@@ -76,4 +93,4 @@ class Reader:
         return self._position
 
     def tell(self) -> int:
-        return self._position
+        return self.size if self._goes_round() else self._position
