@@ -23,7 +23,8 @@ class Segment:
 
     ``seek`` is the position of its window in mel frames (10 ms); ``start`` and ``end`` are in
     seconds; ``tokens`` holds the token ids with timestamp tokens, as openai-whisper does.
-    ``words`` is None unless word timestamps were asked for.
+    ``words`` is None unless word timestamps were asked for, ``speaker`` unless each channel was
+    transcribed on its own: it names the channel.
     """
 
     id: int
@@ -37,15 +38,19 @@ class Segment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
+    speaker: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The dictionary that openai-whisper would give (without ``words`` when there are none)."""
+        """The dictionary that openai-whisper would give (no ``words`` where there are none), with
+        ``speaker`` if there is one."""
         result = asdict(self)
         result["tokens"] = list(self.tokens)
         if self.words is None:
             del result["words"]
         else:
             result["words"] = [asdict(word) for word in self.words]
+        if self.speaker is None:
+            del result["speaker"]
         return result
 
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whisper_npu.audio import AudioSource, stream_audio
-from whisper_npu.audio.features import LogMel, compute_log_mel
+from whisper_npu.audio.channels import channel_labels
+from whisper_npu.audio.features import LogMel, compute_log_mel, compute_log_mels
+from whisper_npu.audio.stream import stream_channels
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_device, open_machine
+from whisper_npu.decoding.channels import ChannelsTranscript
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
@@ -26,6 +29,7 @@ from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.workers import use_threads
 from whisper_npu.text.tokenizer import Tokenizer
+from whisper_npu.values import EACH_CHANNEL
 
 if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
@@ -144,13 +148,14 @@ class Transcriber:
     ) -> Transcription:
         """Transcribe a recording.
 
-        ``audio`` is a path, ``"-"`` for standard input, bytes, a binary file object, or a NumPy
-        array with its ``sampling_rate`` in Hz (default 16000). Keywords are those of
-        openai-whisper's ``transcribe()``, with its defaults, but for ``verbose`` and ``fp16``, and
-        some more, of which ``TranscribeOptions`` tells: ``seed``, ``audio_track``, and
+        ``audio`` is a path, ``"-"`` for standard input, bytes, a file object or upload, or an array
+        or tensor with its ``sampling_rate`` in Hz (default 16000): see
+        ``whisper_npu.audio.stream_audio``. Keywords are those of openai-whisper's
+        ``transcribe()``, with its defaults, but for ``verbose`` and ``fp16``, and some more, of
+        which ``TranscribeOptions`` tells: ``seed``, ``channel``, ``audio_track``, and
         ``batch_size``, the number of windows that are decoded side by side, each without text from
-        before it. Such an object may be
-        given in the place of keywords. Raises AudioError and OptionError.
+        before it. Such an object may be given in the place of keywords. Raises AudioError and
+        OptionError.
         """
         stream = self.segments(audio, options, sampling_rate=sampling_rate, **keywords)
         for _ in stream:
@@ -171,20 +176,38 @@ class Transcriber:
         elif keywords:
             raise OptionError(f"{next(iter(keywords))}: cannot be given together with options")
         turns = _Turns(self)
-        features = compute_log_mel(
-            stream_audio(audio, sampling_rate=sampling_rate, audio_track=options.audio_track),
-            self.dims.n_mels,
-            turns.log_mel,
-        )
-        try:
-            with turns:
-                transcript = transcribe_windows(
-                    self._model, self._tokenizer, features, options, self._heads
+        with ExitStack() as undo:
+            if options.channel == EACH_CHANNEL:
+                channels = stream_channels(
+                    audio, sampling_rate=sampling_rate, audio_track=options.audio_track
                 )
-        except BaseException:
-            features.close()
-            raise
-        return SegmentStream(transcript, features, turns)
+                features = compute_log_mels(channels, self.dims.n_mels, turns.log_mel)
+            else:
+                mono = stream_audio(
+                    audio,
+                    sampling_rate=sampling_rate,
+                    channel=options.channel,
+                    audio_track=options.audio_track,
+                )
+                features = [compute_log_mel(mono, self.dims.n_mels, turns.log_mel)]
+            for each in features:
+                undo.callback(each.close)
+            with turns:
+                transcript = self._begin(features, options)
+            return SegmentStream(transcript, features[0].duration, turns, undo.pop_all())
+
+    def _begin(
+        self, features: Sequence[LogMel], options: TranscribeOptions
+    ) -> Transcript | ChannelsTranscript:
+        def begin(each: LogMel) -> Transcript:
+            return transcribe_windows(self._model, self._tokenizer, each, options, self._heads)
+
+        if options.channel != EACH_CHANNEL:
+            return begin(features[0])
+        labelled = list(zip(channel_labels(len(features)), features, strict=True))
+        # In silence a model hears what it likes.
+        heard = [found for found in labelled if not found[1].is_silent] or labelled[:1]
+        return ChannelsTranscript({label: begin(each) for label, each in heard})
 
 
 class _Turns:
@@ -242,8 +265,15 @@ def _give_back(model: Model, device: Device | None) -> None:
 class SegmentStream(Iterator[Segment]):
     """Segments as they are decoded; made by ``Transcriber.segments``."""
 
-    def __init__(self, transcript: Transcript, features: LogMel, turns: _Turns) -> None:
-        self._transcript, self._features, self._turns = transcript, features, turns
+    def __init__(
+        self,
+        transcript: Transcript | ChannelsTranscript,
+        duration: float,
+        turns: _Turns,
+        opened: ExitStack,
+    ) -> None:
+        self._transcript, self._duration, self._turns = transcript, duration, turns
+        self._opened = opened
         self._segments: list[Segment] = []
 
     @property
@@ -259,7 +289,7 @@ class SegmentStream(Iterator[Segment]):
     @property
     def duration(self) -> float:
         """Length of the audio in seconds."""
-        return self._features.duration
+        return self._duration
 
     @property
     def seek(self) -> int:
@@ -268,7 +298,7 @@ class SegmentStream(Iterator[Segment]):
 
     @property
     def n_frames(self) -> int:
-        """Length of the audio in mel frames."""
+        """Length of the audio in mel frames, of all channels where each is transcribed."""
         return self._transcript.n_frames
 
     @property
@@ -281,7 +311,7 @@ class SegmentStream(Iterator[Segment]):
             try:
                 segment = next(self._transcript)
             except BaseException:
-                self._features.close()
+                self._opened.close()
                 raise
             self._segments.append(segment)
         return segment

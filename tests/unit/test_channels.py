@@ -11,10 +11,11 @@ from tests.support.audio_samples import encode
 from tests.support.signals import noise
 from whisper_npu.audio import load_audio, stream, stream_audio
 from whisper_npu.audio.blocks import DecodedBlock
-from whisper_npu.audio.channels import Channel, channel_labels
+from whisper_npu.audio.channels import channel_labels
 from whisper_npu.audio.stream import stream_channels
 from whisper_npu.errors import AudioError, OptionError
 from whisper_npu.ops.arrays import F32
+from whisper_npu.values import Channel
 
 RATE = 16000
 SPEECH = noise(RATE)
@@ -75,7 +76,7 @@ class TestOne:
     def test_a_channel_that_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
         samples = sixfold()
         parts = [DecodedBlock(RATE, samples[:, :n], None) for n in (2, 1, 6)]
-        monkeypatch.setattr(stream, "decode_file", lambda *_: iter(parts))
+        monkeypatch.setattr(stream, "decode_file", lambda *_, **__: iter(parts))
         with pytest.warns(UserWarning, match="^bytes: parts of it have no channel 1; they are sil"):
             result = load_audio(b"RIFF", channel=1)
         expected = np.concatenate([samples[:, 1], np.zeros(RATE, np.float32), samples[:, 1]])
@@ -102,7 +103,7 @@ class TestEach:
     def test_a_number_that_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         samples = sixfold()
         parts = [DecodedBlock(RATE, samples[:, :n], None) for n in (2, 1, 6)]
-        monkeypatch.setattr(stream, "decode_file", lambda *_: iter(parts))
+        monkeypatch.setattr(stream, "decode_file", lambda *_, **__: iter(parts))
         with pytest.warns(UserWarning, match="number of channels changes; only the 2 that it begi"):
             result = np.concatenate(list(stream_channels(b"RIFF")))
         silent = np.stack([samples[:, 0], np.zeros(RATE, np.float32)], axis=1)

@@ -115,7 +115,7 @@ class TestRates:
     def test_a_rate_that_changes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each part is resampled on its own, and none of it is lost."""
 
-        def blocks(*_: object) -> Iterator[DecodedBlock]:
+        def blocks(*_: object, **__: object) -> Iterator[DecodedBlock]:
             for rate in (8000, 8000, 16000, 48000, 48000, 8000):
                 yield DecodedBlock(rate, tone(1.0, rate)[:, None], "mono")
 
@@ -133,6 +133,6 @@ class TestRates:
         broken[12000] = np.nan
         blocks = iter([(8000, tone(1.0, 8000)), (48000, tone(1.0, 48000)), (48000, broken)])
         decoded = (DecodedBlock(rate, samples[:, None], None) for rate, samples in blocks)
-        monkeypatch.setattr(stream, "decode_file", lambda *_: decoded)
+        monkeypatch.setattr(stream, "decode_file", lambda *_, **__: decoded)
         with pytest.raises(AudioError, match=r"a sample at 2\.250 s is not a finite number"):
             load_audio(b"RIFF")

@@ -9,32 +9,18 @@ import numpy as np
 
 from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.audio.downmix import mix_to_mono
-from whisper_npu.errors import AudioError, OptionError
+from whisper_npu.errors import AudioError
 from whisper_npu.ops.arrays import F32
-from whisper_npu.values import python_value
-
-# A channel by its number from 0, as FFmpeg counts, or "left" or "right". None is the mix.
-Channel = int | str | None
-EACH = "each"
-_NAMED = {"left": 0, "right": 1}
+from whisper_npu.values import CHANNEL_NAMES
 
 # The power of a mix over that of its channels: below this most of the sound is lost. Noise in two
 # channels has 0.5; noise in one surround of 7.1, the least, has 0.1.
 _CANCELLED = 0.02
 
 
-def checked_channel(value: object) -> Channel:
-    """A ``Channel``, or ``EACH``. Raises OptionError for what is neither."""
-    channel: Channel = python_value(value)
-    known = channel is None or channel in (EACH, *_NAMED)
-    if not known and (isinstance(channel, bool) or not isinstance(channel, int) or channel < 0):
-        raise OptionError(f"channel: must be left, right, each, or a number from 0, not {value!r}")
-    return channel
-
-
 def channel_labels(n: int) -> list[str]:
     """What each of ``n`` channels is called as a speaker."""
-    return list(_NAMED) if n == 2 else [f"channel {i}" for i in range(n)]
+    return list(CHANNEL_NAMES) if n == 2 else [f"channel {i}" for i in range(n)]
 
 
 class Pick(Protocol):
@@ -79,7 +65,7 @@ class One:
 
     def __init__(self, channel: int | str, name: str) -> None:
         self._channel, self._name = channel, name
-        self._index = _NAMED.get(channel, 0) if isinstance(channel, str) else channel
+        self._index = CHANNEL_NAMES.get(channel, 0) if isinstance(channel, str) else channel
         self._found = self._missing = False
 
     def __call__(self, block: DecodedBlock) -> F32:  # -> [n]

@@ -22,6 +22,8 @@ from whisper_npu.ops.mel import FLOOR, normalise
 
 # What the frames of pure silence hold.
 _SILENCE = np.log10(FLOOR)
+# What kernels may differ by in a logarithm.
+_ROUNDING = 1e-3
 
 _PADDING = N_FFT // 2
 _BLOCK_HOP = N_FRAMES * HOP_LENGTH
@@ -58,6 +60,11 @@ class LogMel:
     def duration(self) -> float:
         """Length of the audio in seconds."""
         return self.n_samples / SAMPLE_RATE
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is heard in it: all samples are 0."""
+        return self.maximum <= float(_SILENCE) + _ROUNDING
 
     def _append(self, frames: F32, n_samples: int) -> None:  # [n_mels, t]
         """Add log10 mel frames; those that do not reach into the first ``n_samples`` are silence
@@ -129,51 +136,76 @@ def compute_log_mel(blocks: Iterable[F32], n_mels: int, log_mel: Callable[[F32],
     does not depend on how the samples were cut. Raises what ``blocks`` raises, and OutputError if
     the temporary file cannot be written.
     """
-    result = LogMel(n_mels)
+    return compute_log_mels((block[:, None] for block in blocks), n_mels, log_mel)[0]
+
+
+def compute_log_mels(
+    blocks: Iterable[F32], n_mels: int, log_mel: Callable[[F32], F32]
+) -> list[LogMel]:  # [n, channels], ... -> of each channel
+    """As ``compute_log_mel``, for each channel. Without any block there is one, which is empty."""
+    results: list[LogMel] = []
+    overlapping: list[_Overlapping] = []
     try:
-        for samples, n_samples in _overlapping(blocks):
-            result._append(log_mel(samples), n_samples)
+        for block in blocks:
+            if not results:
+                results = [LogMel(n_mels) for _ in block.T]
+                overlapping = [_Overlapping() for _ in block.T]
+            for samples, cut, result in zip(block.T, overlapping, results, strict=True):
+                for frames, n_samples in cut.add(samples):
+                    result._append(log_mel(frames), n_samples)
+        for cut, result in zip(overlapping, results, strict=True):
+            for frames, n_samples in cut.end():
+                result._append(log_mel(frames), n_samples)
     except BaseException:
-        result.close()
+        for result in results:
+            result.close()
         raise
-    return result
+    return results or [LogMel(n_mels)]
 
 
-def _overlapping(blocks: Iterable[F32]) -> Iterator[tuple[F32, int]]:
-    """Cut the padded signal into blocks of 3000 frames; with each, the samples seen so far.
+class _Overlapping:
+    """Cuts the padded signal into blocks of 3000 frames; with each, the samples seen so far.
 
     The signal begins with its samples 1 to 200 mirrored, as frames are centred, and is followed by
     zeros. All blocks share one buffer.
     """
-    buffer = np.zeros(_BLOCK_SAMPLES, np.float32)
-    filled = _PADDING
-    n_samples = 0
-    first = True
-    for block in blocks:
-        n_samples += len(block)
+
+    def __init__(self) -> None:
+        self._buffer = np.zeros(_BLOCK_SAMPLES, np.float32)
+        self._filled = _PADDING
+        self._n_samples = 0
+        self._first = True
+
+    def add(self, block: F32) -> Iterator[tuple[F32, int]]:  # [n]
+        """The blocks that are full with these samples."""
+        buffer = self._buffer
+        self._n_samples += len(block)
         while len(block):
-            taken = block[: _BLOCK_SAMPLES - filled]
-            buffer[filled : filled + len(taken)] = taken
-            filled += len(taken)
+            taken = block[: _BLOCK_SAMPLES - self._filled]
+            buffer[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
             block = block[len(taken) :]
-            if filled == _BLOCK_SAMPLES:
-                if first:
-                    _mirror(buffer)
-                    first = False
-                yield buffer, n_samples - len(block)
-                filled = _BLOCK_SAMPLES - _BLOCK_HOP
-                buffer[:filled] = buffer[_BLOCK_HOP:]
-    buffer[filled:] = 0
-    if first:
-        _mirror(buffer)
-    if n_samples:
-        yield buffer, n_samples
-    if filled > _BLOCK_HOP:
-        # As after exactly 30 s. They are beyond any window, but may hold the maximum.
-        tail = np.zeros(_TAIL_SAMPLES, np.float32)
-        tail[: _BLOCK_SAMPLES - _BLOCK_HOP] = buffer[_BLOCK_HOP:]
-        yield tail, n_samples
+            if self._filled == _BLOCK_SAMPLES:
+                self._mirror()
+                yield buffer, self._n_samples - len(block)
+                self._filled = _BLOCK_SAMPLES - _BLOCK_HOP
+                buffer[: self._filled] = buffer[_BLOCK_HOP:]
 
+    def end(self) -> Iterator[tuple[F32, int]]:
+        """The blocks that are left when there are no more samples."""
+        buffer = self._buffer
+        buffer[self._filled :] = 0
+        self._mirror()
+        if self._n_samples:
+            yield buffer, self._n_samples
+        if self._filled > _BLOCK_HOP:
+            # As after exactly 30 s. They are beyond any window, but may hold the maximum.
+            tail = np.zeros(_TAIL_SAMPLES, np.float32)
+            tail[: _BLOCK_SAMPLES - _BLOCK_HOP] = buffer[_BLOCK_HOP:]
+            yield tail, self._n_samples
 
-def _mirror(buffer: F32) -> None:
-    buffer[:_PADDING] = buffer[2 * _PADDING : _PADDING : -1]
+    def _mirror(self) -> None:
+        """Fill what comes before the first sample, once."""
+        if self._first:
+            self._buffer[:_PADDING] = self._buffer[2 * _PADDING : _PADDING : -1]
+            self._first = False

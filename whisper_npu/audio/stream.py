@@ -11,13 +11,14 @@ import numpy as np
 
 from whisper_npu.audio.arrays import array_blocks, as_array
 from whisper_npu.audio.blocks import DecodedBlock
-from whisper_npu.audio.channels import EACH, Channel, Each, Mix, One, Pick, checked_channel
+from whisper_npu.audio.channels import Each, Mix, One, Pick
 from whisper_npu.audio.decoders import decode_file
 from whisper_npu.audio.levels import Levels
 from whisper_npu.audio.sources import AudioSource, open_audio
 from whisper_npu.errors import AudioError, OptionError
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.mel import SAMPLE_RATE
+from whisper_npu.values import EACH_CHANNEL, Channel, checked_channel
 
 _RATES = range(1_000, 768_001)
 
@@ -50,7 +51,7 @@ def stream_audio(
     they are mixed, and of audio that is damaged or missing: silence takes its place.
     """
     channel = checked_channel(channel)
-    if channel == EACH:
+    if channel == EACH_CHANNEL:
         raise OptionError("channel: each is for a Transcriber; give the number of one")
     with ExitStack() as opened:
         blocks, name = _decode(source, sampling_rate, audio_track, block_seconds, opened)

@@ -56,6 +56,11 @@ def optional_count(text: str) -> int | None:
     return None if text == "None" else count(text)
 
 
+def channel(text: str) -> int | str | None:
+    """A channel: its number, or else what may be its name, or None by that name."""
+    return int(text) if text.isdecimal() else None if text == "None" else text
+
+
 def add_options(group: argparse._ActionsContainer, options: Sequence[Option]) -> None:
     """Declare options, each under its name with underscores."""
     for name, kind, default, text in options:

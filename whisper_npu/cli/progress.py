@@ -14,7 +14,7 @@ from whisper_npu.errors import OutputError
 from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.terminal import note, printable
 from whisper_npu.text.languages import LANGUAGES
-from whisper_npu.text.writers import format_timestamp
+from whisper_npu.text.writers import format_timestamp, with_speaker
 
 
 class Segments(Protocol):
@@ -77,7 +77,8 @@ class Display:
     def show(self, segment: Segment) -> None:
         if self._prints:
             start, end = format_timestamp(segment.start), format_timestamp(segment.end)
-            self._say(f"[{start} --> {end}] {printable(segment.text)}")
+            text = with_speaker(segment.text, segment.speaker)
+            self._say(f"[{start} --> {end}] {printable(text)}")
         if self._bar is not None:
             self._bar.update(min(self._stream.seek, self._bar.total) - self._bar.n)
 

@@ -23,6 +23,7 @@ from whisper_npu.cli.options import (
     Option,
     add_options,
     as_options,
+    channel,
     flag,
     optional_count,
     optional_float,
@@ -74,6 +75,13 @@ _LONG_AUDIO: Sequence[Option] = (
     ),
 )
 _AUDIO: Sequence[Option] = (
+    (
+        "channel",
+        channel,
+        None,
+        "transcribe one channel: left, right or its number from 0, as FFmpeg counts; or each of "
+        "them, as speakers of one transcript; if not given, the mix of all",
+    ),
     (
         "audio_track",
         optional_int,

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from whisper_npu.errors import OptionError
 from whisper_npu.text.languages import LANGUAGES, TASKS, to_language_code
-from whisper_npu.values import use_python_values
+from whisper_npu.values import Channel, checked_channel, use_python_values
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PREPEND_PUNCTUATIONS = "\"'“¿([{-"
@@ -235,6 +235,10 @@ class TranscribeOptions(_SharedOptions):
     number: it begins with the initial prompt, and without text from before it, so that
     ``condition_on_previous_text`` cannot be True.
 
+    ``channel`` is the channel that is transcribed: its number from 0, ``"left"`` (0) or ``"right"``
+    (1); by default it is the mix of all. With ``"each"`` all are transcribed, each on its own, and
+    their segments are merged by time, with the channel as ``speaker``.
+
     ``audio_track`` is the track of a file to transcribe, counted from 0 (FFmpeg's ``0:a:N``); None
     is the one that FFmpeg takes by default, and a warning names it where there are several.
     """
@@ -253,6 +257,7 @@ class TranscribeOptions(_SharedOptions):
     clip_timestamps: str | Sequence[float] = "0"
     hallucination_silence_threshold: float | None = None
     batch_size: int | None = None
+    channel: Channel = None
     audio_track: int | None = None
 
     @classmethod
@@ -303,6 +308,7 @@ class TranscribeOptions(_SharedOptions):
         if self.hallucination_silence_threshold is not None and not self.word_timestamps:
             raise OptionError("hallucination_silence_threshold: needs word_timestamps")
         self._check_batch_size()
+        checked_channel(self.channel)
         track = self.audio_track
         _require(
             track is None or (_is_integer(track) and track >= 0),

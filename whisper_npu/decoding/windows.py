@@ -115,8 +115,12 @@ class Transcript(Iterator[Segment]):
 
     @property
     def text(self) -> str:
-        # Decoded as a whole: a character may begin in one segment and end in the next.
-        return self._tokenizer.decode(self._tokens)
+        return self.decode(self._tokens)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens that follow each other: a character may begin in one segment and end
+        in the next."""
+        return self._tokenizer.decode(tokens)
 
     def __next__(self) -> Segment:
         while not self._pending:

@@ -3,16 +3,21 @@
 They are byte for byte its own, but for what programs cannot read or show. In subtitles there is no
 cue for a segment without text or without length, no blank line or arrow in a cue, and no end before
 its start. JSON has ``null`` for a number that is not finite. Dictionaries may be anybody's.
+
+A segment's ``speaker``, if it has one, stands before its text: ``[left]: Hello.``, as WhisperX
+writes it, and in vtt as a voice, ``<v left>Hello.``. No cue has words of two speakers.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +27,8 @@ from whisper_npu.files.whole import replacing, writing
 
 # A result dictionary: ``text``, ``segments`` and ``language``, as ``Transcription.to_dict`` gives.
 Result = Mapping[str, Any]
-# Start and end in seconds, and the text.
-Cue = tuple[float, float, str]
+# Start and end in seconds, the text, and who speaks.
+Cue = tuple[float, float, str, str | None]
 
 _LONG_PAUSE = 3.0
 _NO_LIMIT = 1000
@@ -67,18 +72,37 @@ def format_timestamp(
     return f"{prefix}{minutes:02d}:{whole_seconds:02d}{decimal_marker}{milliseconds:03d}"
 
 
+def with_speaker(text: str, speaker: str | None) -> str:
+    """``[speaker]: text``, or the text alone if there is no speaker or no text."""
+    return text if speaker is None or not text else f"[{speaker}]: {text.lstrip()}"
+
+
+def _line(segment: Mapping[str, Any]) -> str:
+    return with_speaker(segment["text"].strip(), _speaker(segment))
+
+
+def _speaker(segment: Mapping[str, Any]) -> str | None:
+    """Who speaks, on one line, None if that is not known."""
+    return " ".join(str(segment.get("speaker") or "").split()).replace("-->", "->") or None
+
+
 def render_txt(result: Result, options: LineOptions) -> str:
     """One segment per line."""
-    return "".join(f"{segment['text'].strip()}\n" for segment in result["segments"])
+    return "".join(f"{_line(segment)}\n" for segment in result["segments"])
 
 
 def render_vtt(result: Result, options: LineOptions) -> str:
     """WebVTT; hours are left out when they are 0."""
     cues = _cues(result["segments"], options)
     return "WEBVTT\n\n" + "".join(
-        f"{format_timestamp(start)} --> {format_timestamp(end)}\n{text}\n\n"
-        for start, end, text in cues
+        f"{format_timestamp(start)} --> {format_timestamp(end)}\n{_voice(speaker)}{text}\n\n"
+        for start, end, text, speaker in cues
     )
+
+
+def _voice(speaker: str | None) -> str:
+    """The tag that begins a cue of WebVTT; it lasts to the end of the cue."""
+    return "" if speaker is None else f"<v {html.escape(speaker, quote=False)}>"
 
 
 def render_srt(result: Result, options: LineOptions) -> str:
@@ -86,8 +110,8 @@ def render_srt(result: Result, options: LineOptions) -> str:
     cues = _cues(result["segments"], options)
     return "".join(
         f"{i}\n{format_timestamp(start, True, ',')} --> {format_timestamp(end, True, ',')}\n"
-        f"{text}\n\n"
-        for i, (start, end, text) in enumerate(cues, start=1)
+        f"{with_speaker(text, speaker)}\n\n"
+        for i, (start, end, text, speaker) in enumerate(cues, start=1)
     )
 
 
@@ -96,7 +120,7 @@ def render_tsv(result: Result, options: LineOptions) -> str:
     lines = ["start\tend\ttext\n"]
     for segment in result["segments"]:
         start, end = (round(1000 * seconds) for seconds in _span(segment["start"], segment["end"]))
-        text = segment["text"].strip().replace("\t", " ")
+        text = _line(segment).replace("\t", " ")
         lines.append(f"{start}\t{end}\t{text}\n")
     return "".join(lines)
 
@@ -170,16 +194,19 @@ def prepare_output_dir(output_dir: str | os.PathLike[str]) -> None:
 def _cues(segments: Sequence[Mapping[str, Any]], options: LineOptions) -> Iterator[Cue]:
     """The cues of segments that have a length. All have text, and nothing in it ends a cue."""
     lasting = [segment for segment in segments if segment["start"] < segment["end"]]
-    for start, end, text in _raw_cues(lasting, options):
-        lines = [line for line in _LINE_END.split(text.replace("-->", "->")) if line.strip()]
-        if lines:
-            yield *_span(start, end), "\n".join(lines)
+    for speaker, run in groupby(lasting, _speaker):
+        for start, end, text in _raw_cues(list(run), options):
+            lines = [line for line in _LINE_END.split(text.replace("-->", "->")) if line.strip()]
+            if lines:
+                yield *_span(start, end), "\n".join(lines), speaker
 
 
-def _raw_cues(segments: Sequence[Mapping[str, Any]], options: LineOptions) -> Iterator[Cue]:
+def _raw_cues(
+    segments: Sequence[Mapping[str, Any]], options: LineOptions
+) -> Iterator[tuple[float, float, str]]:
     # openai-whisper looks at the first segment only, and fails if that is an emptied one (which has
     # an empty list of words even without word timestamps) and another has no words.
-    if not segments or not all("words" in segment for segment in segments):
+    if not all("words" in segment for segment in segments):
         for segment in segments:
             yield segment["start"], segment["end"], segment["text"].strip()
         return
@@ -236,7 +263,7 @@ def _grouped_words(
             yield _Word(word["start"], word["end"], word["word"]), i % max_words == 0
 
 
-def _highlighted(words: list[_Word]) -> Iterator[Cue]:
+def _highlighted(words: list[_Word]) -> Iterator[tuple[float, float, str]]:
     """A cue for each word with the word underlined, and plain cues for the pauses between them."""
     plain = "".join(word.text for word in words)
     last = words[0].start
