@@ -24,7 +24,8 @@ class Segment:
     ``seek`` is the position of its window in mel frames (10 ms); ``start`` and ``end`` are in
     seconds; ``tokens`` holds the token ids with timestamp tokens, as openai-whisper does.
     ``words`` is None unless word timestamps were asked for, ``speaker`` unless each channel was
-    transcribed on its own: it names the channel.
+    transcribed on its own: it names the channel. ``language`` is the code of the language that was
+    detected in its window, None unless ``multilingual`` was asked for.
     """
 
     id: int
@@ -39,18 +40,20 @@ class Segment:
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
     speaker: str | None = None
+    language: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The dictionary that openai-whisper would give (no ``words`` where there are none), with
-        ``speaker`` if there is one."""
+        ``speaker`` and ``language`` if there are any."""
         result = asdict(self)
         result["tokens"] = list(self.tokens)
         if self.words is None:
             del result["words"]
         else:
             result["words"] = [asdict(word) for word in self.words]
-        if self.speaker is None:
-            del result["speaker"]
+        for name in ("speaker", "language"):
+            if result[name] is None:
+                del result[name]
         return result
 
 
@@ -97,8 +100,9 @@ class Placement:
 class Transcription:
     """A whole transcription.
 
-    ``duration`` is the length of the audio in seconds; ``placement`` says where it was
-    computed, and does not count when transcriptions are compared.
+    ``language_probability`` is that of the language if it was detected, else None. ``duration`` is
+    the length of the audio in seconds; ``placement`` says where it was computed, and does not count
+    when transcriptions are compared.
     """
 
     text: str
@@ -106,15 +110,18 @@ class Transcription:
     language: str
     duration: float = field(default=0.0)
     placement: Placement | None = field(default=None, compare=False)
+    language_probability: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """openai-whisper's result dictionary (``text``, ``segments``, ``language``), and
-        ``placement``."""
+        ``placement``; with ``language_probability`` if the language was detected."""
         result: dict[str, Any] = {
             "text": self.text,
             "segments": [segment.to_dict() for segment in self.segments],
             "language": self.language,
         }
+        if self.language_probability is not None:
+            result["language_probability"] = self.language_probability
         if self.placement is not None:
             result["placement"] = self.placement.to_dict()
         return result

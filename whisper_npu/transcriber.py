@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -282,8 +282,14 @@ class SegmentStream(Iterator[Segment]):
         return self._transcript.language
 
     @property
-    def language_probs(self) -> dict[str, float] | None:
-        """Probabilities of all languages by code, if the language was detected."""
+    def language_probability(self) -> float | None:
+        """Probability of the language, if it was detected."""
+        return self._transcript.language_probability
+
+    @property
+    def language_probs(self) -> Mapping[str, float] | None:
+        """Probabilities of all languages by code in the window that the language was detected from,
+        if it was."""
         return self._transcript.language_probs
 
     @property
@@ -324,4 +330,5 @@ class SegmentStream(Iterator[Segment]):
             self.language,
             self.duration,
             self._turns.placement(),
+            self.language_probability,
         )

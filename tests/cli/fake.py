@@ -15,7 +15,7 @@ class FakeStream:
 
     def __init__(self, name: str, options: TranscribeOptions) -> None:
         self.language = options.language or "cy"
-        self.language_probs = None if options.language else {"cy": 1.0}
+        self.language_probability = None if options.language else 0.987
         self.seek = 0
         self._words = options.word_timestamps
         self._text = f" {name} →"

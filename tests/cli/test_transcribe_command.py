@@ -138,7 +138,7 @@ class TestDisplay:
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["transcribe", "--model=fake", "a.wav"]) == 0
-        assert capsys.readouterr() == ("Detected language: Welsh\n" + LINES, "")
+        assert capsys.readouterr() == ("Detected language: Welsh (probability 0.99)\n" + LINES, "")
 
     def test_a_given_language_was_not_detected(
         self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
@@ -148,7 +148,10 @@ class TestDisplay:
 
     @pytest.mark.parametrize(
         ("arguments", "out"),
-        [(["--verbose", "False"], "Detected language: Welsh\n"), (["--quiet"], "")],
+        [
+            (["--verbose", "False"], "Detected language: Welsh (probability 0.99)\n"),
+            (["--quiet"], ""),
+        ],
     )
     def test_less(
         self,

@@ -141,9 +141,13 @@ class FakeModel:
 
 
 class FakeFeatures:
-    """Audio of ``n_frames``; the opening window is at -1 if silence follows the audio in it."""
+    """Audio of ``n_frames``, of the same level everywhere, but for full windows at ``speech``.
 
-    def __init__(self, n_frames: int) -> None:
+    A full window is at ``-1 - seek`` if silence follows the audio in it.
+    """
+
+    def __init__(self, n_frames: int, speech: Sequence[int] = ()) -> None:
+        self.speech = speech
         self.n_frames, self.duration = n_frames, n_frames / 100
         self.asked: list[tuple[int, int]] = []
 
@@ -153,8 +157,12 @@ class FakeFeatures:
         self.asked.append((seek, size))
         return np.full((2, N_FRAMES), seek, np.float32)
 
-    def opening_window(self) -> np.ndarray:
-        return np.full((2, N_FRAMES), 0 if self.n_frames >= N_FRAMES else -1, np.float32)
+    def full_window(self, seek: int) -> np.ndarray:
+        whole = self.n_frames - seek >= N_FRAMES
+        window = np.full((2, N_FRAMES), seek if whole else -1 - seek, np.float32)
+        if seek in self.speech:
+            window[1] += np.sin(np.arange(N_FRAMES))
+        return window
 
 
 def says(plan: Callable[[int], Sequence[int]] | Sequence[int]) -> Script:
@@ -179,6 +187,7 @@ def transcript(
     n_frames: int = 3000,
     model: FakeModel | None = None,
     tokenizer: Tokenizer | None = None,
+    speech: Sequence[int] = (),
     **options: Any,
 ) -> Transcript:
     """A transcription in English at temperature 0, unless ``options`` say otherwise, of windows
@@ -187,7 +196,7 @@ def transcript(
     return transcribe_windows(
         model or FakeModel(says(plan)),
         tokenizer or small_tokenizer(),
-        FakeFeatures(n_frames),
+        FakeFeatures(n_frames, speech),
         TranscribeOptions(**options),
     )
 

@@ -68,7 +68,7 @@ def test_windows(n: int) -> None:
                     window[:, :kept], expected[:, seek:end], rtol=0, atol=1e-6
                 )
                 assert not window[:, kept:].any()
-        np.testing.assert_allclose(result.opening_window(), expected[:, :3000], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(result.full_window(0), expected[:, :3000], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [479800, 479801, 479961, 480000, 480039, 480040, 960000])
@@ -217,4 +217,4 @@ def test_openai_whisper(n: int, n_mels: int) -> None:
                 expected = whisper.pad_or_trim(reference[:, seek : seek + size], 3000)
                 np.testing.assert_allclose(result.window(seek, size), expected, rtol=0, atol=1e-5)
         opening = whisper.pad_or_trim(reference, 3000)
-        np.testing.assert_allclose(result.opening_window(), opening, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(result.full_window(0), opening, rtol=0, atol=1e-5)

@@ -198,8 +198,25 @@ def test_english_only_models() -> None:
         result = transcript([], 1000, FakeModel(script), tokenizer, language=language)
         assert [s.text for s in result] == [" the water"]
         assert result.language == "en"
-    with pytest.raises(OptionError, match="language: this model is English-only"):
-        transcript([], 1000, tokenizer=tokenizer, language="de")
+        assert result.language_probability is None
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        ({"language": "de"}, "^language: this model is English-only; 'de' is not used$"),
+        ({"task": "translate"}, "^task: this model is English-only and cannot translate$"),
+        ({"multilingual": True}, "^multilingual: this model is English-only$"),
+    ],
+)
+def test_english_only_models_go_on_in_english(options: dict[str, Any], warning: str) -> None:
+    tokenizer = read_tokenizer(tokenizer_json(), is_multilingual=False)
+    model = FakeModel(lambda window, context: {TOKENIZER.eot: 20.0})
+    with pytest.warns(UserWarning, match=warning):
+        result = transcript([], 1000, model, tokenizer, **options)
+    list(result)
+    assert result.language == "en"
+    assert model.prompts == [(tokenizer.sot,)]
 
 
 def test_language_names_become_codes() -> None:

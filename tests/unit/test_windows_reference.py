@@ -104,7 +104,7 @@ class OurFeatures:
     def window(self, seek: int, size: int | None = None) -> np.ndarray:
         return np.full((2, 3000), seek, np.float32)
 
-    def opening_window(self) -> np.ndarray:
+    def full_window(self, seek: int) -> np.ndarray:
         raise AssertionError("the language is given")
 
 

@@ -91,14 +91,14 @@ class LogMel:
         available = min(N_FRAMES, self.n_frames - seek)
         return self._read(seek, available if size is None else min(size, available), 0)
 
-    def opening_window(self) -> F32:  # -> [n_mels, 3000]
-        """The first 30 s, with the silence that follows the audio if it is shorter.
+    def full_window(self, seek: int) -> F32:  # -> [n_mels, 3000]
+        """30 s from frame ``seek`` on, with the silence that follows the audio.
 
-        That is what the language is detected from; it differs from ``window(0)``, where zeros,
+        That is what the language is detected from; it differs from ``window(seek)``, where zeros,
         which stand for a level far above silence, follow the audio.
         """
         silence = normalise(np.full((), _SILENCE, np.float32), self.maximum)
-        return self._read(0, min(N_FRAMES, self._n_stored), silence)
+        return self._read(seek, min(N_FRAMES, self._n_stored - seek), silence)
 
     def _read(self, seek: int, size: int, padding: F32 | int) -> F32:
         window = np.empty((self.n_mels, N_FRAMES), np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -24,8 +24,8 @@ class Segments(Protocol):
     def language(self) -> str: ...
 
     @property
-    def language_probs(self) -> Mapping[str, float] | None:
-        """By code, if the language was detected."""
+    def language_probability(self) -> float | None:
+        """Of the language, if it was detected."""
         ...
 
     @property
@@ -54,9 +54,10 @@ class Display:
         self.failure: OutputError | None = None
         self._stream = stream
         self._prints = verbose and not quiet
-        if stream.language_probs is not None and not quiet:
+        probability = stream.language_probability
+        if probability is not None and not quiet:
             language = LANGUAGES.get(stream.language, stream.language)
-            self._say(f"Detected language: {language.title()}")
+            self._say(f"Detected language: {language.title()} (probability {probability:.2f})")
         shares_terminal = self._prints and sys.stdout.isatty()
         self._bar: Any = None
         if sys.stderr.isatty() and not quiet and not shares_terminal:

@@ -43,6 +43,19 @@ from whisper_npu.text.writers import OUTPUT_FORMATS, LineOptions, prepare_output
 
 _DECODING: Sequence[Option] = (
     ("language", str, None, "code (en) or English name of the language; detected if not given"),
+    (
+        "language_detection_segments",
+        int,
+        1,
+        "windows with speech to detect the language from; one may do",
+    ),
+    (
+        "language_detection_threshold",
+        float,
+        0.5,
+        "a window in which a language is more probable than this decides alone",
+    ),
+    ("multilingual", flag, False, "detect the language of every window"),
     ("temperature", float, 0.0, "of sampling; at 0 the likeliest tokens are taken"),
     ("best_of", optional_int, 5, "samples to choose from, above temperature 0"),
     ("beam_size", optional_int, 5, "beams, at temperature 0"),

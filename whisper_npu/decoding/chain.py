@@ -122,14 +122,17 @@ class Chain:
         if _is_silent(result, self._options):
             self.seek = window.seek + window.size
             return []
-        cut = cut_segments(result, window, self._settings.tokenizer)
+        tokenizer = self._settings.tokenizer
+        if self._options.multilingual:
+            tokenizer = tokenizer.for_task(result.language, self._options.task)
+        cut = cut_segments(result, window, tokenizer)
         self.seek = window.seek + cut.advance
         segments = cut.segments
         if self._options.word_timestamps:
             segments = add_word_timestamps(
                 segments,
                 open_session(),
-                self._settings.tokenizer,
+                tokenizer,
                 window.size,
                 self._settings.words,
                 self._last_speech,
@@ -210,6 +213,7 @@ def cut_segments(result: DecodingResult, window: Window, tokenizer: Tokenizer) -
             avg_logprob=result.avg_logprob,
             compression_ratio=result.compression_ratio,
             no_speech_prob=result.no_speech_prob,
+            language=None if result.language_probs is None else result.language,
         )
 
     if not bounds:

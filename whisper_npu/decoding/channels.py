@@ -23,6 +23,7 @@ class ChannelsTranscript(Iterator[Segment]):
         self._transcripts = list(transcripts.values())
         surest = max(self._transcripts, key=_certainty)
         self.language, self.language_probs = surest.language, surest.language_probs
+        self.language_probability = surest.language_probability
         self.n_frames = sum(transcript.n_frames for transcript in self._transcripts)
         self._merged = enumerate(
             heapq.merge(
@@ -64,4 +65,5 @@ def _spoken(transcript: Transcript, label: str) -> Iterator[tuple[Segment, Trans
 
 
 def _certainty(transcript: Transcript) -> float:
-    return max((transcript.language_probs or {}).values(), default=1.0)
+    probability = transcript.language_probability
+    return 1.0 if probability is None else probability

@@ -229,6 +229,11 @@ class TranscribeOptions(_SharedOptions):
     No time that is given out is beyond the audio, and no end before its start; with
     ``raw_timestamps`` they are openai-whisper's, which may be.
 
+    If no ``language`` is given, it is that of the first of ``language_detection_segments`` windows
+    in which one is more probable than ``language_detection_threshold``, else the one that is found
+    in most of them: of windows from the start of the file on, whatever the clips, without those of
+    silence and steady noise. With ``multilingual`` every window is decoded in its own language.
+
     With ``batch_size`` clips are transcribed independently of each other, and windows of that many
     of them are decoded side by side; a file, or a last clip without an end, is first cut at pauses
     into clips of at most 30 s. Each clip is what it is when it is transcribed alone, whatever the
@@ -252,6 +257,9 @@ class TranscribeOptions(_SharedOptions):
     carry_initial_prompt: bool = False
     word_timestamps: bool = False
     raw_timestamps: bool = False
+    language_detection_segments: int = 1
+    language_detection_threshold: float = 0.5
+    multilingual: bool = False
     prepend_punctuations: str = PREPEND_PUNCTUATIONS
     append_punctuations: str = APPEND_PUNCTUATIONS
     clip_timestamps: str | Sequence[float] = "0"
@@ -296,6 +304,7 @@ class TranscribeOptions(_SharedOptions):
             "carry_initial_prompt",
             "word_timestamps",
             "raw_timestamps",
+            "multilingual",
         ):
             self._check_flag(name)
         for name in ("prepend_punctuations", "append_punctuations"):
@@ -307,6 +316,7 @@ class TranscribeOptions(_SharedOptions):
         self._check_seconds("hallucination_silence_threshold")
         if self.hallucination_silence_threshold is not None and not self.word_timestamps:
             raise OptionError("hallucination_silence_threshold: needs word_timestamps")
+        self._check_detection()
         self._check_batch_size()
         checked_channel(self.channel)
         track = self.audio_track
@@ -315,6 +325,21 @@ class TranscribeOptions(_SharedOptions):
             "audio_track",
             track,
             "0 or more: the number of a track of the file",
+        )
+
+    def _check_detection(self) -> None:
+        segments, threshold = self.language_detection_segments, self.language_detection_threshold
+        _require(
+            _is_integer(segments) and segments >= 1,
+            "language_detection_segments",
+            segments,
+            "1 or more",
+        )
+        _require(
+            _is_number(threshold) and 0 <= threshold <= 1,
+            "language_detection_threshold",
+            threshold,
+            "between 0 and 1",
         )
 
     def _check_batch_size(self) -> None:

@@ -76,6 +76,6 @@ class Features(Protocol):
         """The model's input for the frames from ``seek`` on, ``size`` of them at most."""
         ...
 
-    def opening_window(self) -> F32:  # -> [n_mels, N_FRAMES]
-        """The first 30 s, followed by silence if the audio is shorter."""
+    def full_window(self, seek: int) -> F32:  # -> [n_mels, N_FRAMES]
+        """30 s from frame ``seek`` on, with the silence that follows the audio."""
         ...

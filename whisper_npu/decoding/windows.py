@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -19,6 +19,7 @@ import numpy as np
 from whisper_npu.audio import N_FRAMES
 from whisper_npu.decoding.chain import Chain, ChainSettings, Window
 from whisper_npu.decoding.clips import find_clips
+from whisper_npu.decoding.language import Detection, detect_file_language
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
 from whisper_npu.decoding.protocols import Features, Whisper
 from whisper_npu.decoding.task import decode_session, detect_session_language
@@ -28,7 +29,11 @@ from whisper_npu.decoding.words import WordSettings
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.ops.arrays import F32
 from whisper_npu.results import Segment
+from whisper_npu.text.languages import LANGUAGES, to_language_code
 from whisper_npu.text.tokenizer import Tokenizer
+
+# A language that is less probable is told with a warning.
+_UNSURE = 0.5
 
 
 def transcribe_windows(
@@ -43,13 +48,15 @@ def transcribe_windows(
     ``heads`` are the decoder's alignment heads, for word timestamps (see
     :func:`~whisper_npu.decoding.timing.alignment_heads`; None: those of a model that names none).
     Raises OptionError if an option asks for what the model does not have, and ModelError if the
-    model's windows are longer than 30 s.
+    model's windows are longer than 30 s. An English-only model goes on in English, with a warning.
     """
     dims = model.dims
     if dims.n_frames > N_FRAMES:
         raise ModelError(
             f"n_audio_ctx: windows of {dims.n_audio_ctx} states are longer than 30 seconds"
         )
+    if not tokenizer.is_multilingual:
+        options = _in_english(options)
     if options.word_timestamps:
         # The alignment needs the text and the tokens around it in one context.
         room = dims.n_text_ctx - len(tokenizer.sot_sequence) - 2
@@ -60,6 +67,19 @@ def transcribe_windows(
                 "word_timestamps: times of translated words are not reliable", stacklevel=2
             )
     return Transcript(model, tokenizer, features, options, heads or alignment_heads({}, dims))
+
+
+def _in_english(options: TranscribeOptions) -> TranscribeOptions:
+    """Options without what an English-only model does not have."""
+    if options.language is not None and to_language_code(options.language) != "en":
+        warnings.warn(
+            f"language: this model is English-only; {options.language!r} is not used", stacklevel=3
+        )
+    if options.task == "translate":
+        warnings.warn("task: this model is English-only and cannot translate", stacklevel=3)
+    if options.multilingual:
+        warnings.warn("multilingual: this model is English-only", stacklevel=3)
+    return replace(options, language=None, task="transcribe", multilingual=False)
 
 
 @dataclass(frozen=True)
@@ -74,9 +94,10 @@ class _Lane:
 class Transcript(Iterator[Segment]):
     """A transcription in progress: an iterator over the segments, which it decodes as it goes.
 
-    ``language`` is known from the start; ``language_probs`` are the probabilities of all
-    languages by code if it was detected, else None. ``seek`` is the position in mel frames, out
-    of ``n_frames``. ``text`` is the text so far.
+    ``language`` is known from the start; if it was detected ``language_probability`` is its
+    probability, and ``language_probs`` are those of all languages by code in the window that it is
+    from, else both are None. ``seek`` is the position in mel frames, out of ``n_frames``. ``text``
+    is the text so far.
     """
 
     def __init__(
@@ -90,13 +111,17 @@ class Transcript(Iterator[Segment]):
         self._model, self._features, self._options = model, features, options
         self._encoded: tuple[F32, F32] | None = None
         self.n_frames = features.n_frames
-        self.language_probs: dict[str, float] | None = None
+        self.language_probability: float | None = None
+        self.language_probs: Mapping[str, float] | None = None
         language = options.language
         if language is None and tokenizer.is_multilingual:
-            language = self._detect_language(tokenizer)
+            detected = self._detect_language(tokenizer)
+            language, self.language_probability = detected.language, detected.probability
+            self.language_probs = detected.probabilities
         self._tokenizer = tokenizer.for_task(language, options.task)
         self.language = self._tokenizer.language or "en"
-        self._attempts = options.attempts(self.language)
+        # What has no language is decoded in the one that its window is in.
+        self._attempts = options.attempts(None if options.multilingual else self.language)
         prompt = options.initial_prompt
         self._settings = ChainSettings(
             options,
@@ -135,11 +160,27 @@ class Transcript(Iterator[Segment]):
         while (segments := self._next_window()) is not None:
             yield segments
 
-    def _detect_language(self, tokenizer: Tokenizer) -> str:
-        states = self._encode(self._features.opening_window())
-        session = self._model.decoder([states], self._options.group)
-        _, (self.language_probs,) = detect_session_language(session, tokenizer)
-        return max(self.language_probs, key=self.language_probs.__getitem__)
+    def _detect_language(self, tokenizer: Tokenizer) -> Detection:
+        def probabilities(window: F32) -> Mapping[str, float]:  # [n_mels, N_FRAMES]
+            session = self._model.decoder([self._encode(window)], self._options.group)
+            _, (by_code,) = detect_session_language(session, tokenizer)
+            return by_code
+
+        detected = detect_file_language(
+            self._features,
+            probabilities,
+            self._model.dims.n_frames,
+            self._options.language_detection_segments,
+            self._options.language_detection_threshold,
+        )
+        if detected.probability < _UNSURE:
+            name = LANGUAGES.get(detected.language, detected.language).title()
+            warnings.warn(
+                f"language: {name} was detected with a probability of only "
+                f"{detected.probability:.2f}; name the language if it is another",
+                stacklevel=2,
+            )
+        return detected
 
     def _encode(self, features: F32) -> F32:  # [n_mels, N_FRAMES] -> [n_audio_ctx, d]
         """Encoder states of a window; the latest is not encoded again."""

@@ -20,6 +20,7 @@ def plain(result: Transcription) -> dict[str, Any]:
     """Our result as JSON would hold it, without what openai-whisper's has not."""
     content: dict[str, Any] = json.loads(json.dumps(result.to_dict()))
     del content["placement"]
+    content.pop("language_probability", None)
     return content
 
 
