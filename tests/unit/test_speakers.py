@@ -156,6 +156,7 @@ class Said:
         self, language: str, certainty: float | None, *segments: tuple[float, list[int]]
     ) -> None:
         self.language, self.n_frames, self.seek = language, 1000, 0
+        self.language_probability = certainty
         self.language_probs = None if certainty is None else {language: certainty, "xx": 0.01}
         self._segments = segments
         self.decode = small_tokenizer().decode
@@ -177,6 +178,7 @@ class TestLanguages:
             warnings.simplefilter("error")
             found = together(left=Said("de", 0.4), right=Said("de", 0.8))
             assert (found.language, found.language_probs) == ("de", {"de": 0.8, "xx": 0.01})
+            assert found.language_probability == 0.8
             assert together(left=Said("de", None), right=Said("de", None)).language_probs is None
 
     def test_two(self) -> None:
