@@ -215,7 +215,7 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
             pts=None,
             to_ndarray=lambda: array,
             format=types.SimpleNamespace(is_planar=planar),
-            layout=types.SimpleNamespace(name="stereo"),
+            layout=types.SimpleNamespace(name="stereo", nb_channels=2),
         )
 
     frames = [
@@ -233,10 +233,11 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
     container = types.SimpleNamespace(
         demux=lambda stream: iter(packets), format=types.SimpleNamespace(name="test")
     )
+    stream = types.SimpleNamespace(codec_context=types.SimpleNamespace(name="pcm_s16le"))
     account = Account("x")
     blocks = [
         (block.rate, block.layout, block.samples.tolist())
-        for block in ffmpeg._gathered(ffmpeg._Packets(container, None, account).blocks(), 30.0)
+        for block in ffmpeg._gathered(ffmpeg._Packets(container, stream, account).blocks(), 30.0)
     ]
     assert blocks == [
         (8000, "stereo", [[0.5, 0.0], [0.25, 0.0], [0.5, 0.0], [0.5, 0.25]]),

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from whisper_npu.ops.arrays import F32
 
+# Sampling rates that recordings have, in Hz.
+RATES = range(1_000, 768_001)
+
 
 @dataclass(frozen=True)
 class DecodedBlock:

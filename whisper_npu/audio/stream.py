@@ -10,7 +10,7 @@ from operator import attrgetter
 import numpy as np
 
 from whisper_npu.audio.arrays import array_blocks, as_array
-from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.audio.blocks import RATES, DecodedBlock
 from whisper_npu.audio.channels import Each, Mix, One, Pick
 from whisper_npu.audio.decoders import decode_file
 from whisper_npu.audio.levels import Levels
@@ -19,8 +19,6 @@ from whisper_npu.errors import AudioError, OptionError
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.mel import SAMPLE_RATE
 from whisper_npu.values import EACH_CHANNEL, Channel, checked_channel
-
-_RATES = range(1_000, 768_001)
 
 
 def stream_audio(
@@ -114,9 +112,9 @@ def _to_16k(blocks: Iterator[DecodedBlock], name: str, pick: Pick) -> Iterator[F
     n = 0
     # A part with another rate is resampled on its own, as FFmpeg does.
     for rate, part in groupby(blocks, attrgetter("rate")):
-        if rate not in _RATES:
+        if rate not in RATES:
             raise AudioError(
-                f"{name}: a sampling rate of {rate} Hz is not one of {_RATES[0]} to {_RATES[-1]} "
+                f"{name}: a sampling rate of {rate} Hz is not one of {RATES[0]} to {RATES[-1]} "
                 "Hz; give the audio its true rate"
             )
         start = n / SAMPLE_RATE

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from whisper_npu.audio.arrays import scale_to_float
-from whisper_npu.audio.blocks import DecodedBlock
+from whisper_npu.audio.blocks import RATES, DecodedBlock
 from whisper_npu.audio.decoders.account import Account, block_size
+from whisper_npu.audio.decoders.frames import Frames
 from whisper_npu.audio.decoders.headerless import Headerless
 from whisper_npu.audio.decoders.reader import Reader
 from whisper_npu.audio.decoders.tracks import choose_track
@@ -22,6 +22,8 @@ _ERRORS_IN_A_ROW = 100
 # Audio of the lowest rate takes more bytes a second: the least that bytes can hold bounds silence.
 _LEAST_BYTES_PER_SECOND = 64.0
 _USUAL_BIT_RATE = 64_000
+# What bytes stand for is told by so many packets before them.
+_LAST_PACKETS = 64
 # Bytes may stand for so many times the audio that they stand for elsewhere in the file.
 _VARYING = 4
 # A container's timestamps are rounded and jitter; what is missing is at least part of a packet.
@@ -97,25 +99,27 @@ class _Packets:
         self._packet_seconds = 0.0
         # The bytes of the file up to the end of the last packet that was whole, and those after it
         # that were not decoded.
-        self._first_byte: int | None = None
+        self._has_place = False
         self._end_byte = 0
         self._skipped = 0
+        # Bytes and seconds of the last packets.
+        self._last: deque[tuple[int, float]] = deque(maxlen=_LAST_PACKETS)
+        self._frames = Frames(account.name)
 
     def blocks(self) -> Iterator[DecodedBlock]:
         """What each packet holds, and silence."""
         for packet in self._packets():
             if packet.duration and packet.time_base:
                 self._packet_seconds = float(packet.duration * packet.time_base)
-            if self._first_byte is None and _has_place(packet):
-                self._first_byte = self._end_byte = packet.pos
+            if not self._has_place and _has_place(packet):
+                self._has_place, self._end_byte = True, packet.pos
             frames = self._decode(packet)
             if frames is None:
                 self._start(packet)
                 continue
             self._count_bytes(packet)
             for frame in frames:
-                if frame.samples:
-                    yield from self._place(frame)
+                yield from self._place(frame)
 
     def _packets(self) -> Iterator[Any]:
         import av
@@ -158,26 +162,54 @@ class _Packets:
         if _has_place(packet):
             self._skipped += max(0, packet.pos - self._end_byte)
             self._end_byte = max(self._end_byte, packet.pos + packet.size)
+            self._last.append((packet.size, self._packet_seconds))
 
     def _held(self) -> float:
-        """The audio that the bytes which were not decoded stand for."""
-        span = self._end_byte - self._skipped - (self._first_byte or 0)
-        if self._account.position > 0:
-            bytes_per_second = span / self._account.position
+        """The audio that the bytes which were not decoded stand for, by the packets before."""
+        n_bytes, seconds = map(sum, zip(*self._last, strict=True)) if self._last else (0, 0.0)
+        if seconds > 0:
+            bytes_per_second = n_bytes / seconds
         else:
             rate = self._stream.codec_context.bit_rate or self._container.bit_rate
             bytes_per_second = (rate or _USUAL_BIT_RATE) / 8
         return self._skipped / max(_LEAST_BYTES_PER_SECOND, bytes_per_second)
 
     def _place(self, frame: Any) -> Iterator[DecodedBlock]:
-        block = _block(frame, self._account.name)
+        block = self._block(frame)
+        if block is None:
+            return
         if self._has_timestamps:
             yield from self._fill_to(_time(frame), block)
         elif self._packet_seconds and (packets := round(self._held() / self._packet_seconds)):
             lost = packets * self._packet_seconds
             yield from self._account.gap(lost, lost, block)
         self._skipped = 0
-        yield self._account.add(block)
+        if self._is_noise(block):
+            seconds = len(block.samples) / block.rate
+            yield from self._account.gap(seconds, seconds, block)
+        else:
+            yield self._account.add(block)
+
+    def _block(self, frame: Any) -> DecodedBlock | None:
+        """The samples of a frame, or None if there are none that can be used."""
+        import av
+
+        if not frame.samples:
+            return None
+        if frame.sample_rate not in RATES and self._account.decoded:
+            # Damage took it for another; where all have it, users are told.
+            return None
+        try:
+            return self._frames.block(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            self._account.reasons.append(_reason(error))
+            return None
+
+    def _is_noise(self, block: DecodedBlock) -> bool:
+        """Whether damage made numbers that are none; samples as they are may have such."""
+        if self._stream.codec_context.name.startswith("pcm"):
+            return False
+        return not bool(np.isfinite(block.samples).all())
 
     def _fill_to(self, time: float | None, like: DecodedBlock) -> Iterator[DecodedBlock]:
         """Silence up to the time of a frame, if something is missing before it."""
@@ -225,24 +257,6 @@ def _time(timed: Any) -> float | None:
     if timed.pts is None or not timed.time_base:
         return None
     return float(timed.pts * timed.time_base)
-
-
-def _array(frame: Any) -> NDArray[Any]:  # -> [channels, n], or [1, n * channels] if not planar
-    with suppress(ValueError):
-        array: NDArray[Any] = frame.to_ndarray()
-        return array
-    # 64-bit integers, which PyAV does not convert. A plane may have more room than samples.
-    values = frame.samples * (1 if frame.format.is_planar else len(frame.layout.channels))
-    planes = [np.frombuffer(plane, np.int64, values) for plane in frame.planes]
-    return np.array(planes) / 2.0**63
-
-
-def _block(frame: Any, name: str) -> DecodedBlock:
-    samples = scale_to_float(_array(frame), name)
-    samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
-    layout = frame.layout.name
-    # FFmpeg's "3 channels" says no more than the number.
-    return DecodedBlock(frame.sample_rate, samples, None if layout.endswith("channels") else layout)
 
 
 def _gathered(blocks: Iterator[DecodedBlock], block_seconds: float) -> Iterator[DecodedBlock]:

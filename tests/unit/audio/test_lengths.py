@@ -1,0 +1,181 @@
+"""Lengths that headers cannot tell, or tell wrongly, and recordings that were joined."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from tests.support.audio_samples import encode, with_data_length
+from tests.support.signals import noise, tone
+from whisper_npu.audio import load_audio, stream_audio
+from whisper_npu.audio.decoders.containers import parts_of
+from whisper_npu.audio.decoders.libsndfile import SequentialFile
+from whisper_npu.audio.decoders.reader import Reader
+from whisper_npu.errors import AudioError
+
+RATE = 16000
+INT16 = np.round(noise(2 * RATE) * 32767).astype(np.int16)
+EXPECTED = INT16 / np.float32(32768)
+WAV = encode(INT16, RATE, "WAV")
+LIMIT = 2**32
+
+
+class Streamed(io.RawIOBase):
+    """A WAV file that was streamed: a header, silence of any length, and the last samples."""
+
+    def __init__(self, header: bytes, silence: int, end: bytes) -> None:
+        self._header, self._silence, self._end = header, silence, end
+        self._at = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        size = len(self._header) + self._silence + len(self._end)
+        self._at = offset + (0, self._at, size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        at, header, end = self._at, self._header, len(self._header) + self._silence
+        if at < len(header):
+            data = header[at : at + size]
+        elif at < end:
+            data = bytes(min(size, end - at))
+        else:
+            data = self._end[at - end : at - end + size]
+        self._at += len(data)
+        return data
+
+
+class TestAbove4GiB:
+    END = np.round(noise(1000) * 32767).astype("<i2").tobytes()
+
+    @pytest.mark.parametrize("told", [0, 0xFFFFFFFF, 36, 0xFFFFFFFF - 36])
+    @pytest.mark.parametrize("size", [LIMIT - 2000, LIMIT + 2 * 10**8])
+    def test_all_of_it_is_there(self, told: int, size: int) -> None:
+        header = with_data_length(WAV[:44], told, told)
+        file = Streamed(header, size - len(self.END), self.END)
+        (part,) = parts_of(Reader(file))
+        with SequentialFile(part.reader) as decoder:
+            assert decoder.frames == size // 2
+            decoder.seek(decoder.frames - 1000)
+            block, error = decoder.read_block(2000)
+        assert error is None
+        expected = np.frombuffer(self.END, "<i2") / np.float32(32768)
+        np.testing.assert_array_equal(block.samples[:, 0], expected)
+
+    @pytest.mark.long
+    def test_it_is_decoded(self) -> None:
+        """4.7 GB of 16 kHz mono with a length of 0xFFFFFFFF: 40 hours."""
+        size = 4_700_000_000
+        header = with_data_length(WAV[:44], 0xFFFFFFFF, 0xFFFFFFFF)
+        file = Streamed(header, size - len(self.END), self.END)
+        n = 0
+        for block in stream_audio(file, block_seconds=600):
+            n += len(block)
+        assert n == size // 2
+        expected = np.frombuffer(self.END, "<i2") / np.float32(32768)
+        np.testing.assert_array_equal(block[-1000:], expected)
+
+
+class TestWav:
+    def test_a_length_that_is_too_small(self) -> None:
+        with pytest.warns(UserWarning, match=r"its header tells 0\.5 s of the 2\.0 s of audio"):
+            np.testing.assert_array_equal(load_audio(with_data_length(WAV, RATE)), EXPECTED)
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("unpadded", [False, True])
+    def test_chunks_after_the_audio_are_none(self, unpadded: bool) -> None:
+        after = b"LIST" + struct.pack("<I", 50001) + bytes(50001) + b"\0" * (not unpadded)
+        np.testing.assert_array_equal(load_audio(WAV + after), EXPECTED)
+        np.testing.assert_array_equal(load_audio(WAV + b"TAG" + bytes(125)), EXPECTED)
+        np.testing.assert_array_equal(load_audio(WAV + b"ID3\x04" + bytes(9000)), EXPECTED)
+
+    def test_a_cut_file_is_told(self) -> None:
+        with pytest.warns(UserWarning, match=r"holds 1\.0 s of audio, .* promises 2\.0 s"):
+            np.testing.assert_array_equal(load_audio(WAV[: 44 + 2 * RATE]), EXPECTED[:RATE])
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("length", [0x7FFFF000, 0xFFFFFFFF, 0])
+    def test_a_length_that_was_left_open_is_no_promise(self, length: int) -> None:
+        np.testing.assert_array_equal(load_audio(with_data_length(WAV, length)), EXPECTED)
+
+    @pytest.mark.filterwarnings("error")
+    def test_joined(self) -> None:
+        rf64 = encode(INT16[:RATE], RATE, "RF64")
+        for first, second in ((WAV, rf64), (rf64, WAV), (WAV, WAV)):
+            both = load_audio(first + second)
+            np.testing.assert_array_equal(
+                both, np.concatenate([load_audio(first), load_audio(second)])
+            )
+
+    def test_a_header_that_is_damaged(self) -> None:
+        for at in (4, 8, 16, 20, 24, 40):
+            damaged = bytearray(WAV)
+            damaged[at : at + 4] = b"\xf1\x8e\x02\x91"
+            with warnings.catch_warnings(), suppress(AudioError):
+                warnings.simplefilter("ignore")
+                load_audio(bytes(damaged))
+
+
+class TestMp3:
+    @staticmethod
+    def pieces(*rates: int) -> list[bytes]:
+        return [encode(tone(3.0, rate), rate, "MP3") for rate in rates]
+
+    @pytest.mark.filterwarnings("error")
+    def test_joined_at_other_rates(self) -> None:
+        samples = load_audio(b"".join(self.pieces(44100, 22050, 48000)))
+        assert len(samples) / RATE == pytest.approx(9, abs=0.3)
+        for second in (1, 4, 7):
+            part = samples[second * RATE : (second + 1) * RATE]
+            assert np.abs(np.fft.rfft(part)).argmax() == 440
+
+    @pytest.mark.filterwarnings("error")
+    def test_without_an_encoders_header(self) -> None:
+        """mpg123 guesses the length by the first frame, which is silence here: it is short."""
+        samples = np.concatenate([np.zeros(RATE), noise(10 * RATE)])
+        mp3 = encode(samples, RATE, "MP3")
+        first = mp3.index(b"\xff\xf3", 4)
+        assert b"Info" in mp3[:first] or b"Xing" in mp3[:first]
+        assert len(load_audio(mp3[first:])) / RATE == pytest.approx(11, abs=0.1)
+
+    @pytest.mark.filterwarnings("error")
+    def test_tags_around_it(self) -> None:
+        (mp3,) = self.pieces(RATE)
+        whole = load_audio(mp3)
+        big = b"ID3\x03\0\0" + bytes([0, 6, 0, 0]) + bytes(6 << 14)
+        ape = b"APETAGEX" + struct.pack("<IIII8x", 2000, 32, 0, 0x80000000)
+        for file in (big + mp3, mp3 + b"TAG" + bytes(125), mp3 + ape, mp3 + bytes(500)):
+            np.testing.assert_array_equal(load_audio(file), whole)
+
+    def test_other_formats_hold_such_bytes(self) -> None:
+        """Samples of a WAV file that look like headers of frames."""
+        samples = INT16.copy()
+        samples[100:2000] = -1
+        samples[1000:1002] = np.frombuffer(b"\xff\xfb\x90\x64", np.int16)
+        np.testing.assert_array_equal(
+            load_audio(encode(samples, RATE, "WAV")), samples / np.float32(32768)
+        )
+
+
+@pytest.mark.filterwarnings("error")
+def test_flac_with_a_tag_after_its_end() -> None:
+    flac = encode(INT16, RATE, "FLAC")
+    for after in (b"TAG" + bytes(125), b"APETAGEX" + bytes(100)):
+        np.testing.assert_array_equal(load_audio(flac + after), EXPECTED)
+
+
+@pytest.mark.filterwarnings("error")
+def test_flac_whose_header_tells_too_little() -> None:
+    flac = bytearray(encode(INT16, RATE, "FLAC"))
+    flac[22:26] = struct.pack(">I", RATE)
+    np.testing.assert_array_equal(load_audio(bytes(flac)), EXPECTED)
