@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
 
 _DEFAULTS = MachineOptions()
+_transcribers: weakref.WeakSet[Transcriber] = weakref.WeakSet()
 
 
 class Transcriber:
@@ -63,6 +65,9 @@ class Transcriber:
     last transcriber that names it decides for those made after it. By default it is that of the
     physical cores, or what ``OMP_NUM_THREADS`` says. Raises OptionError for values that an option
     does not take.
+
+    ``pickle`` and ``copy`` keep what a transcriber was made of, and load the model again. A child
+    process that was forked can use one as it is, but not its NPU.
     """
 
     def __init__(
@@ -105,7 +110,10 @@ class Transcriber:
         with ExitStack() as undo:
             if own is not None:
                 undo.callback(own.close)
-            checkpoint = load_checkpoint(_loadable(model_directory(model)))
+            folder = model_directory(model)
+            # What it is made of again in another process, wherever that runs.
+            self._made_of = (folder.absolute() if folder == Path(model) else model), options
+            checkpoint = load_checkpoint(_loadable(folder))
             self.dims = checkpoint.dims
             self._tokenizer = Tokenizer.from_dir(
                 checkpoint.path, checkpoint.dims.n_vocab, checkpoint.generation
@@ -122,6 +130,19 @@ class Transcriber:
         # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
         # small objects.
         self._give_back = weakref.finalize(self, _give_back, self._model, own)
+        _transcribers.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied by what it was made of: the copy loads the model again.
+
+        Raises OptionError if it was given an open device.
+        """
+        if not isinstance(self._made_of[1].device, str):
+            raise OptionError(
+                "device: a transcriber on a device that was opened for it can be neither pickled "
+                "nor copied; make one in each process, or name the device, as device='npu'"
+            )
+        return type(self).from_options, self._made_of
 
     def close(self) -> None:
         """Give back the NPU, as happens with the transcriber's end, and what is on it.
@@ -220,12 +241,15 @@ class _Turns:
     def __init__(self, transcriber: Transcriber) -> None:
         # With the transcriber a stream keeps the NPU.
         self._transcriber = transcriber
-        self._model, self._lock = transcriber._model, transcriber._lock
+        self._model = transcriber._model
+        self._lock = transcriber._lock
         with self._lock:
             self._before = self._model.machine.usage.snapshot()
             self._latest = self._before.snapshot()
 
     def __enter__(self) -> None:
+        # Another one in a child process.
+        self._lock = self._transcriber._lock
         self._lock.acquire()
         self._before.skip(self._model.machine.usage, self._latest)
 
@@ -262,6 +286,16 @@ def _give_back(model: Model, device: Device | None) -> None:
         device.close()
 
 
+def _renew_locks() -> None:
+    """In a child process: threads that held locks are the parent's."""
+    for transcriber in _transcribers:
+        transcriber._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
 class SegmentStream(Iterator[Segment]):
     """Segments as they are decoded; made by ``Transcriber.segments``."""
 
@@ -275,6 +309,12 @@ class SegmentStream(Iterator[Segment]):
         self._transcript, self._duration, self._turns = transcript, duration, turns
         self._opened = opened
         self._segments: list[Segment] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "a SegmentStream is a transcription under way and can be neither pickled nor copied; "
+            "its segments and its result() can"
+        )
 
     @property
     def language(self) -> str:

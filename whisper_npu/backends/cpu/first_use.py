@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import warnings
 
@@ -17,6 +18,17 @@ log = logging.getLogger("whisper_npu")
 # Verification changes the threads of the library: one at a time in this process. Others may do the
 # same: each replaces the file of evidence as a whole, with the same findings.
 _verifying = threading.Lock()
+
+
+def _begin_anew() -> None:
+    """In a child process: threads that held the lock are the parent's."""
+    global _verifying
+    _verifying = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
 # What could not be written, by library, processor and instruction set: for models to come.
 _unkept: dict[tuple[str, str, str], dict[str, CpuEvidence]] = {}
 

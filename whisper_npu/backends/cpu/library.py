@@ -146,6 +146,16 @@ _libraries: dict[Path, Library] = {}
 _loading = threading.Lock()
 
 
+def _begin_anew() -> None:
+    """In a child process: threads that held the lock are the parent's."""
+    global _loading
+    _loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
 def load_library(path: Path, content: bytes = b"") -> Library:
     """The library of a file, loaded once. Raises as ``Library`` does."""
     with _loading:
