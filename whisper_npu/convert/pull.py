@@ -162,7 +162,7 @@ def _download(hub: Hub, snapshot: Snapshot, revision: str, home: Path, growth: f
     shards = _listed_shards(snapshot, paths[INDEX]) if index else [WEIGHTS]
     weights = [snapshot.file(name) for name in shards]
     _check_space(hub, snapshot, weights, home, growth)
-    hub.remember(snapshot, revision, CONFIG)
+    hub.remember(snapshot, revision)
     for file in weights:
         hub.fetch(snapshot, file)
     hub.discard_parts(snapshot.repository)

@@ -11,6 +11,7 @@ import io
 import os
 import queue
 import re
+import shutil
 import ssl
 import threading
 import time
@@ -28,6 +29,7 @@ from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, logging
 
 from whisper_npu.errors import ModelError, OptionError
+from whisper_npu.files.whole import replacing
 from whisper_npu.hub.cache import difference
 from whisper_npu.hub.names import short_names
 from whisper_npu.terminal import printable
@@ -46,6 +48,9 @@ LONGEST_PAUSE = 60.0
 PROGRESS = 1 << 20
 # Of our own name: some versions of the library continue a DIGEST.incomplete of theirs unchecked.
 _INCOMPLETE = ".whisper-npu.incomplete"
+# A folder in which the library tries for symbolic links, and seconds that this never takes.
+_PROBE = re.compile("tmp[a-z0-9_]{8}")
+_LONGEST_PROBE = 1.0
 _LIBRARY = {"library_name": "whisper-npu", "library_version": __version__}
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -160,15 +165,26 @@ class Hub:
                 raise self._wrong(snapshot, file, wrong)
         return path
 
-    def remember(self, snapshot: Snapshot, revision: str, name: str) -> None:
-        """Note in the cache what commit a revision is, by one of its files. Raises ModelError."""
-        if revision != snapshot.commit:
-            self._point(snapshot, name, revision)
+    def remember(self, snapshot: Snapshot, revision: str) -> None:
+        """Note in the cache what commit a revision is. Raises OSError."""
+        # Not by the library, which would leave a file behind if it were killed here.
+        note = self._blobs(snapshot.repository).parent / "refs" / revision
+        if revision == snapshot.commit or (note.exists() and note.read_text() == snapshot.commit):
+            return
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(note) as new:
+            new.write_text(snapshot.commit)
 
     def discard_parts(self, repository: str) -> None:
-        """Remove what came of files that nobody has asked for again, as those of other commits."""
-        for part in self._blobs(repository).glob(f"*{_INCOMPLETE}"):
+        """Remove what came of files that nobody has asked for again, as those of other commits,
+        and what the library has left when it was killed."""
+        blobs = self._blobs(repository)
+        for part in blobs.glob(f"*{_INCOMPLETE}"):
             part.unlink(missing_ok=True)
+        for probe in blobs.parent.glob("tmp*"):
+            with suppress(OSError):
+                if _is_left_probe(probe):
+                    shutil.rmtree(probe)
 
     def _is_right(self, snapshot: Snapshot, file: RemoteFile) -> bool:
         path = _pointer(snapshot, file) or self._blob(snapshot, file)
@@ -410,6 +426,15 @@ def _pointer(snapshot: Snapshot, file: RemoteFile) -> Path | None:
     """Where the cache has a file of a snapshot: a link to its blob, or a file."""
     found = try_to_load_from_cache(snapshot.repository, file.name, revision=snapshot.commit)
     return Path(found) if isinstance(found, str) else None
+
+
+def _is_left_probe(folder: Path) -> bool:
+    """Whether the library tried here for symbolic links, which takes it no time. Raises OSError."""
+    return (
+        _PROBE.fullmatch(folder.name) is not None
+        and time.time() - folder.stat().st_mtime > _LONGEST_PROBE
+        and all(entry.name.startswith("dummy_file_") for entry in folder.iterdir())
+    )
 
 
 def _part(blob: Path) -> Path:

@@ -147,7 +147,7 @@ class PackedFile:
         """
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
-        sweep()
+        sweep(self.path)
         if shutil.disk_usage(folder).free < 2 * _end(self._tensors):
             raise OSError(f"{folder} has too little room for {_end(self._tensors)} bytes")
         with replacing(self.path) as unfinished:
@@ -220,15 +220,16 @@ def tell(message: str, *values: object, warn: bool = False) -> None:
     logger.log(logging.WARNING if warn else logging.INFO, message, *shown)
 
 
-def sweep() -> None:
+def sweep(kept: Path | None = None) -> None:
     """Remove the packed files of models that are gone or have changed, and what a crash left.
 
-    What cannot be removed stays: another process may have it open, or another user own it.
+    One may be ``kept``, as something takes its place. What cannot be removed stays: another process
+    may have it open, or another user own it.
     """
     temporary.sweep(packed_folder())
     for path in packed_folder().glob(f"*{_SUFFIX}"):
         with suppress(OSError):
-            if not temporary.is_temporary(path) and _is_stale(path):
+            if path != kept and not temporary.is_temporary(path) and _is_stale(path):
                 path.unlink()
 
 
