@@ -17,7 +17,7 @@ from whisper_npu.audio.features import LogMel, compute_log_mel, compute_log_mels
 from whisper_npu.audio.stream import stream_channels
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_device, open_machine
-from whisper_npu.decoding.channels import ChannelsTranscript
+from whisper_npu.decoding.channels import ChannelsTranscript, transcribe_channels
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
@@ -220,15 +220,13 @@ class Transcriber:
     def _begin(
         self, features: Sequence[LogMel], options: TranscribeOptions
     ) -> Transcript | ChannelsTranscript:
-        def begin(each: LogMel) -> Transcript:
-            return transcribe_windows(self._model, self._tokenizer, each, options, self._heads)
-
+        model, tokenizer, heads = self._model, self._tokenizer, self._heads
         if options.channel != EACH_CHANNEL:
-            return begin(features[0])
+            return transcribe_windows(model, tokenizer, features[0], options, heads)
         labelled = list(zip(channel_labels(len(features)), features, strict=True))
         # In silence a model hears what it likes.
         heard = [found for found in labelled if not found[1].is_silent] or labelled[:1]
-        return ChannelsTranscript({label: begin(each) for label, each in heard})
+        return transcribe_channels(model, tokenizer, dict(heard), options, heads)
 
 
 class _Turns:

@@ -129,6 +129,14 @@ def test_segments_arrive_as_they_are_decoded(transcriber: Transcriber) -> None:
     assert sum(a.speaker != b.speaker for a, b in pairwise(found)) > 1
 
 
+def test_warnings_are_given_once(transcriber: Transcriber) -> None:
+    call = channels(SOUND["weather"], SOUND["message"])
+    options = {"channel": "each", "language": "en", "task": "translate"}
+    with pytest.warns(UserWarning, match=r"^word_timestamps: times of translated words") as caught:
+        transcriber.segments(call, word_timestamps=True, **options)
+    assert len(caught) == 1
+
+
 def test_a_file_is_decoded_once(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     decode_file = stream.decode_file

@@ -7,8 +7,29 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from whisper_npu.decoding.windows import Transcript
+from whisper_npu.decoding.options import TranscribeOptions
+from whisper_npu.decoding.protocols import Features, Whisper
+from whisper_npu.decoding.timing import Heads
+from whisper_npu.decoding.windows import Transcript, options_for_model
 from whisper_npu.results import Segment
+from whisper_npu.text.tokenizer import Tokenizer
+
+
+def transcribe_channels(
+    model: Whisper,
+    tokenizer: Tokenizer,
+    features: Mapping[str, Features],
+    options: TranscribeOptions,
+    heads: Heads,
+) -> ChannelsTranscript:
+    """As ``transcribe_windows``, for channels by their labels."""
+    options = options_for_model(model, tokenizer, options)
+    return ChannelsTranscript(
+        {
+            label: Transcript(model, tokenizer, each, options, heads)
+            for label, each in features.items()
+        }
+    )
 
 
 class ChannelsTranscript(Iterator[Segment]):

@@ -50,6 +50,14 @@ def transcribe_windows(
     Raises OptionError if an option asks for what the model does not have, and ModelError if the
     model's windows are longer than 30 s. An English-only model goes on in English, with a warning.
     """
+    options = options_for_model(model, tokenizer, options)
+    return Transcript(model, tokenizer, features, options, heads or alignment_heads({}, model.dims))
+
+
+def options_for_model(
+    model: Whisper, tokenizer: Tokenizer, options: TranscribeOptions
+) -> TranscribeOptions:
+    """The options without what the model does not have. Warns and raises as transcribing does."""
     dims = model.dims
     if dims.n_frames > N_FRAMES:
         raise ModelError(
@@ -66,7 +74,7 @@ def transcribe_windows(
             warnings.warn(
                 "word_timestamps: times of translated words are not reliable", stacklevel=2
             )
-    return Transcript(model, tokenizer, features, options, heads or alignment_heads({}, dims))
+    return options
 
 
 def _in_english(options: TranscribeOptions) -> TranscribeOptions:
