@@ -36,7 +36,9 @@ def short_names() -> Mapping[str, str]:
         names = {name: model["repository"] for name, model in models.items()}
         if not all(map(is_repository, names.values())):
             raise ValueError
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except (
+        AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError
+    ) as error:  # fmt: skip
         raise ModelError(f"{file}: is damaged; install whisper-npu again") from error
     return names
 

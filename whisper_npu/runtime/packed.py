@@ -307,6 +307,8 @@ def _decode(file: Any) -> tuple[dict[str, Any], list[str]]:
     if size > _DATA:
         raise ValueError(f"has a header of {size} bytes")
     header = json.loads(file.read(size))
+    if not isinstance(header, dict):
+        raise ValueError("has a header that is no object")
     return header, list(header.pop("checksums"))
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from whisper_npu.errors import AudioError
 
+# Tracks that a warning describes besides the one that is taken.
+_NAMED = 5
+
 
 def choose_track(container: Any, track: int | None, name: str) -> Any:
     """The stream of PyAV's ``container`` to decode: audio track ``track``, or the default one.
@@ -23,7 +26,9 @@ def choose_track(container: Any, track: int | None, name: str) -> Any:
         raise AudioError(f"{name}: FFmpeg has no decoder for its audio; convert it first")
     if track is None and len(tracks) > 1:
         at = next(i for i, each in enumerate(tracks) if each.index == chosen.index)
-        others = "; ".join(f"{i}: {_described(t)}" for i, t in enumerate(tracks) if i != at)
+        described = [f"{i}: {_described(t)}" for i, t in enumerate(tracks) if i != at]
+        more = f" and {len(described) - _NAMED} more" if len(described) > _NAMED else ""
+        others = f"{'; '.join(described[:_NAMED])}{more}"
         warnings.warn(
             f"{name}: holds {len(tracks)} audio tracks; the default one is taken, "
             f"{at}: {_described(chosen)}; audio_track chooses another ({others})",

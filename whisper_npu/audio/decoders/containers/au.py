@@ -8,6 +8,8 @@ from whisper_npu.audio.decoders.containers.part import Part
 from whisper_npu.audio.decoders.reader import Reader
 
 _UNKNOWN = 0xFFFFFFFF
+# Bytes of the header before its annotation: the samples begin behind them.
+_HEAD = 24
 # Bytes of a sample by the number of its encoding; 1 and 27 are the telephone's laws.
 _SAMPLE_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 
@@ -16,9 +18,11 @@ def parts(reader: Reader) -> list[Part]:
     """The recordings of an AU file; none if it is no such file."""
     found = []
     at = 0
-    while reader.at(at, 4) == b".snd" and at + 24 <= reader.size:
-        head = bytearray(reader.at(at, 24))
+    while reader.at(at, 4) == b".snd" and at + _HEAD <= reader.size:
+        head = bytearray(reader.at(at, _HEAD))
         start, length, encoding, rate, channels = struct.unpack(">4x5I", head)
+        if start < _HEAD:
+            break
         end = at + start + length
         promised = None
         if end > reader.size or reader.at(end, 4) != b".snd":
