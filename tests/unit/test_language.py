@@ -18,7 +18,8 @@ from tests.unit.decoding_fakes import (
     transcript,
 )
 from whisper_npu.audio.features import LogMel, compute_log_mel
-from whisper_npu.decoding.language import Detection, detect_file_language, may_be_speech
+from whisper_npu.decoding.language import Detection, detect_file_language
+from whisper_npu.decoding.levels import may_be_speech
 from whisper_npu.ops import mel
 
 TOKENIZER = small_tokenizer()

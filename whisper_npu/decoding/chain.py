@@ -58,7 +58,11 @@ class Cut:
 
 @dataclass(frozen=True)
 class ChainSettings:
-    """What all chains of a file share; ``n_frames`` is the length of the file."""
+    """What all chains of a file share; ``n_frames`` is the length of the file.
+
+    ``may_be_speech`` says of a window whether it may hold speech. With a ``batch_size`` what is
+    left of a clip, if it has less than ``shortest`` frames, is not decoded alone.
+    """
 
     options: TranscribeOptions
     tokenizer: Tokenizer
@@ -66,6 +70,8 @@ class ChainSettings:
     n_frames: int
     initial_prompt: Sequence[int]
     words: WordSettings
+    shortest: int
+    may_be_speech: Callable[[Window], bool]
 
 
 class Chain:
@@ -110,11 +116,36 @@ class Chain:
 
         ``open_session`` gives a session on the window alone, for its words.
         """
+        last_speech = self._last_speech
         segments = self._segments(window, result, open_session)
         # openai-whisper would decode such a window for ever.
         if self.seek <= window.seek:
             self.seek = window.seek + window.size
+        left = self._end - self.seek
+        if self._options.batch_size is not None and 0 < left < self._settings.shortest:
+            kept = self._join_leftover(window, segments)
+            if len(kept) < len(segments) and self._options.word_timestamps:
+                self._last_speech = _last_end(kept) if kept else last_speech
+            return kept
         return segments
+
+    def _join_leftover(self, window: Window, segments: list[Segment]) -> list[Segment]:
+        """Decode what is left of the clip together with the last segment, which is given up for it,
+        or after a silent window with the end of that. Returns the segments that stay.
+
+        Silence is passed over. What follows a segment that is all of its window cannot be joined.
+        """
+        if not self._settings.may_be_speech(Window(self.seek, self._end - self.seek)):
+            self.seek = self._end
+            return segments
+        if not segments:
+            self.seek = max(window.seek + 1, self._end - self._settings.shortest)
+            return segments
+        start = round(segments[-1].start * FRAMES_PER_SECOND)
+        if start <= window.seek:
+            return segments
+        self.seek = start
+        return segments[:-1]
 
     def _segments(
         self, window: Window, result: DecodingResult, open_session: Callable[[], Session]

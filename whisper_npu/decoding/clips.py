@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from whisper_npu.audio import FRAMES_PER_SECOND
+from whisper_npu.decoding.levels import levels
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.protocols import Features
 
@@ -42,14 +43,24 @@ def find_clips(features: Features, options: TranscribeOptions, longest: int) -> 
 def cut_at_pauses(features: Features, start: int, longest: int) -> Iterator[Clip]:
     """The audio from frame ``start`` on in clips of at most ``longest`` frames.
 
-    Each ends at the quietest place of its last third, the latest of several.
+    Each ends at the quietest place of its last third, the latest of several, and the last one is
+    long enough to be decoded alone.
     """
+    last_cut = features.n_frames - shortest_window(longest)
     while features.n_frames - start > longest:
-        end = _quietest(features, start + longest * 2 // 3, start + longest)
+        end = _quietest(features, start + longest * 2 // 3, min(start + longest, last_cut))
         yield start, end
         start = end
     if start < features.n_frames:
         yield start, features.n_frames
+
+
+def shortest_window(longest: int) -> int:
+    """The frames that are decoded alone at least, where windows have ``longest``: 1.5 s of 30.
+
+    Of less a model knows too little, and invents.
+    """
+    return longest // 20
 
 
 def _quietest(features: Features, start: int, end: int) -> int:
@@ -57,7 +68,6 @@ def _quietest(features: Features, start: int, end: int) -> int:
     all mel bands, add up to the least."""
     size = end - start
     pause = max(1, min(_PAUSE, size // 2))
-    levels = features.window(start, size)[:, :size].mean(axis=0)
-    sums = sliding_window_view(levels, pause).sum(axis=-1)
+    sums = sliding_window_view(levels(features.window(start, size)[:, :size]), pause).sum(axis=-1)
     latest = len(sums) - 1 - int(np.argmin(sums[::-1]))
     return start + latest + pause // 2

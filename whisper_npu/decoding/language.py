@@ -11,16 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-
+from whisper_npu.decoding.levels import may_be_speech
 from whisper_npu.decoding.protocols import Features
 from whisper_npu.ops.arrays import F32
-
-# How far the loud frames of speech are above its quiet ones at least, in units of a window (40 dB).
-# White noise has 1.7 dB, speech in noise of the same power 4 dB, clear speech 15 dB and more.
-_RISE = 3 / 40
-# Loud frames are a hundredth of a window or more, 0.3 s of 30; a quarter is quiet.
-_LOUD, _QUIET = 99, 25
 
 
 @dataclass(frozen=True)
@@ -71,9 +64,3 @@ def _windows_with_speech(features: Features, longest: int) -> Iterator[F32]:
             yield window
     if not any_speech:
         yield opening
-
-
-def may_be_speech(frames: F32) -> bool:  # [n_mels, n]
-    """Whether the level, the mean over all mel bands, rises and falls as that of speech does."""
-    quiet, loud = np.percentile(frames.mean(axis=0), [_QUIET, _LOUD])
-    return bool(loud - quiet >= _RISE)

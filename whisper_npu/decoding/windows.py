@@ -18,8 +18,9 @@ import numpy as np
 
 from whisper_npu.audio import N_FRAMES
 from whisper_npu.decoding.chain import Chain, ChainSettings, Window
-from whisper_npu.decoding.clips import find_clips
+from whisper_npu.decoding.clips import find_clips, shortest_window
 from whisper_npu.decoding.language import Detection, detect_file_language
+from whisper_npu.decoding.levels import may_be_speech
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
 from whisper_npu.decoding.protocols import Features, Whisper
 from whisper_npu.decoding.task import decode_session, detect_session_language
@@ -138,6 +139,8 @@ class Transcript(Iterator[Segment]):
             self.n_frames,
             [] if prompt is None else tokenizer.encode(" " + prompt.strip()),
             WordSettings(heads, options.prepend_punctuations, options.append_punctuations),
+            shortest_window(model.dims.n_frames),
+            partial(_may_be_speech, features),
         )
         self._tokens: list[int] = []
         self._n_segments = 0
@@ -293,6 +296,10 @@ def _chains(settings: ChainSettings, features: Features) -> Iterator[Chain]:
         yield Chain(settings, clips)
     else:
         yield from (Chain(settings, [clip]) for clip in clips)
+
+
+def _may_be_speech(features: Features, window: Window) -> bool:
+    return may_be_speech(features.window(window.seek, window.size)[:, : window.size])
 
 
 def _has_failed(result: DecodingResult, options: TranscribeOptions) -> bool:
