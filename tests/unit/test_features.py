@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.signals import noise
 from whisper_npu.audio import features
-from whisper_npu.audio.features import LogMel, compute_log_mel
+from whisper_npu.audio.features import LogMel, compute_log_mel, compute_log_mels
 from whisper_npu.errors import OutputError
 from whisper_npu.ops import mel
 
@@ -157,6 +157,47 @@ def test_the_temporary_file_is_closed_on_an_error(monkeypatch: pytest.MonkeyPatc
     # As long as the traceback is there, so is the object, and no finalizer closes the file.
     assert caught.tb is not None
     assert [file.closed for file in files] == [True]
+
+
+class TestChannels:
+    SAMPLES = noise(3 * 500000).reshape(-1, 3) * np.array([1, 0, 0.1], np.float32)
+
+    @pytest.mark.parametrize("size", [480000, 7001])
+    def test_each_is_what_it_is_alone(self, size: int) -> None:
+        found = compute_log_mels(cut(self.SAMPLES, size), 80, log_mel)
+        assert [result.is_silent for result in found] == [False, True, False]
+        for samples, result in zip(self.SAMPLES.T, found, strict=True):
+            with compute(samples) as alone, result:
+                assert (result.n_samples, result.maximum) == (500000, alone.maximum)
+                for seek in (0, 1000, 2900):
+                    np.testing.assert_array_equal(result.window(seek), alone.window(seek))
+
+    def test_without_any_samples(self) -> None:
+        (result,) = compute_log_mels([], 80, log_mel)
+        with result:
+            assert (result.n_samples, result.is_silent) == (0, True)
+
+    def test_they_share_the_memory_of_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(features, "_SPILL_BYTES", 1_500_000)
+        (alone,) = compute_log_mels([self.SAMPLES[:, :1]], 80, log_mel)
+        found = compute_log_mels([self.SAMPLES], 80, log_mel)
+        assert [result._file._rolled for result in (alone, *found)] == [False, True, True, True]
+        for result in (alone, *found):
+            result.close()
+
+    def test_all_are_closed_on_an_error(self) -> None:
+        made: list[LogMel] = []
+
+        def broken() -> Iterator[np.ndarray]:
+            yield self.SAMPLES
+            made.extend(each for each in gc.get_objects() if isinstance(each, LogMel))
+            raise RuntimeError("the disk went away")
+
+        gc.collect()
+        with pytest.raises(RuntimeError, match="the disk went away"):
+            compute_log_mels(broken(), 80, log_mel)
+        assert len(made) == 3
+        assert all(result._file.closed for result in made)
 
 
 def test_no_room_for_the_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:

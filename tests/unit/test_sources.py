@@ -156,6 +156,8 @@ OF_NUMPY: list[Callable[[], np.ndarray]] = [
     lambda: np.asfortranarray(np.stack([EXPECTED, EXPECTED], axis=1)),
     lambda: np.stack([EXPECTED, EXPECTED, EXPECTED], axis=1)[:, ::2],
     lambda: EXPECTED.view(np.recarray),
+    lambda: np.ma.masked_array(EXPECTED),
+    lambda: EXPECTED[:, None].view(np.matrix),
 ]
 
 
@@ -267,8 +269,9 @@ class TestFailing:
     @pytest.mark.parametrize(
         ("result", "reason"),
         [
-            (None, "its read() gives NoneType, not bytes; open it in binary mode"),
-            ([1, 2], "its read() gives list, not bytes; open it in binary mode"),
+            ("RIFF", "its read() gives str, not bytes; open it in binary mode"),
+            (None, "its read() gives NoneType, not bytes"),
+            ([1, 2], "its read() gives list, not bytes"),
             (bytes(10**6), "its read() gives more bytes than it is asked for"),
         ],
     )
@@ -323,6 +326,10 @@ class TestFailing:
                 raise RuntimeError("on another\ndevice")
 
         self.fails(Broken(), "Broken: cannot be read (on another device)")
+        self.fails(
+            np.ma.masked_greater(EXPECTED, 0.1),
+            "array: some of its samples are masked; fill them, with 0 for silence",
+        )
 
     @pytest.mark.parametrize("source", [None, 7, 0.5, [0.0, 0.5], ("a.wav",), {}, object()])
     def test_nothing_to_read(self, source: Any) -> None:

@@ -31,8 +31,11 @@ def as_array(source: Any) -> NDArray[Any] | None:
 
     Buffers of single bytes are files. Raises AudioError for what NumPy cannot make an array.
     """
+    if isinstance(source, np.ma.MaskedArray) and np.ma.is_masked(source):
+        raise AudioError("array: some of its samples are masked; fill them, with 0 for silence")
     if isinstance(source, np.ndarray):
-        return source
+        # A matrix has two dimensions whatever is taken of it.
+        return np.asarray(source)
     if isinstance(source, str | bytes | os.PathLike) or hasattr(source, "read"):
         return None
     name = type(source).__name__

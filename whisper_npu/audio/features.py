@@ -31,7 +31,7 @@ _BLOCK_SAMPLES = _BLOCK_HOP - HOP_LENGTH + N_FFT
 # Two frames: as many as can reach into audio that ends within a block.
 _TAIL_SAMPLES = HOP_LENGTH + N_FFT
 
-# Up to here frames stay in memory: 17 minutes at 80 mels.
+# Up to here frames stay in memory, of all channels: 17 minutes at 80 mels.
 _SPILL_BYTES = 32 * 2**20
 
 
@@ -42,13 +42,13 @@ class LogMel:
     object is collected. Not to be used from several threads at once.
     """
 
-    def __init__(self, n_mels: int) -> None:
+    def __init__(self, n_mels: int, n_channels: int = 1) -> None:
         self.n_mels = n_mels
         self.n_samples = 0
         self.maximum = float(_SILENCE)
         self._n_stored = 0
         # Closed by close() or the finalizer: a window is read long after this function.
-        self._file = tempfile.SpooledTemporaryFile(max_size=_SPILL_BYTES)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(max_size=_SPILL_BYTES // n_channels)  # noqa: SIM115
         self._finalizer = weakref.finalize(self, self._file.close)
 
     @property
@@ -148,7 +148,7 @@ def compute_log_mels(
     try:
         for block in blocks:
             if not results:
-                results = [LogMel(n_mels) for _ in block.T]
+                results = [LogMel(n_mels, len(block.T)) for _ in block.T]
                 overlapping = [_Overlapping() for _ in block.T]
             for samples, cut, result in zip(block.T, overlapping, results, strict=True):
                 for frames, n_samples in cut.add(samples):

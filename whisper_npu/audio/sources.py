@@ -158,8 +158,8 @@ class _Checked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._source.read(len(buffer))
         if not isinstance(data, bytes | bytearray | memoryview):
-            kind = type(data).__name__
-            raise TypeError(f"its read() gives {kind}, not bytes; open it in binary mode")
+            remedy = "; open it in binary mode" if isinstance(data, str) else ""
+            raise TypeError(f"its read() gives {type(data).__name__}, not bytes{remedy}")
         if len(data) > len(buffer):
             raise ValueError("its read() gives more bytes than it is asked for")
         buffer[: len(data)] = data
