@@ -26,6 +26,7 @@ from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.audio.decoders import ffmpeg, recording
 from whisper_npu.audio.decoders.account import Account
 from whisper_npu.audio.decoders.libsndfile import SequentialFile
+from whisper_npu.audio.decoders.packets import Packets
 
 RATE = 16000
 NOISE = noise(RATE)
@@ -212,9 +213,9 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
         return types.SimpleNamespace(
             sample_rate=rate,
             samples=array.size // 2,
-            pts=None,
-            to_ndarray=lambda: array,
-            format=types.SimpleNamespace(is_planar=planar),
+            time=None,
+            planes=list(array),
+            format=types.SimpleNamespace(is_planar=planar, name="s16p" if planar else "s16"),
             layout=types.SimpleNamespace(name="stereo", nb_channels=2),
         )
 
@@ -233,11 +234,12 @@ def test_frames_of_different_rates_and_of_nothing() -> None:
     container = types.SimpleNamespace(
         demux=lambda stream: iter(packets), format=types.SimpleNamespace(name="test")
     )
-    stream = types.SimpleNamespace(codec_context=types.SimpleNamespace(name="pcm_s16le"))
+    context = types.SimpleNamespace(name="pcm_s16le")
+    stream = types.SimpleNamespace(codec_context=context, time_base=None)
     account = Account("x")
     blocks = [
         (block.rate, block.layout, block.samples.tolist())
-        for block in ffmpeg._gathered(ffmpeg._Packets(container, stream, account).blocks(), 30.0)
+        for block in ffmpeg._gathered(Packets(container, stream, account).blocks(), 30.0)
     ]
     assert blocks == [
         (8000, "stereo", [[0.5, 0.0], [0.25, 0.0], [0.5, 0.0], [0.5, 0.25]]),

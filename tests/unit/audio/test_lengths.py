@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import warnings
 from contextlib import suppress
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.support.audio_samples import encode, with_data_length
+from tests.support.damaged_audio import encoded
 from tests.support.signals import noise, tone
 from whisper_npu.audio import load_audio, stream_audio
-from whisper_npu.audio.decoders.containers import parts_of
+from whisper_npu.audio.decoders.containers import boxes, parts_of
 from whisper_npu.audio.decoders.libsndfile import SequentialFile
 from whisper_npu.audio.decoders.reader import Reader
 from whisper_npu.errors import AudioError
@@ -179,3 +181,19 @@ def test_flac_whose_header_tells_too_little() -> None:
     flac = bytearray(encode(INT16, RATE, "FLAC"))
     flac[22:26] = struct.pack(">I", RATE)
     np.testing.assert_array_equal(load_audio(bytes(flac)), EXPECTED)
+
+
+@pytest.mark.parametrize(
+    "filling",
+    [b"\xff", b"OggS", b"OggS" + bytes(22) + b"\xff" * 5, b"\0\0\0\x08free", b"LIST\0\0\0\0"],
+)
+@pytest.mark.parametrize("start", ["mp3", "ogg", "m4a", "wav"])
+def test_hostile_files_take_no_time(start: str, filling: bytes) -> None:
+    """Sixteen megabytes of what inspection has to look at piece by piece."""
+    head = encoded(start, 1.0)
+    file = head + filling * (2**24 // len(filling))
+    began = time.process_time()
+    reader = Reader(io.BytesIO(file))
+    assert parts_of(reader)
+    boxes.what_is_cut(reader)
+    assert time.process_time() - began < 5

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from whisper_npu.audio.decoders.account import Account
+from whisper_npu.audio.decoders.packets import Packets
 
-ffmpeg = pytest.importorskip("whisper_npu.audio.decoders.ffmpeg")
 av = pytest.importorskip("av")
 
 RATE = 8000
@@ -31,17 +31,14 @@ def packet(time: int | None, place: int | None, damaged: bool = False) -> types.
         frame = types.SimpleNamespace(
             sample_rate=RATE,
             samples=samples.size,
-            pts=time,
-            time_base=MILLISECOND,
-            to_ndarray=lambda: samples,
-            format=types.SimpleNamespace(is_planar=True),
+            time=None if time is None else time / 1000,
+            planes=[samples],
+            format=types.SimpleNamespace(is_planar=True, name="fltp"),
             layout=types.SimpleNamespace(name="mono", nb_channels=1),
         )
         return [frame]
 
-    return types.SimpleNamespace(
-        decode=decode, pts=time, time_base=MILLISECOND, duration=LENGTH, pos=place, size=SIZE
-    )
+    return types.SimpleNamespace(decode=decode, pts=time, duration=LENGTH, pos=place, size=SIZE)
 
 
 def place(packets: list[types.SimpleNamespace], kind: str = "matroska") -> tuple[str, Account]:
@@ -52,7 +49,7 @@ def place(packets: list[types.SimpleNamespace], kind: str = "matroska") -> tuple
     context = types.SimpleNamespace(name="opus", bit_rate=0)
     stream = types.SimpleNamespace(codec_context=context, start_time=None, time_base=MILLISECOND)
     account = Account("x")
-    blocks = ffmpeg._Packets(container, stream, account).blocks()
+    blocks = Packets(container, stream, account).blocks()
     n = 0
     text = ""
     for block in _pieces(blocks):

@@ -16,11 +16,15 @@ _BLOCK_VALUES = 2**20
 # Silence that no bytes of the file stand for, in seconds: this much and as much as was decoded.
 _FREE_SILENCE = 30.0
 _PLACES_NAMED = 5
+# A file with more is hostile: the last of them stands for all that follow.
+_GAPS_KEPT = 10_000
+# Gaps with less between them are one, in seconds.
+_TOUCHING = 1e-3
 # What less is missing at the end of a file is not worth a line, in seconds.
 _NOT_WORTH_A_LINE = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Gap:
     """Audio that is missing, in seconds: ``lost`` of them, of which ``filled`` are silence."""
 
@@ -39,7 +43,7 @@ class Account:
         self.gaps: list[Gap] = []
         # What else is to be told, and why something could not be decoded.
         self.notes: list[str] = []
-        self.reasons: list[str] = []
+        self.reason: str | None = None
         self._free_silence = 0.0
 
     def add(self, block: DecodedBlock) -> DecodedBlock:
@@ -48,6 +52,10 @@ class Account:
         self.position += seconds
         self.decoded += seconds
         return block
+
+    def failed(self, reason: str) -> None:
+        """Note why something could not be decoded; the first reason is kept."""
+        self.reason = self.reason or reason
 
     def pass_on(self, block: DecodedBlock) -> DecodedBlock:
         """Let a block pass that another account counts."""
@@ -60,13 +68,22 @@ class Account:
         The part began at ``start``; all times are in seconds.
         """
         self.decoded += other.decoded
-        self.reasons += other.reasons
+        self.reason = self.reason or other.reason
         self.notes += other.notes
         for gap in other.gaps:
             if gap.start + gap.filled > since:
                 early = max(0.0, since - gap.start)
                 at, lost, filled = gap.start + early, gap.lost - early, gap.filled - early
-                self.gaps.append(Gap(start + at, lost, filled))
+                self._add_gap(Gap(start + at, lost, filled))
+
+    def _add_gap(self, gap: Gap) -> None:
+        """Add a gap that is after all others; it is part of the last if that touches it."""
+        last = self.gaps[-1] if self.gaps else None
+        touches = last is not None and gap.start - (last.start + last.filled) < _TOUCHING
+        if last is not None and (touches or len(self.gaps) == _GAPS_KEPT):
+            gap = Gap(last.start, last.lost + gap.lost, last.filled + gap.filled)
+            self.gaps.pop()
+        self.gaps.append(gap)
 
     def gap(self, lost: float, held: float, like: DecodedBlock) -> Iterator[DecodedBlock]:
         """Silence in the place of ``lost`` seconds, as blocks like one that was decoded.
@@ -78,7 +95,7 @@ class Account:
         free = max(0.0, _FREE_SILENCE + self.decoded - self._free_silence)
         filled = min(lost, max(0.0, held) + free)
         self._free_silence += max(0.0, filled - held)
-        self.gaps.append(Gap(self.position, lost, filled))
+        self._add_gap(Gap(self.position, lost, filled))
         self.position += filled
         yield from silence(filled, like)
 
@@ -89,7 +106,7 @@ class Account:
             warnings.warn(f"{self.name}: {'; '.join(parts)}", stacklevel=2)
 
     def _gap_texts(self) -> Iterator[str]:
-        gaps = _joined(self.gaps)
+        gaps = self.gaps
         if not gaps:
             return
         places = ", ".join(f"{gap.lost:.2f} s at {gap.start:.2f} s" for gap in gaps[:_PLACES_NAMED])
@@ -112,18 +129,6 @@ class Account:
                 f"holds {self.position:.1f} s of audio, but its header promises "
                 f"{promised:.1f} s (cut off or damaged; get a complete copy)"
             )
-
-
-def _joined(gaps: list[Gap]) -> list[Gap]:
-    """Gaps that touch each other as one."""
-    joined: list[Gap] = []
-    for gap in gaps:
-        last = joined[-1] if joined else None
-        if last is not None and gap.start - (last.start + last.filled) < 1e-3:
-            joined[-1] = Gap(last.start, last.lost + gap.lost, last.filled + gap.filled)
-        else:
-            joined.append(gap)
-    return joined
 
 
 def silence(seconds: float, like: DecodedBlock) -> Iterator[DecodedBlock]:

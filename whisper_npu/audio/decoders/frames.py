@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,15 @@ from whisper_npu.audio.blocks import DecodedBlock
 
 # PyAV reads beyond the array of a frame's planes if there are this many or more.
 _UNSAFE_PLANES = 8
+# By FFmpeg's name of the format; planar ones have a "p" after it.
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "u8": np.dtype(np.uint8),
+    "s16": np.dtype(np.int16),
+    "s32": np.dtype(np.int32),
+    "s64": np.dtype(np.int64),
+    "flt": np.dtype(np.float32),
+    "dbl": np.dtype(np.float64),
+}
 
 
 class Frames:
@@ -25,14 +33,16 @@ class Frames:
 
     def block(self, frame: Any) -> DecodedBlock:
         """The samples of a frame. Raises FFmpegError, and ValueError for what PyAV cannot read."""
-        rate, n = frame.sample_rate, frame.samples
-        layout = frame.layout.name
-        if frame.format.is_planar and frame.layout.nb_channels >= _UNSAFE_PLANES:
+        layout = frame.layout
+        name, n_channels = layout.name, layout.nb_channels
+        if frame.format.is_planar and n_channels >= _UNSAFE_PLANES:
             frame = self._packed(frame)
-        samples = scale_to_float(_array(frame), self._name)
-        samples = samples.T if frame.format.is_planar else samples.reshape(n, -1)
+        samples = _samples(frame, n_channels)
+        if samples.dtype != np.float32:
+            samples = scale_to_float(samples, self._name)
         # FFmpeg's "3 channels" says no more than the number.
-        return DecodedBlock(rate, samples, None if layout.endswith("channels") else layout)
+        known = None if name.endswith("channels") else name
+        return DecodedBlock(frame.sample_rate, samples, known)
 
     def _packed(self, frame: Any) -> Any:
         """The same frame with its channels side by side."""
@@ -49,11 +59,16 @@ class Frames:
         return result
 
 
-def _array(frame: Any) -> NDArray[Any]:  # -> [channels, n], or [1, n * channels] if not planar
-    with suppress(ValueError):
-        array: NDArray[Any] = frame.to_ndarray()
-        return array
-    # 64-bit integers, which PyAV does not convert. A plane may have more room than samples.
-    values = frame.samples * (1 if frame.format.is_planar else frame.layout.nb_channels)
-    planes = [np.frombuffer(plane, np.int64, values) for plane in frame.planes]
-    return np.array(planes) / 2.0**63
+def _samples(frame: Any, n_channels: int) -> NDArray[Any]:  # -> [n, channels]
+    """The samples in memory of their own, or of the frame; 64-bit integers as floats."""
+    dtype = _DTYPES.get(frame.format.name.removesuffix("p"))
+    if dtype is None:
+        raise ValueError(f"samples of format {frame.format.name}")
+    # A plane may have more room than samples.
+    if n_channels == 1 or not frame.format.is_planar:
+        flat: NDArray[Any] = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
+        samples = flat.reshape(frame.samples, n_channels)
+    else:
+        planes = [np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes]
+        samples = np.stack(planes, axis=1)
+    return samples / 2.0**63 if dtype == np.int64 else samples

@@ -47,9 +47,9 @@ class Recording:
             if part.note is not None:
                 self.account.notes.append(part.note)
         self.reader.raise_error(self.account.name)
-        if self.account.decoded == 0 and self.account.reasons:
+        if self.account.decoded == 0 and self.account.reason is not None:
             raise AudioError(
-                f"{self.account.name}: nothing in it can be decoded ({self.account.reasons[0]}); "
+                f"{self.account.name}: nothing in it can be decoded ({self.account.reason}); "
                 "get a complete copy"
             )
 
@@ -130,14 +130,14 @@ class Recording:
                     yield from self._give(_after(block, done - passed), counted=True)
                     passed += _seconds(block)
             except (NotForFFmpeg, AudioError) as error:
-                other.reasons.append(str(error))
+                other.failed(str(error))
             # What it says of the end the header says that libsndfile has read.
             other.notes.clear()
             self.account.merge(other, start, done)
         if held is not None:
             yield from self._give(_after(held, passed - done))
         if reason is not None:
-            self.account.reasons.append(reason)
+            self.account.failed(reason)
 
     def _unknown_to_libsndfile(self, reader: Reader, reason: str) -> Iterator[DecodedBlock]:
         try:

@@ -16,6 +16,8 @@ _CAF = b"caff\0\1\0\0"
 _W64 = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 # Lengths of 32 bits from here on stand for "unknown".
 _UNKNOWN = 0x7FFF0000
+# A day in fragments of a second has as many; a file of more small ones is hostile.
+_MAX_BOXES = 200_000
 # An MP4 file begins with one of these.
 _MP4 = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"styp", b"sidx")
 
@@ -58,7 +60,9 @@ def _boxes(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
         box = _iff_box
     else:
         return
-    while at < reader.size and (found := box(reader, at)) is not None:
+    for _ in range(_MAX_BOXES):
+        if at >= reader.size or (found := box(reader, at)) is None:
+            return
         name, length = found
         yield name, at, at + length
         at += length

@@ -14,6 +14,8 @@ _CHUNK = 2**20
 _FRAMES_IN_A_ROW = 3
 # Frames of one bit rate differ by no more bytes.
 _PADDING = 4
+# After so many places that may begin a frame and do not the rest of a file is not searched.
+_PLACES_TRIED = 1_000_000
 # A file is not searched further than this for its first frame, in bytes.
 _SEARCHED = 2**16
 
@@ -97,6 +99,7 @@ class _Bytes:
     def __init__(self, reader: Reader) -> None:
         self._reader, self._start, self._data = reader, 0, b""
         self.size = reader.size
+        self.places_tried = 0
 
     def get(self, at: int, n: int) -> bytes:
         offset = at - self._start
@@ -200,6 +203,9 @@ def _find(data: _Bytes, at: int, like: Frame | None, limit: int) -> int | None:
             at += len(piece)
             continue
         at += offset
+        data.places_tried += 1
+        if data.places_tried > _PLACES_TRIED:
+            return None
         if _is_frame(data, at, like):
             return at
         at += 1

@@ -9,6 +9,8 @@ from whisper_npu.audio.decoders.containers.part import Part
 from whisper_npu.audio.decoders.reader import Reader
 
 _CHUNK = 2**20
+# After so many places without a page the rest is not looked at: each may cost a checksum.
+_MAX_DAMAGED = 10_000
 _REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 
 
@@ -61,6 +63,7 @@ def _inspect(reader: Reader) -> _Pages | None:
     data, start, at = reader.at(0, _CHUNK), 0, 0
     # Whether the last page was the first of a stream, which all those of a link come before.
     opening = False
+    n_damaged = 0
     while at < reader.size:
         if at + 2**16 + 512 > start + len(data) < reader.size:
             start, data = at, reader.at(at, _CHUNK)
@@ -74,6 +77,11 @@ def _inspect(reader: Reader) -> _Pages | None:
                 pages.links[-1].damaged = True
         if page is None:
             pages.cut = True
+            n_damaged += 1
+            if n_damaged > _MAX_DAMAGED:
+                if pages.links:
+                    pages.links[-1] = replace(pages.links[-1], end=reader.size, damaged=True)
+                break
             found = data.find(b"OggS", at - start + 1)
             at = start + found if found >= 0 else max(at + 1, start + len(data) - 3)
             continue

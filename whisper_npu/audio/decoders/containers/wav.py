@@ -18,6 +18,8 @@ _UNKNOWN = 0x7FFF0000
 _NO_LENGTH = 0xFFFFFF00
 # A header is copied to be put right; one that holds pictures before the audio is not.
 _MAX_HEAD = 2**24
+# A file of more chunks is hostile.
+_MAX_CHUNKS = 10_000
 # What follows the audio and is no chunk is audio if it is more than this, in seconds.
 _WORTH_HEARING = 0.1
 
@@ -77,7 +79,9 @@ def _header(reader: Reader) -> _Header | None:
     if kind not in (b"RIFF", b"RF64") or form != b"WAVE":
         return None
     at, byte_rate, long_lengths, long_length = 12, 0, None, None
-    while len(chunk := reader.at(at, 8)) == 8:
+    for _ in range(_MAX_CHUNKS):
+        if len(chunk := reader.at(at, 8)) < 8:
+            break
         name, length = struct.unpack("<4sI", chunk)
         at += 8
         if name == b"data":
@@ -101,7 +105,9 @@ def _end_of_chunks(reader: Reader, at: int) -> int | None:
     """
     for start in (at + at % 2, at):
         place = start
-        while place < reader.size:
+        for _ in range(_MAX_CHUNKS):
+            if place >= reader.size:
+                break
             chunk = reader.at(place, 12)
             if chunk[:4] in (b"RIFF", b"RF64") and chunk[8:] == b"WAVE":
                 return place
