@@ -1,11 +1,13 @@
-"""Model folders that are loaded and transcribe: a result that holds together, or a ModelError.
+"""Models that are loaded and transcribe: a result that holds together, or a ModelError.
 
-An input is the name of a file of a folder, a line, and the content that it has.
+An input is the name of a file, a line, and the content that it has.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -14,7 +16,11 @@ from random import Random
 import numpy as np
 
 from tests.fuzz.targets.readers import check_message, mutate_file
+from tests.support.formats.ctranslate2 import write_ctranslate2
+from tests.support.formats.ggml import write_ggml
+from tests.support.formats.torch_pt import write_pickled
 from tests.support.micro import micro_model, write_huggingface, write_int8, write_tokenizer
+from tests.support.model_folders import split_tokenizer
 from whisper_npu.audio import SAMPLE_RATE
 from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.results import Transcription
@@ -27,19 +33,27 @@ _AUDIO = (np.random.default_rng(0).standard_normal(16000) * 0.1).astype(np.float
 
 @cache
 def seeds() -> dict[str, dict[str, bytes]]:
-    """The files of folders that can be transcribed with: one file, shards, INT8."""
+    """The files of all that can be transcribed with, by the kind of model; some are converted."""
     model, found = micro_model(whole_windows=True), {}
     with tempfile.TemporaryDirectory() as name:
-        for kind in ("plain", "sharded", "int8"):
-            folder = Path(name, kind)
-            if kind == "int8":
-                write_int8(model, folder)
-            else:
-                write_huggingface(model, folder, shards=2 if kind == "sharded" else 1)
-            write_tokenizer(model, folder)
-            found[kind] = {
-                f"{kind}/{file.name}": file.read_bytes() for file in sorted(folder.iterdir())
-            }
+        folder = Path(name)
+        write_huggingface(model, folder / "plain")
+        write_huggingface(model, folder / "sharded", shards=2)
+        write_huggingface(model, folder / "parts")
+        write_int8(model, folder / "int8")
+        for kind in ("plain", "sharded", "parts", "int8"):
+            write_tokenizer(model, folder / kind)
+        split_tokenizer(folder / "parts")
+        write_ctranslate2(model, folder / "ctranslate2")
+        write_huggingface(model, folder / "pickled")
+        (folder / "pickled" / "model.safetensors").unlink()
+        write_pickled(model, folder / "pickled")
+        write_tokenizer(model, folder / "pickled")
+        (folder / "ggml").mkdir()
+        write_ggml(model, folder / "ggml" / "model.bin", "f32")
+        for kind in sorted(path.name for path in folder.iterdir()):
+            files = sorted((folder / kind).iterdir())
+            found[kind] = {f"{kind}/{file.name}": file.read_bytes() for file in files}
     return found
 
 
@@ -59,13 +73,16 @@ def check(data: bytes, folder: Path) -> str:
             (folder / path).write_bytes(original)
     try:
         file.write_bytes(content)
+        os.environ["WHISPER_NPU_HOME"] = str(folder / "home")
+        model = file if kind == "ggml" else file.parent
         # Options, too, follow from the input alone.
-        return _transcribe(file.parent, len(data))
+        return _transcribe(model, len(data))
     finally:
         file.write_bytes(seeds()[kind][name.decode()])
+        shutil.rmtree(folder / "home", ignore_errors=True)
 
 
-def _transcribe(folder: Path, number: int) -> str:
+def _transcribe(model: Path, number: int) -> str:
     options = {
         "language": "en" if number % 2 else None,
         "word_timestamps": number // 2 % 4 == 0,
@@ -74,7 +91,7 @@ def _transcribe(folder: Path, number: int) -> str:
         "without_timestamps": number // 128 % 4 == 0,
     }
     try:
-        with Transcriber(folder, precision=("float32", "int8")[number // 512 % 2]) as transcriber:
+        with Transcriber(model, precision=("float32", "int8")[number // 512 % 2]) as transcriber:
             result = transcriber.transcribe(_AUDIO, temperature=(0.0, 0.5), **options)
     except (ModelError, OptionError) as error:
         check_message(error)
