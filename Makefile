@@ -45,7 +45,7 @@ test-npu: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m "npu and not long"
 
 # What takes minutes to hours: failures of every product, endurance on the emulator, long files, all
-# of the real speech.
+# of the real speech, a million inputs of the fuzzers.
 test-long: $(VENV)/reference.stamp
 	PYTHON=$(CURDIR)/$(BIN)/python tools/npu_emulator/setup
 	$(BIN)/python -m pytest -m long

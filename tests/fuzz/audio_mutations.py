@@ -112,8 +112,22 @@ def _riff(data: bytearray, chance: Random) -> None:
 
 
 def _flac(data: bytearray, chance: Random) -> None:
-    """Rate (20 bits), channels (3), bits (5), samples (36) of STREAMINFO; or a block's length."""
-    _number(data, chance.choice((4, 5, 8, 10, 18, 18, 20, 21, 22)), chance)
+    """Rate, channels, bits or samples of STREAMINFO, or the length of a block."""
+    if len(data) < 26 or chance.random() < 0.3:
+        _number(data, chance.choice((4, 5, 8, 10)), chance)
+        return
+    (packed,) = struct.unpack_from(">Q", data, 18)
+    # The lowest bit of each field, its bits, and what it may be.
+    shift, bits, values = chance.choice(
+        (
+            (44, 20, (0, 1, 999, 768_000, 655_350, (1 << 20) - 1)),
+            (41, 3, (0, 1, 7)),
+            (36, 5, (0, 3, 7, 15, 23, 31)),
+            (0, 36, (0, 1, 16, (1 << 36) - 1, 1 << 35)),
+        )
+    )
+    packed &= ~(((1 << bits) - 1) << shift)
+    struct.pack_into(">Q", data, 18, packed | chance.choice(values) << shift)
 
 
 def _ogg(data: bytearray, chance: Random) -> None:
