@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import pytest
 from tests.support.audio_samples import encode
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import require_compiler
-from tests.support.killing import killable
+from tests.support.killing import Killable, killable
 from tests.support.signals import noise
 from tests.unit.hub.fake_hub import REPOSITORY, FakeHub, reached, read_folder
 from whisper_npu.backends.cpu.library_file import check_library_file
@@ -30,6 +32,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and 
 
 # How many of the events, when not all.
 _FEW = 3
+# Names of what is not finished, but for downloads, which are continued.
+_LEFT = re.compile(r"^tmp/|^home/(?!locks/).*/\.|^out/\.|\.whisper-npu-")
 
 MAIN = """
 import whisper_npu.cli.program, whisper_npu.transcriber, whisper_npu.convert.pull
@@ -60,14 +64,14 @@ extern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; 
 class Scenario:
     """An action; what is there before it; what must be whole whenever it is killed.
 
-    ``codes`` are the exit codes of the next run. ``prepared`` says that the action has run before.
+    ``codes`` are the exit codes of the next run. Other actions have run ``before``.
     """
 
     code: str
     prepare: Callable[[Path, Path], None]
     whole: Callable[[Path], None] | None = None
     codes: tuple[int, ...] = (0,)
-    ran_before: bool = False
+    before: tuple[str, ...] = ()
 
 
 def _model(root: Path, model: Path) -> None:
@@ -110,18 +114,15 @@ def _pulled(root: Path) -> None:
 
 def _packed(root: Path) -> None:
     assert len(list((root / "home" / "packed").glob("[!.]*.weights"))) == 1
+    names = [name for name in os.listdir(root / "out") if not name.startswith(".")]
+    assert sorted(names) == ["a.json", "a.srt", "a.tsv", "a.txt", "a.vtt"]
+    json.loads((root / "out" / "a.json").read_text())
 
 
 def _library(root: Path) -> None:
     folder = root / "home" / "cpu"
     record = json.loads((folder / "library.json").read_text())
     check_library_file(folder / record["library"], record["sha256"])
-
-
-def _transcripts(root: Path) -> None:
-    names = [name for name in os.listdir(root / "out") if not name.startswith(".")]
-    assert sorted(names) == ["a.json", "a.srt", "a.tsv", "a.txt", "a.vtt"]
-    json.loads((root / "out" / "a.json").read_text())
 
 
 _CONVERT = ["convert", "model", "out/int8", "--quiet"]
@@ -137,21 +138,22 @@ def _cli(arguments: list[str]) -> str:
 
 SCENARIOS = {
     "convert": Scenario(_cli(_CONVERT), _model, codes=(0, 4)),
-    "convert --force": Scenario(_cli([*_CONVERT, "--force"]), _model, _converted, ran_before=True),
+    "convert --force": Scenario(
+        _cli([*_CONVERT, "--force"]), _model, _converted, before=(_cli(_CONVERT),)
+    ),
     "pull": Scenario(_cli(_PULL), _nothing),
-    "pull --force": Scenario(_cli([*_PULL, "--force"]), _nothing, _pulled, ran_before=True),
-    "models remove": Scenario(_cli(["models", "remove", REPOSITORY]), _nothing, codes=(0, 3)),
+    "pull --force": Scenario(_cli([*_PULL, "--force"]), _nothing, _pulled, before=(_cli(_PULL),)),
+    "models remove": Scenario(
+        _cli(["models", "remove", REPOSITORY]), _nothing, codes=(0, 3), before=(_cli(_PULL),)
+    ),
     "transcribe, weights new": Scenario(_cli(_TRANSCRIBE), _recording),
     # A copy of a model is another one: the weights that were packed are not of it.
     "transcribe, weights forced": Scenario(
-        _cli(_TRANSCRIBE),
-        _recording,
-        lambda root: (_packed(root), _transcripts(root))[0],
-        ran_before=True,
+        _cli(_TRANSCRIBE), _recording, _packed, before=(_cli(_TRANSCRIBE),)
     ),
     "kernels build": Scenario(BUILD.format(force=False), _sources),
     "kernels build --force": Scenario(
-        BUILD.format(force=True), _sources, _library, ran_before=True
+        BUILD.format(force=True), _sources, _library, before=(BUILD.format(force=False),)
     ),
 }
 
@@ -170,10 +172,11 @@ def _listing(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
-def _each_event(
-    scenario: Scenario, root: Path, model: Path, hub: FakeHub, limit: int | None
-) -> int:
-    """Kill at each event, or at ``limit`` of them; gives how many there were."""
+@contextmanager
+def _begun(
+    scenario: Scenario, root: Path, model: Path, hub: FakeHub
+) -> Iterator[tuple[Killable, Callable[[], None]]]:
+    """The scenario's action, and what puts everything back to where it begins."""
     environment = {
         "WHISPER_NPU_HOME": str(root / "home"),
         "HF_HOME": str(root / "hf"),
@@ -189,22 +192,26 @@ def _each_event(
         shutil.copytree(template, root, symlinks=True)
 
     begin()
-    if scenario is SCENARIOS["models remove"]:
-        with killable(SCENARIOS["pull"].code, root, environment) as pull:
-            assert pull.run()[0] == 0
+    for code in scenario.before:
+        with killable(code, root, environment) as other:
+            assert other.run()[0] == 0
+    shutil.rmtree(template)
+    shutil.copytree(root, template, symlinks=True)
     with killable(scenario.code, root, environment) as action:
-        if scenario.ran_before:
-            assert action.run()[0] == 0
-        if scenario.ran_before or scenario is SCENARIOS["models remove"]:
-            shutil.rmtree(template)
-            shutil.copytree(root, template, symlinks=True)
-            begin()
+        yield action, begin
+
+
+def _each_event(
+    scenario: Scenario, root: Path, model: Path, hub: FakeHub, limit: int | None = None
+) -> int:
+    """Kill at each event, or at ``limit`` of them; gives how many there were."""
+    with _begun(scenario, root, model, hub) as (action, begin):
+        begin()
         status, total = action.run()
         assert status == 0
         expected = _listing(root)
-        step = 1 if limit is None else max(1, total // limit)
         stale = []
-        for at in range(total, 0, -step):
+        for at in range(total, 0, -1 if limit is None else -max(1, total // limit)):
             begin()
             status, events = action.run(at)
             # Threads and answers of a hub may make one event more or less.
@@ -222,12 +229,48 @@ def _each_event(
     return total
 
 
+def _each_signal(
+    scenario: Scenario, root: Path, model: Path, hub: FakeHub, limit: int | None = None
+) -> int:
+    """Terminate at each event, or at ``limit`` of them: nothing is left at once."""
+    with _begun(scenario, root, model, hub) as (action, begin):
+        begin()
+        _, total = action.run()
+        left = []
+        for at in range(total, 0, -1 if limit is None else -max(1, total // limit)):
+            begin()
+            status, events = action.run(at, signal.SIGTERM)
+            assert status == 143 or events < at, f"at event {at} of {total}"
+            if scenario.whole is not None:
+                scenario.whole(root)
+            left += [(at, name) for name in _listing(root) if _LEFT.search(name)]
+        assert not left
+    return total
+
+
 @pytest.mark.parametrize("name", ["convert --force", "pull --force", "kernels build --force"])
 def test_a_kill_at_some_events(
     name: str, tmp_path: Path, seeded_directory: Callable[[Recipe], Path], hub: FakeHub
 ) -> None:
     model = seeded_directory(Recipe("nano"))
     assert _each_event(SCENARIOS[name], tmp_path / "root", model, hub, _FEW) >= _FEW
+
+
+def test_sigterm_at_some_events(
+    tmp_path: Path, seeded_directory: Callable[[Recipe], Path], hub: FakeHub
+) -> None:
+    model = seeded_directory(Recipe("nano"))
+    scenario = SCENARIOS["convert --force"]
+    assert _each_signal(scenario, tmp_path / "root", model, hub, _FEW) >= _FEW
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if "build" not in name])
+def test_sigterm_at_every_event(
+    name: str, tmp_path: Path, seeded_directory: Callable[[Recipe], Path], hub: FakeHub
+) -> None:
+    model = seeded_directory(Recipe("nano"))
+    _each_signal(SCENARIOS[name], tmp_path / "root", model, hub)
 
 
 @pytest.mark.long
@@ -242,6 +285,6 @@ def test_a_kill_at_every_event(
     if "build" in name:
         require_compiler()
     model = seeded_directory(Recipe("nano"))
-    total = _each_event(SCENARIOS[name], tmp_path / "root", model, hub, None)
+    total = _each_event(SCENARIOS[name], tmp_path / "root", model, hub)
     with capsys.disabled():
         print(f"\n{name}: killed at {total} events")

@@ -174,6 +174,27 @@ def test_an_interrupt_where_nothing_can_be_raised(capfd: pytest.CaptureFixture[s
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "whisper-npu: interrupted\n")
 
 
+@pytest.mark.parametrize("made", ["ImportError", "SystemExit", "None"])
+def test_an_interrupt_that_something_else_is_made_of(made: str) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from whisper_npu import cli\n"
+        "import whisper_npu.cli.program as program\n"
+        "def run(argv):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+        f"    if {made} is not None:\n"
+        f"        raise {made}\n"
+        "    return 0\n"
+        "program.run = run\n"
+        "sys.exit(cli.main([]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "whisper-npu: terminated\n")
+
+
 def test_a_signal_that_the_parent_ignores_is_ignored() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

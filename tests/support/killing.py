@@ -1,9 +1,9 @@
 """A program that is killed at a file-system event, any of them, and begun again.
 
 ``Killable`` starts a process that has imported everything. For each run that forks a child, which
-kills itself (SIGKILL) when it is about to do the n-th thing that changes files:
+sends itself SIGKILL or another signal when it is about to do the n-th thing that changes files:
 
-    python -m tests.support.killing CODE < {"at": 3} > {"status": -9, "events": 3}
+    python -m tests.support.killing CODE < {"at": 3, "signal": 9} > {"status": -9, "events": 3}
 
 ``CODE`` defines ``action()``, which gives the exit code.
 """
@@ -37,11 +37,11 @@ class Killable:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, at: int = 0) -> tuple[int, int]:
-        """Run it, killed at event ``at`` (0: not); gives its exit status and the events."""
+    def run(self, at: int = 0, number: int = signal.SIGKILL) -> tuple[int, int]:
+        """Run it, with a signal at event ``at`` (0: none); gives its exit status and the events."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps({"at": at}), file=self._process.stdin, flush=True)
+        print(json.dumps({"at": at, "signal": number}), file=self._process.stdin, flush=True)
         answer: dict[str, int] = json.loads(self._process.stdout.readline())
         return answer["status"], answer["events"]
 
@@ -63,7 +63,7 @@ def killable(code: str, folder: Path, environment: Mapping[str, str]) -> Iterato
         process.stdin.close()
 
 
-def _child(action: Any, at: int, report: int, folder: str) -> None:
+def _child(action: Any, at: int, number: int, report: int, folder: str) -> None:
     """Never returns."""
     os.setpgid(0, 0)
     os.chdir(folder)
@@ -80,7 +80,7 @@ def _child(action: Any, at: int, report: int, folder: str) -> None:
             events += 1
             os.pwrite(report, events.to_bytes(4, "little"), 0)
             if events == at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), number)
 
     sys.addaudithook(hook)
     try:
@@ -102,7 +102,8 @@ def _serve(code: str, folder: str) -> None:
         os.pwrite(report, bytes(4), 0)
         child = os.fork()
         if child == 0:
-            _child(names["action"], json.loads(line)["at"], report, folder)
+            asked = json.loads(line)
+            _child(names["action"], asked["at"], asked["signal"], report, folder)
         _, status = os.waitpid(child, 0)
         # What it had started is not killed with it.
         end = time.monotonic() + _PATIENCE

@@ -42,10 +42,23 @@ def open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
+# The signals that have come, as exceptions.
+_arrived: list[type[KeyboardInterrupt]] = []
+
+
+def was_stopped() -> bool:
+    """Whether a signal has come, whatever became of its exception: modules written in C make
+    errors of their own of it while they are imported."""
+    return bool(_arrived)
+
+
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """SIGTERM stops a command as SIGINT does, with everything cleaned up."""
-    hook = sys.unraisablehook
+    """SIGTERM stops a command as SIGINT does, with everything cleaned up.
+
+    Raises KeyboardInterrupt, at last, if one has come.
+    """
+    hook, before = sys.unraisablehook, {}
 
     def unraisable(found: Any) -> None:
         """An interrupt where nothing can be raised, as in a callback, would be lost."""
@@ -54,23 +67,32 @@ def handling_signals() -> Iterator[None]:
             os._exit(stopped(found.exc_type))
         hook(found)
 
-    before: Any = None
     # Not of the main thread of a program that calls this: signals are that one's.
     with suppress(ValueError):
-        before = signal.signal(signal.SIGTERM, _terminate)
-        if before == signal.SIG_IGN:
-            signal.signal(signal.SIGTERM, before)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A parent may have had them ignored.
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                before[number] = signal.signal(number, _stop)
     sys.unraisablehook = unraisable
     try:
-        yield
+        try:
+            yield
+        except BaseException:
+            if not _arrived:
+                raise
+        if _arrived:
+            raise _arrived[0]
     finally:
+        _arrived.clear()
         sys.unraisablehook = hook
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
+def _stop(number: int, frame: object) -> None:
+    kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    _arrived.append(kind)
+    raise kind
 
 
 def say(text: str = "", *, now: bool = False) -> None:

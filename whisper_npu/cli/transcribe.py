@@ -29,6 +29,7 @@ from whisper_npu.cli.options import (
     optional_float,
     optional_int,
 )
+from whisper_npu.cli.process import was_stopped
 from whisper_npu.cli.progress import Display, Segments, showing_warnings
 from whisper_npu.decoding.options import (
     APPEND_PUNCTUATIONS,
@@ -208,9 +209,13 @@ def _transcribe_file(
         # The same for every file.
         raise
     except WhisperNpuError as error:
+        if was_stopped():
+            raise
         note(f"error: {error}")
         return error.exit_code
     except Exception as error:
+        if was_stopped():
+            raise
         for line in traceback.format_exc().splitlines():
             note(line, who="")
         note(f"error: {path}: {type(error).__name__}: {error}")
