@@ -73,6 +73,24 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, kind: str) -> Non
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupt_while_one_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    rmdir, unlink, interrupts = os.rmdir, Path.unlink, [KeyboardInterrupt()]
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        (rmdir if kind == "temporary_folder" else unlink)(*arguments, **options)  # type: ignore
+
+    monkeypatch.setattr(os, "rmdir", interrupted)
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt), getattr(temporary, kind)(tmp_path / "x"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
 @needs_locks
 def test_a_folder_is_swept_once_by_a_process(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.txt"):

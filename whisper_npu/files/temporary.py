@@ -14,11 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ParamSpec
 
 try:
     import fcntl
 except ImportError:  # where processes that are killed leave no lock to tell them from others
     fcntl = None  # type: ignore[assignment]
+
+P = ParamSpec("P")
 
 _MARK = ".whisper-npu-"
 _TEMPORARY = re.compile(rf"\..*{re.escape(_MARK)}[0-9a-f]{{16}}(\..*)?", re.DOTALL)
@@ -60,7 +63,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
             yield temporary
         finally:
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                to_the_end(temporary.unlink, missing_ok=True)
 
 
 @contextmanager
@@ -78,7 +81,16 @@ def temporary_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
         try:
             yield temporary
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            to_the_end(shutil.rmtree, temporary, ignore_errors=True)
+
+
+def to_the_end(change: Callable[P, object], *arguments: P.args, **options: P.kwargs) -> None:
+    """Carry out a change of files that can be begun again; an interrupt is raised at its end."""
+    try:
+        change(*arguments, **options)
+    except KeyboardInterrupt:
+        change(*arguments, **options)
+        raise
 
 
 @contextmanager

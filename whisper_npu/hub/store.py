@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_npu.errors import ModelError, OutputError
-from whisper_npu.files.temporary import sweep
+from whisper_npu.files.temporary import sweep, to_the_end
 from whisper_npu.files.whole import file_sha256, take_place
 from whisper_npu.home import home_folder
 from whisper_npu.hub.names import repository_of, short_name
@@ -154,7 +154,7 @@ class Store:
         try:
             yield folder / "model"
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            to_the_end(shutil.rmtree, folder, ignore_errors=True)
 
     def install(
         self,
@@ -213,7 +213,7 @@ class Store:
                 removed = self._hidden(repository, "removed")
                 _discard(removed)
                 place.rename(removed)
-                _discard(removed)
+                to_the_end(_discard, removed)
             self.discard_downloads(repository)
 
     def _downloads(self, repository: str) -> Path:
