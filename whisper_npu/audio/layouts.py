@@ -58,6 +58,12 @@ _VORBIS = {
 }
 _BY_FORMAT = {"FLAC": _FLAC, "VORBIS": _VORBIS, "OPUS": _VORBIS}
 
+# The order of its decoders, whatever that of a format is.
+_FFMPEG_CHANNELS = (
+    *("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR", "TC", "TFL", "TFC"),
+    *("TFR", "TBL", "TBC", "TBR"),
+)
+
 # SF_CHANNEL_MAP_* of sndfile.h, from 1 on.
 _SNDFILE_CHANNELS = (
     *("FC", "FL", "FR", "FC", "FL", "FR", "FC", "BC", "BL", "BR", "LFE", "FLC", "FRC", "SL", "SR"),
@@ -80,11 +86,23 @@ def channel_names(layout: str | None, n: int) -> tuple[str, ...] | None:
     return names if names is not None and len(names) == n else None
 
 
-def layout_of(decoder: SoundFile) -> str | None:
+def layout_of(decoder: SoundFile) -> tuple[str | None, list[int] | None]:
     """The layout of a file that libsndfile decodes, None if nothing says it.
 
-    It is that of the format (FLAC, Vorbis, Opus), or the file's own (the channel mask of a WAV).
+    It is that of the format (FLAC, Vorbis, Opus), or the file's own (the channel mask of a WAV). It
+    comes with the places of the channels in FFmpeg's order, None if that is libsndfile's too.
     """
+    named = _named(decoder)
+    names = None if named is None else channel_names(named, decoder.channels)
+    if names is None:
+        return None, None
+    order = sorted(range(len(names)), key=lambda i: _FFMPEG_CHANNELS.index(names[i]))
+    layout = "+".join(names[i] for i in order)
+    return layout, None if order == sorted(order) else order
+
+
+def _named(decoder: SoundFile) -> str | None:
+    """The channels as libsndfile has them, by their names or that of their layout."""
     from soundfile import _ffi, _snd  # it has no function for this
 
     n = decoder.channels

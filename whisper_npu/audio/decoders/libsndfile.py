@@ -31,7 +31,7 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
         raw = {"samplerate": rate, "channels": 1, "format": "RAW", "endian": "LITTLE"}
         with silent_library():
             super().__init__(reader, subtype=subtype, **(raw if rate is not None else {}))
-        self._layout = layout_of(self)
+        self._layout, self._order = layout_of(self)
 
     def seekable(self) -> bool:
         return False
@@ -50,7 +50,10 @@ class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
         error = None
         if code := soundfile._snd.sf_error(self._file):
             error = soundfile.LibsndfileError(code).error_string.removeprefix("Error : ")
-        return DecodedBlock(self.samplerate, samples[: max(n, 0)], self._layout), error
+        samples = samples[: max(n, 0)]
+        if self._order is not None:
+            samples = samples[:, self._order]
+        return DecodedBlock(self.samplerate, samples, self._layout), error
 
     def blocks(
         self, block_seconds: float, past_errors: bool = False
