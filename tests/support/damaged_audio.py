@@ -52,8 +52,10 @@ def _little(marker: bytes, offset: int, width: int = 4) -> Field:
 
 _MP4 = (
     Field(b"mvhd", 16),
+    Field(b"mvhd", 20),
     Field(b"tkhd", 24),
     Field(b"mdhd", 16),
+    Field(b"mdhd", 20),
     Field(b"mdat", -4),
     Field(b"stsz", 8),
     Field(b"stts", 8),

@@ -183,6 +183,30 @@ def test_flac_whose_header_tells_too_little() -> None:
     np.testing.assert_array_equal(load_audio(bytes(flac)), EXPECTED)
 
 
+@pytest.mark.parametrize(("file_format", "name"), [("AIFF", b"SSND"), ("CAF", b"data")])
+def test_chunks_of_audio_that_are_longer_than_told(file_format: str, name: bytes) -> None:
+    file = bytearray(encode(INT16, RATE, file_format))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected = load_audio(bytes(file))
+        # A chunk after the audio is none.
+        after = b"ABCD" + bytes(3 if file_format == "AIFF" else 7) + b"\x80" + bytes(128)
+        np.testing.assert_array_equal(load_audio(bytes(file) + 50 * after), expected)
+    at = file.index(name) + (4 if file_format == "AIFF" else 8)
+    file[at : at + 4] = (RATE).to_bytes(4, "big")
+    with pytest.warns(UserWarning, match=r"its header tells 16000 of the \d+ bytes of audio"):
+        np.testing.assert_array_equal(load_audio(bytes(file)), expected)
+
+
+def test_audio_that_an_edit_list_leaves_out() -> None:
+    m4a = bytearray(encoded("m4a"))
+    at = m4a.index(b"mvhd") + 16
+    # The list is in units of this scale.
+    m4a[at : at + 4] = (2000).to_bytes(4, "big")
+    with pytest.warns(UserWarning, match=r"about 5\.\d s, are not decoded: its header leaves them"):
+        assert len(load_audio(bytes(m4a))) / RATE == pytest.approx(5.5, abs=0.1)
+
+
 @pytest.mark.parametrize(
     "filling",
     [b"\xff", b"OggS", b"OggS" + bytes(22) + b"\xff" * 5, b"\0\0\0\x08free", b"LIST\0\0\0\0"],

@@ -20,6 +20,8 @@ _PLACES_NAMED = 5
 _GAPS_KEPT = 10_000
 # Gaps with less between them are one, in seconds.
 _TOUCHING = 1e-3
+# More than headers of packets and what else there is between them.
+_MUCH = 0.2
 # What less is missing at the end of a file is not worth a line, in seconds.
 _NOT_WORTH_A_LINE = 0.1
 
@@ -128,6 +130,16 @@ class Account:
             self.notes.append(
                 f"holds {self.position:.1f} s of audio, but its header promises "
                 f"{promised:.1f} s (cut off or damaged; get a complete copy)"
+            )
+
+    def compare_bytes(self, decoded: int, held: int) -> None:
+        """Note if much of the bytes that a file holds, for audio by all that is known, is none."""
+        left = held - decoded
+        seconds = self.position * left / decoded if decoded else 0.0
+        if left > _MUCH * held and seconds > 1.0:
+            self.notes.append(
+                f"{left} of its {held} bytes, about {seconds:.1f} s, are not decoded: its header "
+                "leaves them out"
             )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.audio.decoders.account import Account, block_size
+from whisper_npu.audio.decoders.containers.boxes import media_bytes
 from whisper_npu.audio.decoders.headerless import Headerless
 from whisper_npu.audio.decoders.packets import NO_TIMESTAMPS, Packets, reason
 from whisper_npu.audio.decoders.reader import Reader
@@ -68,6 +69,8 @@ def decode_with_ffmpeg(
         packets = Packets(container, stream, account)
         yield from _gathered(packets.blocks(), block_seconds)
         account.compare(_promised_seconds(container, stream))
+        if len(container.streams) == 1 and not account.gaps and not account.notes:
+            account.compare_bytes(packets.n_bytes, media_bytes(reader))
 
 
 def _promised_seconds(container: Any, stream: Any) -> float | None:

@@ -45,6 +45,8 @@ class Packets:
         self._has_place = False
         self._end_byte = 0
         self._skipped = 0
+        # Of all packets, damaged or not.
+        self.n_bytes = 0
         # Bytes and seconds of the last packets.
         self._last: deque[tuple[int, float]] = deque(maxlen=_LAST_PACKETS)
         self._frames = Frames(account.name)
@@ -52,6 +54,7 @@ class Packets:
     def blocks(self) -> Iterator[DecodedBlock]:
         """What each packet holds, and silence."""
         for packet in self._packets():
+            self.n_bytes += packet.size
             if packet.duration:
                 self._packet_seconds = packet.duration * self._tick
             if not self._has_place and _has_place(packet):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from whisper_npu.audio.decoders.containers import iff
 from whisper_npu.audio.decoders.containers.part import Part
 from whisper_npu.audio.decoders.reader import Reader
 
@@ -12,7 +13,6 @@ NO_INDEX = "its index (the moov atom), which recorders write last, is missing"
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_CAF = b"caff\0\1\0\0"
 _W64 = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 # Lengths of 32 bits from here on stand for "unknown".
 _UNKNOWN = 0x7FFF0000
@@ -23,15 +23,18 @@ _MP4 = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"styp", 
 
 
 def parts(reader: Reader) -> list[Part]:
-    """Files that were joined to one; none if it is one file, or of another container."""
+    """Files that were joined, or whose audio is longer than told; none if there is no need."""
     starts = [0]
     for name, start, _ in _boxes(reader):
-        if start > starts[-1] and name in (b"ftyp", _EBML, _ASF_HEADER, b"FORM", _CAF, _W64):
+        if start > starts[-1] and name in (b"ftyp", _EBML, _ASF_HEADER, b"FORM", iff.CAF, _W64):
             starts.append(start)
-    if len(starts) == 1:
-        return []
     ends = [*starts[1:], reader.size]
-    return [Part(reader.part(start, end)) for start, end in zip(starts, ends, strict=True)]
+    joined = len(starts) > 1
+    found = [
+        iff.whole(reader.part(start, end) if joined else reader)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return found if joined or found[0].note is not None else []
 
 
 def what_is_cut(reader: Reader) -> str | None:
@@ -42,6 +45,11 @@ def what_is_cut(reader: Reader) -> str | None:
     if reader.at(4, 4) in _MP4 and b"moov" not in {name for name, *_ in boxes}:
         return NO_INDEX
     return "its last part is not whole" if boxes[-1][2] > reader.size else None
+
+
+def media_bytes(reader: Reader) -> int:
+    """Bytes of an MP4 file that hold audio or pictures; 0 for other files."""
+    return sum(end - start for name, start, end in _boxes(reader) if name == b"mdat")
 
 
 def _boxes(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
@@ -56,8 +64,10 @@ def _boxes(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
         box = _asf_box
     elif head == _W64:
         box = _w64_box
-    elif head[:4] == b"FORM" or head.startswith(_CAF):
-        box = _iff_box
+    elif head[:4] == b"FORM":
+        box = _form_box
+    elif head.startswith(iff.CAF):
+        box = _caf_box
     else:
         return
     for _ in range(_MAX_BOXES):
@@ -104,13 +114,17 @@ def _w64_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
     return (_W64, size) if head[:16] == _W64 and 0 < size < 2**63 else None
 
 
-def _iff_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
-    head = reader.at(at, 12)
-    if head[:4] == b"FORM":
-        size = int.from_bytes(head[4:8], "big")
-        return (b"FORM", 8 + size + size % 2) if 0 < size < _UNKNOWN else None
-    if head.startswith(_CAF):
-        return _CAF, 8
+def _form_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
+    head = reader.at(at, 8)
     size = int.from_bytes(head[4:], "big")
-    # A chunk of CAF; its length is left open by -1.
+    told = head[:4] == b"FORM" and 0 < size < _UNKNOWN
+    return (b"FORM", 8 + size + size % 2) if told else None
+
+
+def _caf_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
+    head = reader.at(at, 12)
+    if head.startswith(iff.CAF):
+        return iff.CAF, 8
+    size = int.from_bytes(head[4:], "big")
+    # The length of a chunk is left open by -1.
     return (head[:4], 12 + size) if len(head) == 12 and size < 2**63 else None
