@@ -75,6 +75,15 @@ def test_result_is_openai_whispers_dictionary_and_the_placement(transcriber: Tra
     assert isinstance(result["segments"][0]["tokens"], list)
 
 
+def test_the_probability_of_a_detected_language(transcriber: Transcriber) -> None:
+    stream = transcriber.segments(AUDIO[:16000], temperature=0.0, sample_len=5)
+    assert stream.language_probs is not None
+    assert stream.language_probability == max(stream.language_probs.values())
+    result = stream.result().to_dict()
+    assert list(result) == ["text", "segments", "language", "language_probability", "placement"]
+    assert result["language_probability"] == stream.language_probs[result["language"]]
+
+
 def test_words_are_part_of_the_result(transcriber: Transcriber) -> None:
     result = transcriber.transcribe(AUDIO, **GREEDY, word_timestamps=True).to_dict()
     words = [word for segment in result["segments"] for word in segment["words"]]
