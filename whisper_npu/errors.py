@@ -30,11 +30,16 @@ class WhisperNpuError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        text = message(super().__str__())
-        if len(text) <= _LONGEST:
-            return text
-        # Where it is begins the message, what to do ends it.
-        return f"{text[: _LONGEST * 2 // 3]} ... {text[5 - _LONGEST // 3 :]}"
+        # To look through megabytes for secrets takes seconds, and nothing of the middle is shown.
+        text = message(_without_middle(super().__str__(), 20 * _LONGEST))
+        return _without_middle(text, _LONGEST)
+
+
+def _without_middle(text: str, longest: int) -> str:
+    """At most so many characters: where it is begins a message, what to do ends it."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest * 2 // 3]} ... {text[5 - longest // 3 :]}"
 
 
 class AudioError(WhisperNpuError):

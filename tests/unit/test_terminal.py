@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from whisper_npu.errors import ModelError
@@ -78,3 +80,16 @@ def test_errors_and_notes_are_one_line_without_secrets(capsys: pytest.CaptureFix
     note(text)
     note(text, who="pip: ")
     assert capsys.readouterr().err == f"whisper-npu: {shown}\npip: {shown}\n"
+
+
+def test_errors_are_never_longer_than_a_screen() -> None:
+    secret = "https://me:password@host/" + "x" * 600
+    error = ModelError(f"a.json: holds {secret}{'y' * 5_000_000}; remove it")
+    start = time.process_time()
+    text = str(error)
+    assert time.process_time() - start < 0.5
+    assert len(text) <= 1000
+    assert text.startswith("a.json: holds https://***@host/xxx")
+    assert " ... yyy" in text
+    assert text.endswith("yyy; remove it")
+    assert str(ModelError("x" * 1000)) == "x" * 1000
