@@ -277,7 +277,7 @@ def _read_record(path: Path) -> StoredModel:
             raise ValueError
         # Records of earlier versions have none.
         packages = str(content.get("packages", ""))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise ModelError(f"{file}: is damaged; {advice}") from None
     return StoredModel(path=path, files=files, packages=packages, **fields)
 
