@@ -18,7 +18,6 @@ from whisper_npu.cli.machine import (
 )
 from whisper_npu.cli.options import add_format, add_options, as_options
 from whisper_npu.cli.process import say
-from whisper_npu.cli.progress import showing_warnings
 from whisper_npu.errors import OptionError
 
 if TYPE_CHECKING:
@@ -46,16 +45,15 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(f"--repeats must be 1 or more, not {args.repeats}")
     machine = machine_options(args)
     prepare_numpy(args.threads)
-    with showing_warnings(quiet=False):
-        audio = _audio(args.audio)
-        model = args.model or unnamed_model(quiet=False)
-        # Imported here, as NumPy reads the number of threads when it is imported.
-        from whisper_npu.bench import measure
-        from whisper_npu.transcriber import Transcriber
+    audio = _audio(args.audio)
+    model = args.model or unnamed_model(quiet=False)
+    # Imported here, as NumPy reads the number of threads when it is imported.
+    from whisper_npu.bench import measure
+    from whisper_npu.transcriber import Transcriber
 
-        with as_options():
-            open_model = partial(Transcriber.from_options, model, machine)
-            report = measure(open_model, audio, args.repeats, args.profile)
+    with as_options():
+        open_model = partial(Transcriber.from_options, model, machine)
+        report = measure(open_model, audio, args.repeats, args.profile)
     what = {"model": model, "audio": args.audio or _SYNTHETIC}
     if args.format == "json":
         say(json.dumps({**what, **report.to_dict()}, indent=2))

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from whisper_npu.cli.options import add_dtype, add_format
-from whisper_npu.cli.process import say
-from whisper_npu.cli.progress import showing_warnings
+from whisper_npu.cli.process import say, showing_warnings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

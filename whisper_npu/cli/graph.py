@@ -6,7 +6,6 @@ import argparse
 
 from whisper_npu.cli.dimensions import dimensions_of
 from whisper_npu.cli.process import say
-from whisper_npu.cli.progress import showing_warnings
 from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.model.report import GRAPH_FORMATS, render
@@ -29,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the graphs on stdout."""
-    with showing_warnings(quiet=False):
-        dims = dimensions_of(args.model)
+    dims = dimensions_of(args.model)
     phases = [args.phase] if args.phase else list(PHASES)
     say(
         render(

@@ -19,7 +19,6 @@ from whisper_npu.cli.dimensions import dimensions_of, has_int8_weights
 from whisper_npu.cli.machine import CPU_KERNELS
 from whisper_npu.cli.options import add_format, add_kernels, add_options, as_options
 from whisper_npu.cli.process import say
-from whisper_npu.cli.progress import showing_warnings
 from whisper_npu.model.builders import (
     PHASES,
     PRECISIONS,
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from whisper_npu.runtime.model import phase_graphs
     from whisper_npu.runtime.placement import placed_ops
 
-    with showing_warnings(quiet=False), as_options():
+    with as_options():
         dims = dimensions_of(args.model)
         machine, rates = describe_machine(
             args.device,

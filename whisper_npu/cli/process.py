@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -93,6 +94,19 @@ def _stop(number: int, frame: object) -> None:
     kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
     _arrived.append(kind)
     raise kind
+
+
+@contextmanager
+def showing_warnings(quiet: bool) -> Iterator[None]:
+    """Print warnings for the user, as one line each on stderr, unless ``quiet``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if quiet else "always", UserWarning)
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    note(f"warning: {message}")
 
 
 def say(text: str = "", *, now: bool = False) -> None:

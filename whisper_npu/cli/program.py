@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from whisper_npu import terminal
 from whisper_npu.cli.options import HelpFormatter
-from whisper_npu.cli.process import flush_stdout, writing_stdout
+from whisper_npu.cli.process import flush_stdout, showing_warnings, writing_stdout
 from whisper_npu.errors import WhisperNpuError
 from whisper_npu.terminal import note
 
@@ -80,7 +80,8 @@ def run(argv: Sequence[str] | None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     arguments = list(_with_underscores(sys.argv[1:] if argv is None else argv))
     args = parser_for(arguments[:1]).parse_args(arguments)
-    return int(args.command(args))
+    with showing_warnings(quiet=False):
+        return int(args.command(args))
 
 
 class _Parser(argparse.ArgumentParser):

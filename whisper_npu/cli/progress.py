@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 from whisper_npu.cli.process import say
@@ -122,16 +120,3 @@ def _shares(placement: Placement) -> Iterator[str]:
             counts[where] += count
     for where, count in counts.most_common():
         yield f"{count / sum(counts.values()):.1%} {where}"
-
-
-@contextmanager
-def showing_warnings(quiet: bool) -> Iterator[None]:
-    """Print warnings for the user, as one line each on stderr, unless ``quiet``."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if quiet else "always", UserWarning)
-        warnings.showwarning = _show_warning
-        yield
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    note(f"warning: {message}")

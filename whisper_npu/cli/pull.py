@@ -6,7 +6,6 @@ import argparse
 
 from whisper_npu.cli.options import add_dtype
 from whisper_npu.cli.process import say
-from whisper_npu.cli.progress import showing_warnings
 from whisper_npu.errors import OptionError
 from whisper_npu.hub.names import repository_of, short_names
 from whisper_npu.hub.store import Store, StoredModel, readable_size
@@ -47,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Pull the model and say on stdout where it is."""
     if not args.revision:
         raise OptionError("--revision: must not be empty")
-    with showing_warnings(quiet=False):
-        model, was_there = _pull(args)
+    model, was_there = _pull(args)
     already = "already " if was_there else ""
     packages = f" from {model.packages} (Python packages)" if model.packages else ""
     say(

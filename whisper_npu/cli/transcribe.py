@@ -29,8 +29,8 @@ from whisper_npu.cli.options import (
     optional_float,
     optional_int,
 )
-from whisper_npu.cli.process import was_stopped
-from whisper_npu.cli.progress import Display, Segments, showing_warnings
+from whisper_npu.cli.process import showing_warnings, was_stopped
+from whisper_npu.cli.progress import Display, Segments
 from whisper_npu.decoding.options import (
     APPEND_PUNCTUATIONS,
     PREPEND_PUNCTUATIONS,

@@ -198,6 +198,7 @@ def test_what_the_compiler_says(sources: Path) -> None:
     assert os.listdir(build_folder()) == []
 
 
+@pytest.mark.filterwarnings("ignore:.*library.json")
 @pytest.mark.parametrize(
     "text",
     [
@@ -223,6 +224,8 @@ def test_why_a_damaged_record_is_none(sources: Path, text: str) -> None:
     record.parent.mkdir(parents=True)
     record.write_text(text)
     assert why_no_build().startswith(f"CPU kernels are not built: {record}: is damaged")
+    with pytest.warns(UserWarning, match=rf"^{record}: is damaged.*; run whisper-npu"):
+        assert find_build() is None
     record.unlink()
     os.mkfifo(record)
     assert f"{record}: cannot be read: is not a regular file; run" in why_no_build()

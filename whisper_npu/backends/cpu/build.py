@@ -17,7 +17,9 @@ import re
 import shlex
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,9 +123,13 @@ def find_builds() -> Iterator[Build]:
 
 
 def _builds() -> Iterator[Build]:
-    """What the records of both folders say, whatever the sources."""
+    """What the records of both folders say, whatever the sources; a warning for damaged ones."""
     for folder in (build_folder(), installed_folder()):
-        build = _read_build(folder)
+        try:
+            build = _read_build(folder)
+        except KernelError as error:
+            warnings.warn(f"{error}; run {COMMAND}", stacklevel=4)
+            continue
         if build is not None:
             yield build
 
@@ -163,11 +169,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def _read_build(folder: Path) -> Build | None:
-    """The library that a folder's record describes; None if there is none."""
+    """The library that a folder's record describes; None if there is none. Raises KernelError."""
+    record = _read_record(folder)
     try:
-        build = Build(folder, **_read_record(folder))
-    except (KernelError, TypeError):
-        # Damaged, or of another version.
+        build = Build(folder, **record)
+    except TypeError:
+        # Of another version.
         return None
     # A library is a file of this folder.
     return build if re.fullmatch(r"kernels-[0-9a-f]{16}\.so", build.library) else None
@@ -215,7 +222,9 @@ def build_library(force: bool = False, folder: Path | None = None) -> Build:
         # Others who build the same wait, and find it made.
         with locked(folder):
             sweep(folder)
-            known = _read_build(folder)
+            known = None
+            with suppress(KernelError):
+                known = _read_build(folder)
             if known is None or force or not _is_made_of(known, record):
                 known = _build([*compiler, *options], isas, folder, record)
             for old in folder.glob("kernels-*.so"):
