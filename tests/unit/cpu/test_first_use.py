@@ -102,7 +102,7 @@ def test_what_is_missing_is_verified_and_no_more(
     verified: list[str] = []
 
     def run_case(
-        library: Library, kernel: CpuKernel, case: OpCase, expected: object
+        library: Library, kernel: CpuKernel, case: OpCase, expected: object, beyond: int = 0
     ) -> tuple[str | None, float]:
         verified.append(kernel.name)
         return None, 0.0
@@ -118,7 +118,7 @@ def test_a_kernel_that_fails_at_first_use(
     home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def run_case(
-        library: Library, kernel: CpuKernel, case: OpCase, expected: object
+        library: Library, kernel: CpuKernel, case: OpCase, expected: object, beyond: int = 0
     ) -> tuple[str | None, float]:
         return ("wrote outside of an output" if kernel is GELU else None), 0.0
 
