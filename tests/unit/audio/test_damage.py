@@ -110,6 +110,27 @@ def test_times_do_not_shift(name: str) -> None:
     assert np.abs(inside).max() < 0.02
 
 
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+def test_a_page_that_is_missing(name: str) -> None:
+    """Those that are there are whole, and only their numbers tell."""
+    data = encoded(name)
+    starts = [match.start() for match in re.finditer(b"OggS", data)]
+    middle = len(starts) // 2
+    samples, (warning,) = load(data[: starts[middle]] + data[starts[middle + 1] :])
+    whole, _ = load(data)
+    assert "filled with silence" in warning
+    assert len(samples) == len(whole)
+    tail = slice(9 * RATE, 11 * RATE)
+    assert np.corrcoef(samples[tail], whole[tail])[0, 1] > 0.99
+
+
+def test_many_that_are_joined() -> None:
+    part = encoded("flac", 0.1)
+    samples, told = load(300 * part)
+    assert len(samples) == pytest.approx(300 * 0.1 * RATE, abs=1)
+    assert told == []
+
+
 @pytest.mark.parametrize("name", [n for n in CONTAINERS if n not in ("ac3", "aac", "ts", "amr")])
 def test_what_is_cut_is_told(name: str) -> None:
     data = encoded(name, SECONDS)

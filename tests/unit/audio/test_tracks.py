@@ -78,24 +78,32 @@ def test_an_array_has_no_tracks() -> None:
 
 def test_the_option_gets_to_the_decoder() -> None:
     transcriber = Transcriber("demo", cpu_kernels=False)
-    with pytest.raises(AudioError, match="no audio_track 3"):
-        transcriber.transcribe(several_tracks(0), audio_track=3)
+    for channel in (None, "each"):
+        with pytest.raises(AudioError, match="no audio_track 3"):
+            transcriber.transcribe(several_tracks(0), audio_track=3, channel=channel)
     for value in (-1, 1.5, True, "0"):
         with pytest.raises(OptionError, match=r"^audio_track: must be 0 or more"):
             transcriber.transcribe(tone(0.1), audio_track=value)
 
 
-def test_a_shorter_track_is_not_called_damaged() -> None:
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("asf", "wmav2")])
+def test_a_shorter_track_is_not_called_damaged(container: str, codec: str) -> None:
     """The container is as long as its longest track."""
     av = pytest.importorskip("av")
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as output:
-        streams = [output.add_stream("aac", rate=RATE, layout="mono") for _ in range(2)]
+    with av.open(file, "w", format=container) as output:
+        streams = [output.add_stream(codec, rate=44100, layout="mono") for _ in range(2)]
+        for stream in streams:
+            stream.bit_rate = 64000
         for stream, seconds in zip(streams, (2.0, 10.0), strict=True):
-            samples = tone(seconds, RATE).astype(np.float32)
+            samples = tone(seconds, 44100)
             frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-            frame.sample_rate = RATE
-            output.mux([*stream.encode(frame), *stream.encode(None)])
+            frame.sample_rate = 44100
+            fifo = av.AudioFifo()
+            fifo.write(frame)
+            while (part := fifo.read(1024, partial=True)) is not None:
+                output.mux(stream.encode(part))
+            output.mux(stream.encode(None))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(load_audio(file.getvalue(), audio_track=0)) == pytest.approx(32000, abs=1600)

@@ -78,11 +78,13 @@ def _promised_seconds(container: Any, stream: Any) -> float | None:
     if container.format.name in NO_TIMESTAMPS or "mpeg" in container.format.name:
         # Estimated from sizes.
         return None
-    if stream.duration is not None and stream.time_base is not None:
+    # Most containers have one duration for all of their tracks.
+    own = len(container.streams) == 1 or "mp4" in container.format.name
+    if own and stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     if (tag := stream.metadata.get("DURATION")) is not None:
         return _seconds_of_tag(tag)
-    if len(container.streams) == 1 and container.duration is not None:
+    if own and container.duration is not None:
         return float(container.duration / 1_000_000)
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import IO
 
@@ -37,10 +38,13 @@ class Recording:
         self._block_seconds, self._track = block_seconds, audio_track
         # What comes before that which is decoded next, in seconds.
         self._lost = self._padding = 0.0
+        self._waiting: deque[Part] = deque()
 
     def blocks(self) -> Iterator[DecodedBlock]:
         """All of the file. Raises AudioError if nothing in it can be decoded."""
-        for part in parts_of(self.reader):
+        self._waiting.extend(parts_of(self.reader))
+        while self._waiting:
+            part = self._waiting.popleft()
             self._lost += part.lost
             self._padding += part.padding
             yield from self._part(part)
@@ -102,13 +106,15 @@ class Recording:
         if reason is not None or done < least - _SAMPLE or unread > _LEFT_UNREAD:
             rest = reader if following is None else reader.part(0, following)
             yield from self._go_on(rest, start, held, reason)
-        if part.promised is not None:
-            self.account.compare(start + part.promised)
-        elif (cut := boxes.what_is_cut(reader)) is not None:
+        promised = part.promised
+        if promised is None and part.least is None and file.promised is not None:
+            promised = file.promised / file.samplerate
+        if promised is not None:
+            self.account.compare(start + promised)
+        if part.promised is None and (cut := boxes.what_is_cut(reader)) is not None:
             self.account.notes.append(f"{cut} (cut off; get a complete copy)")
         if following is not None:
-            for joined in flac.parts(reader.part(following, reader.size)):
-                yield from self._part(joined)
+            self._waiting.extendleft(flac.parts(reader.part(following, reader.size)))
 
     def _ends_at(self, start: float, held: DecodedBlock | None, promised: float | None) -> bool:
         end = self.account.position + (0.0 if held is None else _seconds(held))

@@ -32,8 +32,8 @@ def parts(reader: Reader) -> list[Part]:
             padding += _header_seconds(reader, runs[0])
         seconds_of = _seconds_of_bytes(reader, recording)
         frame_seconds = runs[0].frame.samples / runs[0].frame.rate
-        promised = _promised_frames(reader, runs[0])
-        left = None if promised is None else (promised - _DELAY) * frame_seconds
+        frames = _promised_frames(reader, runs[0])
+        left = None if frames is None else (frames - _DELAY) * frame_seconds
         for each in recording:
             if isinstance(each, Skipped):
                 lost += round(seconds_of * (each.end - each.start) / frame_seconds) * frame_seconds
@@ -43,7 +43,8 @@ def parts(reader: Reader) -> list[Part]:
                 source = reader if single else reader.part(each.start, each.end)
             least = each.seconds - _DELAY * frame_seconds
             left = None if left is None else left - lost
-            parts.append(Part(source, lost, padding, least, left if each is runs[-1] else None))
+            promised = left if each is runs[-1] else None
+            parts.append(Part(source, lost, padding, least, promised, read_to_end=False))
             left = None if left is None else left - each.seconds
             lost = padding = 0.0
     return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from whisper_npu.audio.decoders.containers.part import Part
 from whisper_npu.audio.decoders.reader import Reader
@@ -20,10 +20,22 @@ class _Link:
 
     start: int
     end: int
-    streams: int
+    streams: int = 0
     closed: bool = False
-    # Whether there is something else than pages between those of this link.
+    # Whether there is something else between its pages, or some are missing.
     damaged: bool = False
+    # The number of the last page of each stream, by the stream's own.
+    numbers: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, page: bytes, end: int) -> None:
+        """Take a page in, which ends at a place in the file."""
+        stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+        if stream in self.numbers and number != (self.numbers[stream] + 1) % 2**32:
+            self.damaged = True
+        self.numbers[stream] = number
+        self.end = end
+        self.streams += bool(page[5] & 2)
+        self.closed |= bool(page[5] & 4)
 
 
 @dataclass
@@ -45,6 +57,9 @@ def parts(reader: Reader) -> list[Part]:
             reader.part(link.start, link.end) if len(pages.links) > 1 else reader,
             # Which of several streams is meant FFmpeg tells.
             damaged=link.damaged or link.streams > 1,
+            # Where pages are whole libsndfile gets all there is, whatever their times tell.
+            least=0.0,
+            read_to_end=False,
         )
         for link in pages.links
     ]
@@ -87,14 +102,11 @@ def _inspect(reader: Reader) -> _Pages | None:
             continue
         first = bool(page[5] & 2)
         if first and not opening:
-            pages.links.append(_Link(at, at, 0))
+            pages.links.append(_Link(at, at))
         opening = first
         at += len(page)
         if pages.links:
-            link = pages.links[-1]
-            link.streams += first
-            link.end = at
-            link.closed |= bool(page[5] & 4)
+            pages.links[-1].add(page, at)
     return pages if pages.links else None
 
 
