@@ -6,6 +6,7 @@ passed over, which a model takes for any language: their level neither rises nor
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def detect_file_language(
     as many windows it is the one that was found first.
     """
     found: list[Detection] = []
-    for window in islice(_windows_with_speech(features, longest), segments):
+    # More than any file has may be asked for, and more than islice takes.
+    for window in islice(_windows_with_speech(features, longest), min(segments, sys.maxsize)):
         by_code = probabilities(window)
         language = max(by_code, key=by_code.__getitem__)
         found.append(Detection(language, by_code[language], by_code))

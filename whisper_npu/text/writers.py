@@ -184,10 +184,11 @@ def prepare_output_dir(output_dir: str | os.PathLike[str]) -> None:
         os.makedirs(output_dir, exist_ok=True)
         with temporary_file(Path(output_dir, "probe")):
             pass
-    except OSError as error:
+    # ValueError: for names that no file can have.
+    except (OSError, ValueError) as error:
         raise OutputError(
-            f"{os.fspath(output_dir)}: cannot write to this folder ({error.strerror}); "
-            "choose another with --output_dir"
+            f"{os.fspath(output_dir)}: cannot write to this folder "
+            f"({getattr(error, 'strerror', None) or error}); choose another with --output_dir"
         ) from error
 
 

@@ -12,6 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -23,9 +24,9 @@ from tests.fuzz.targets import models
 from tests.fuzz.targets.readers import check_message
 from whisper_npu.audio import SAMPLE_RATE
 from whisper_npu.backends.machine_options import MachineOptions
-from whisper_npu.cli.program import run
+from whisper_npu.cli.program import parser_for, run
 from whisper_npu.decoding.options import TranscribeOptions
-from whisper_npu.errors import ModelError, OptionError
+from whisper_npu.errors import AudioError, ModelError, OptionError
 from whisper_npu.text.writers import OUTPUT_FORMATS
 from whisper_npu.transcriber import Transcriber
 
@@ -72,20 +73,37 @@ def mutate(chance: Random) -> bytes:
     return f"{kind}\n{{{values}}}".encode()
 
 
+# Commands with what they need, and how they end before they do anything.
+_MISSING = ["--model", "./missing"]
+_COMMANDS = {
+    "transcribe": (["missing.wav"], _MISSING),
+    "plan": ([], _MISSING),
+    "graph": ([], _MISSING),
+    "bench": ([], _MISSING),
+    "convert": (["./missing", "./made"], []),
+    "models": ([], []),
+}
+
+
+@cache
+def _options_of(command: str) -> tuple[str, ...]:
+    (commands,) = parser_for([command])._subparsers._group_actions  # type: ignore[union-attr]
+    found = commands.choices[command]._option_string_actions  # type: ignore[index]
+    return (*found, "--unknown", "--no", "--temp")
+
+
 def _arguments(chance: Random) -> list[str]:
-    names = [f"--{name}" for name in (*_names_of(TranscribeOptions), *_names_of(MachineOptions))]
-    names += ["--fp16", "--verbose", "--highlight_words", "--max_line_width", "--max_line_count"]
-    names += ["--max_words_per_line", "--temperature_increment_on_fallback", "--output_format"]
-    names += ["--audio_track", "--channel", "--precision", "--unknown", "-f", "--no", "--temp"]
-    found = []
-    for name in chance.sample(names, chance.choice((1, 1, 2, 3))):
+    command = "transcribe" if chance.random() < 0.6 else chance.choice(list(_COMMANDS))
+    needed, last = _COMMANDS[command]
+    found = [command, *needed]
+    for name in chance.sample(_options_of(command), chance.choice((1, 1, 2, 3))):
         value = chance.choice((*_WORDS, *OUTPUT_FORMATS))
         found += [name, value] if chance.random() < 0.7 else [f"{name}={value}"]
-    return found
+    return [*found, *last]
 
 
 def check(data: bytes, folder: Path) -> str:
-    """Make the options, or run the command with a model that is not there."""
+    """Make the options, or run a command on what is not there."""
     kind, _, text = data.partition(b"\n")
     values: Any = eval(text.decode("utf-8", "backslashreplace"), dict(_NAMES))
     if not (folder / "model").exists():
@@ -111,20 +129,21 @@ def _transcribe(options: TranscribeOptions, folder: Path) -> str:
     try:
         with Transcriber(folder / "model", cpu_kernels=False, threads=1) as transcriber:
             result = transcriber.transcribe(_AUDIO, options)
-    except (ModelError, OptionError) as error:
+    except (AudioError, ModelError, OptionError) as error:
         check_message(error)
-        return "refused by the model"
+        return "refused by the model or the audio"
     models.check_result(result, len(_AUDIO) / SAMPLE_RATE)
     return "used"
 
 
 def _run(arguments: list[str], folder: Path) -> str:
-    os.chdir(folder)
-    # The whole of the command up to the model: nothing is read or written.
-    command = ["transcribe", "missing.wav", "--model", "./missing", *arguments]
+    # Output folders may be made there.
+    (folder / "here").mkdir(exist_ok=True)
+    os.chdir(folder / "here")
+    os.environ["WHISPER_NPU_HOME"] = str(folder / "home")
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as told:
         try:
-            code = run(command)
+            code = run(arguments)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 99
     text = told.getvalue()
