@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from tests.support.checkpoints import Recipe
 from tests.support.formats.ggml import write_ggml
 from tests.support.formats.seeded import SeededModel, load_seeded
 from tests.support.formats.torch_pt import write_pt
+from tests.support.micro import micro_model
 from whisper_npu.convert.openai_names import openai_name
 from whisper_npu.convert.source import Source, open_source
 from whisper_npu.convert.tokenizer_files import read_tokenizer
+from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 from whisper_npu.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.reference
@@ -117,6 +120,22 @@ def test_tokens_of_the_published_vocabularies(tmp_path: Path, name: str) -> None
     assert languages == {code: reference.to_language_token(code) for code in languages}
     assert len(languages) == len(reference.all_language_codes)
     assert ours.non_speech_tokens == reference.non_speech_tokens
+
+
+@pytest.mark.parametrize(("n_vocab", "name"), [(51864, "gpt2"), (51866, "multilingual")])
+def test_the_vocabulary_of_an_installed_openai_whisper(
+    tmp_path: Path, n_vocab: int, name: str
+) -> None:
+    import whisper
+
+    small = micro_model()
+    random = np.random.RandomState(0).standard_normal((n_vocab, 2)).astype(np.float32)
+    small.weights[TOKEN_EMBEDDING] = random
+    write_pt(replace(small, dims=replace(small.dims, n_vocab=n_vocab)), tmp_path / "model.pt")
+    source = open_source(tmp_path / "model.pt")
+    file = Path(whisper.__file__).parent / "assets" / f"{name}.tiktoken"
+    assert source.files[1] == file
+    assert source.tokenizer == read_tokenizer(file, n_vocab)[0]
 
 
 @pytest.fixture

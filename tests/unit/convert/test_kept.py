@@ -275,3 +275,21 @@ def test_a_shard_with_a_path(nano: Path, tmp_path: Path, model: SeededModel) -> 
     index.write_text(json.dumps({"weight_map": {"a": "x.bin"}}))
     with pytest.raises(ModelError, match=r"x\.bin: shard named in pytorch_model.bin.index.json is"):
         converted_folder(folder)
+
+
+def test_pickled_weights_that_are_damaged(nano: Path, tmp_path: Path, model: SeededModel) -> None:
+    folder = pickled(nano, tmp_path / "bin", model, shards=2)
+    first, second = sorted(folder.glob("*.bin"))
+    kept_first = first.read_bytes()
+    shutil.copy(second, first)
+    with pytest.raises(ModelError, match=rf"{second.name}: tensor model\.\S+ is also in another"):
+        converted_folder(folder)
+    first.write_bytes(b"\x80\x02}.")
+    with pytest.raises(ModelError, match=rf"{first.name}: is a torch file in the format before"):
+        converted_folder(folder)
+    first.write_bytes(kept_first[:-500])
+    with pytest.raises(ModelError, match=rf"{first.name}: as a zip archive, has no end"):
+        converted_folder(folder)
+    write_pt(model, first)
+    with pytest.raises(ModelError, match=rf"{first.name}: dims is not a tensor"):
+        converted_folder(folder)
