@@ -227,7 +227,6 @@ def damage(folder: Path, change: dict[str, np.ndarray | None]) -> None:
             },
             "layer_norm.weight is int8",
         ),
-        ({"stray.weight_scale": np.ones(3, np.float32)}, "unexpected: stray.weight_scale"),
     ],
 )
 def test_damaged_int8_files(

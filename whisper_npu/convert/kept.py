@@ -64,9 +64,9 @@ def _convert(kind: str, path: Path, place: Path) -> None:
         )
     record = _record(source)
     dtype = kept_dtype(source.tensors[TOKEN_EMBEDDING])
+    what = f"{FORMATS[kind][0]} without {WEIGHTS}" if kind == "huggingface" else FORMATS[kind][0]
     warnings.warn(
-        f"{path}: is {FORMATS[kind][0]}: it is converted to {place} ({dtype}), which later runs "
-        "use",
+        f"{path}: is {what}: it is converted to {place} ({dtype}), which later runs use",
         stacklevel=4,
     )
     with replacing_folder(place) as made:

@@ -65,9 +65,11 @@ def quantize_rows(
 
 def quantize_weight(w: F32) -> Quantized:  # [n, ...] -> [n, ...], [n]
     """Quantise a weight by output channels. Raises ValueError if it holds NaN or infinity."""
-    if not np.isfinite(w).all():
+    with np.errstate(invalid="ignore"):
+        values, scale = quantize_rows(w.reshape(w.shape[0], -1))
+    # The scale of a row is as large as its largest value, and NaN where one is.
+    if not np.isfinite(scale).all():
         raise ValueError("holds NaN or infinity")
-    values, scale = quantize_rows(w.reshape(w.shape[0], -1))
     return Quantized(values.reshape(w.shape), scale)
 
 
