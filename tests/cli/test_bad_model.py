@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,21 @@ def no_config(model: Path) -> None:
 
 def config_is_not_json(model: Path) -> None:
     (model / "config.json").write_text("model: nano")
+
+
+def config_is_a_fifo(model: Path) -> None:
+    (model / "config.json").unlink()
+    os.mkfifo(model / "config.json")
+
+
+def tokenizer_is_a_device(model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.json").symlink_to("/dev/zero")
+
+
+def weights_are_a_fifo(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    os.mkfifo(model / "model.safetensors")
 
 
 def no_weights(model: Path) -> None:
@@ -103,6 +119,9 @@ def n_mels_that_nobody_has(model: Path) -> None:
         (a_file, "model: is not a Hugging Face folder, an openai-whisper .pt file, a whisper.cpp"),
         (no_config, "config.json: no such file"),
         (config_is_not_json, "config.json: cannot be read as JSON"),
+        (config_is_a_fifo, "config.json: cannot be read: is not a regular file"),
+        (tokenizer_is_a_device, "tokenizer.json: cannot be read: is not a regular file"),
+        (weights_are_a_fifo, "model.safetensors: cannot be read: is not a regular file"),
         (no_weights, "model: has neither model.safetensors nor pytorch_model.bin"),
         (an_adapter, "model: is a PEFT adapter and no model: merge it into its base model first"),
         (truncated_weights, "model.safetensors: not a readable safetensors file"),

@@ -49,6 +49,20 @@ class TestOutputs:
         assert main(["transcribe", "--model=fake", "a.wav", *arguments]) == 0
         assert "<u>a.wav →</u>" in Path("a.vtt").read_text(encoding="utf-8")
 
+    def test_what_steers_a_terminal_is_escaped_there_and_written_as_it_is(
+        self, fake: FakeTranscriber, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        name = "a\x1b[31m\x9b\u202e.wav"
+        assert main(["transcribe", "--model=fake", name, "-f", "txt"]) == 0
+        shown = capsys.readouterr().out
+        assert r"a\x1b[31m\x9b\u202e.wav →" in shown
+        assert not {"\x1b", "\x9b", "\u202e"} & {*shown}
+        written = Path(name).with_suffix(".txt").read_text(encoding="utf-8")
+        assert written == f"{name} →\n{name} →\n"
+        fake.fails["b\n.wav"] = AudioError("b\n.wav: no such file")
+        assert main(["transcribe", "--model=fake", "b\n.wav", "-f", "txt"]) == 1
+        assert capsys.readouterr().err == "whisper-npu: error: b\\n.wav: no such file\n"
+
     @pytest.mark.parametrize("name", ["out/deep", "."])
     def test_an_output_dir_that_is_removed_meanwhile(
         self, fake: FakeTranscriber, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
