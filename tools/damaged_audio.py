@@ -2,10 +2,10 @@
 
     python -m tools.damaged_audio --ffmpeg FFMPEG [--containers NAME ...] [--damages 200]
 
-FFMPEG is its program (the Python package imageio-ffmpeg has one). Prints a table with a row for
-each container and kind of fault, and ends with 1 if a file gives us less than FFmpeg. Silence in
-the place of what is damaged counts, as it keeps the times. The files are those of
-tests/support/damaged_audio.py: the same versions make the same ones.
+FFMPEG is its program (the Python package imageio-ffmpeg has one). Prints the table of
+docs/audio.md, and ends with 1 if a file gives us less than FFmpeg. Silence in the place of what is
+damaged counts, as it keeps the times. The files are those of tests/support/damaged_audio.py: the
+same versions make the same ones.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -31,18 +32,30 @@ FLAGS = "-nostdin -threads 0 -i FILE -f s16le -ac 1 -acodec pcm_s16le -ar 16000 
 RATE = 16000
 # Frames of codecs last up to 64 ms, and one more or less at an end is a matter of taste.
 TOLERANCE = 0.1
-TITLES = ("container", "fault", "files", "ours, s", "FFmpeg, s", "least difference, s", "worse")
+FAULTS = ("damage", "cut", "joined", "lying header")
+TITLES = ("container", *FAULTS, "least difference", "worse")
 
 
-@dataclass(frozen=True)
-class Row:
-    """Seconds of all files of a container with a kind of fault; ``worse`` names files."""
+@dataclass
+class Seconds:
+    """Of all files of a container with one kind of fault, in the same order."""
 
-    container: str
-    fault: str
-    ours: list[float]
-    theirs: list[float]
-    worse: list[str]
+    ours: list[float] = field(default_factory=list)
+    theirs: list[float] = field(default_factory=list)
+
+    @property
+    def least(self) -> float:
+        """The difference of the file that gives us the least next to FFmpeg."""
+        return min(ours - theirs for ours, theirs in zip(self.ours, self.theirs, strict=True))
+
+    @property
+    def worse(self) -> int:
+        """Files that give us less."""
+        pairs = zip(self.ours, self.theirs, strict=True)
+        return sum(ours < theirs - TOLERANCE for ours, theirs in pairs)
+
+    def __str__(self) -> str:
+        return f"{len(self.ours)}: {sum(self.ours):.1f} / {sum(self.theirs):.1f}"
 
 
 def faults(name: str, damages: int) -> Iterator[tuple[str, str, bytes]]:
@@ -58,19 +71,19 @@ def faults(name: str, damages: int) -> Iterator[tuple[str, str, bytes]]:
         yield "lying header", what, content
 
 
-def measure(ffmpeg: str, name: str, damages: int) -> Iterator[Row]:
-    """The rows of a container."""
-    rows: dict[str, Row] = {}
+def measure(ffmpeg: str, name: str, damages: int) -> dict[str, Seconds]:
+    """The seconds of a container by the kind of fault; names files that give us less on stderr."""
+    found: dict[str, Seconds] = defaultdict(Seconds)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"x.{CONTAINERS[name].extension}")
         for kind, what, content in faults(name, damages):
-            row = rows.setdefault(kind, Row(name, kind, [], [], []))
             path.write_bytes(content)
-            row.ours.append(our_seconds(path))
-            row.theirs.append(ffmpeg_seconds(ffmpeg, path))
-            if row.ours[-1] < row.theirs[-1] - TOLERANCE:
-                row.worse.append(f"{what}: {row.ours[-1]:.2f} s, not {row.theirs[-1]:.2f} s")
-    yield from rows.values()
+            ours, theirs = our_seconds(path), ffmpeg_seconds(ffmpeg, path)
+            found[kind].ours.append(ours)
+            found[kind].theirs.append(theirs)
+            if ours < theirs - TOLERANCE:
+                print(f"{name}, {kind}, {what}: {ours:.2f}, not {theirs:.2f} s", file=sys.stderr)
+    return found
 
 
 def our_seconds(path: Path) -> float:
@@ -101,26 +114,17 @@ def main() -> int:
         [args.ffmpeg, "-version"], capture_output=True, text=True, check=True
     ).stdout.split()[2]
     print(f"FFmpeg {version}: `ffmpeg {FLAGS}`; ours: FFmpeg {av.ffmpeg_version_info} in PyAV\n")
-    rows = []
-    for name in args.containers:
-        for row in measure(args.ffmpeg, name, args.damages):
-            rows.append(row)
-            for each in row.worse:
-                print(f"{row.container}, {row.fault}: {each}", file=sys.stderr)
-    print(*markdown_table(TITLES, map(_cells, rows)), sep="\n")
-    return int(any(row.worse for row in rows))
+    found = {name: measure(args.ffmpeg, name, args.damages) for name in args.containers}
+    print(*markdown_table(TITLES, (_cells(*item) for item in found.items())), sep="\n")
+    return int(any(seconds.worse for faults in found.values() for seconds in faults.values()))
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    least = min(ours - theirs for ours, theirs in zip(row.ours, row.theirs, strict=True))
+def _cells(name: str, found: dict[str, Seconds]) -> tuple[str, ...]:
     return (
-        row.container,
-        row.fault,
-        str(len(row.ours)),
-        f"{sum(row.ours):.1f}",
-        f"{sum(row.theirs):.1f}",
-        f"{least:+.2f}",
-        str(len(row.worse)),
+        name,
+        *(str(found[fault]) if fault in found else "" for fault in FAULTS),
+        f"{min(seconds.least for seconds in found.values()):+.2f}",
+        str(sum(seconds.worse for seconds in found.values())),
     )
 
 

@@ -124,6 +124,19 @@ def test_a_page_that_is_missing(name: str) -> None:
     assert np.corrcoef(samples[tail], whole[tail])[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("name", ["flac", "mkv"])
+def test_a_damaged_frame_of_flac_is_silence(name: str) -> None:
+    """Not the noise that it decodes to: only its checksum tells."""
+    data = bytearray(encoded(name))
+    whole, _ = load(bytes(data))
+    data[len(data) // 2] ^= 0x55
+    samples, (warning,) = load(bytes(data))
+    assert "filled with silence" in warning
+    differs = samples != whole
+    assert 0 < differs.sum() < RATE
+    assert not samples[differs].any()
+
+
 def test_many_that_are_joined() -> None:
     part = encoded("flac", 0.1)
     samples, told = load(300 * part)
