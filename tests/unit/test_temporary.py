@@ -253,6 +253,14 @@ def test_a_link_to_a_folder_stays(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "large") == ["model"]
 
 
+def test_a_link_to_itself_is_not_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises(NotADirectoryError), replacing_folder(link) as new:
+        (new / "inner").touch()
+    assert os.listdir(tmp_path) == ["link"]
+
+
 def test_a_folder_of_its_owner_alone(tmp_path: Path) -> None:
     with temporary_folder(tmp_path / "x", 0o700) as path:
         assert path.stat().st_mode & 0o777 == 0o700

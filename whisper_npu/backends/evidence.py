@@ -49,13 +49,13 @@ class EvidenceStore(Generic[R]):
 
     def all(self) -> dict[Hashable, R]:
         """Everything by key. Raises KernelError if the file cannot be understood."""
-        if not self.path.exists():
-            return {}
         try:
             check_owners(self.path, KernelError, "remove it, and verify the kernels again")
             data = json.loads(read_file(self.path, _MAX_BYTES, KernelError))
             records = [self._record(record) for record in data["evidence"]]
         except KernelError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return {}
             return self._refuse(str(error))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             return self._refuse(f"{self.path}: is damaged ({error})")

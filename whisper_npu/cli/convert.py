@@ -10,6 +10,7 @@ from pathlib import Path
 
 from whisper_npu.cli.options import add_dtype, add_format
 from whisper_npu.cli.process import say, showing_warnings
+from whisper_npu.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
         say("\n".join(table(report.tensors)))
     if args.smooth:
         say(f"smoothed: {', '.join(report.smoothed) or 'nothing, for nothing gained from it'}")
-    say(
+    made = (
         f"{report.dest}: {len(report.tensors)} tensors of {report.source} ({report.kind}) as "
         f"{report.dtype}, {report.nbytes / 1e6:.1f} MB in {time.perf_counter() - began:.1f} s, "
         f"sha256 {report.sha256}"
     )
+    say(printable(made))
     return 0

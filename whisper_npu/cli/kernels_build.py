@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from whisper_npu.cli.process import say
 from whisper_npu.errors import KernelError
+from whisper_npu.terminal import printable
 
 if TYPE_CHECKING:
     from whisper_npu.backends.cpu.library_evidence import CpuEvidence
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     before = find_build()
     made = build_library(args.force)
-    say(f"{made.path}: {'was built before' if made == before and not args.force else 'built'}")
+    was_there = made == before and not args.force
+    say(f"{printable(str(made.path))}: {'was built before' if was_there else 'built'}")
     library = open_library(made)
     say(f"{library.cpu or 'this CPU'}: {', '.join(library.isas)}; in use: {library.isa}")
     store = CpuEvidenceStore()

