@@ -8,10 +8,11 @@ from typing import IO
 
 from whisper_npu.audio.sources import unreadable
 
-# A damaged header may lead back to itself, and libsndfile round in a circle. So many calls, and one
-# more for so many bytes of the file, without a byte that was not read before are no reading.
-_CALLS_IN_A_CIRCLE = 100_000
-_BYTES_FOR_A_CALL = 256
+# A damaged header may lead back to itself, and libsndfile round in a circle: so many calls in a row
+# that give nothing, or so many times the whole file, are no reading. (Decoders of MP3 read a file
+# twice, frame by frame, and demuxers go to and fro between the parts of a file.)
+_CALLS_FOR_NOTHING = 100_000
+_TIMES_THE_FILE = 256
 
 
 class Reader:
@@ -36,15 +37,13 @@ class Reader:
             end = file.tell()
         self.size = len(head) + max(0, end - start)
         self.furthest = 0
-        self._calls_left = self._calls_allowed()
-
-    def _calls_allowed(self) -> int:
-        return _CALLS_IN_A_CIRCLE + self.size // _BYTES_FOR_A_CALL
+        self._calls_for_nothing = 0
+        self._bytes_left = _TIMES_THE_FILE * self.size
 
     def _goes_round(self) -> bool:
         """Whether whoever calls goes round in a circle; to be asked once a call."""
-        self._calls_left -= 1
-        return self._calls_left < 0
+        self._calls_for_nothing += 1
+        return self._calls_for_nothing > _CALLS_FOR_NOTHING or self._bytes_left < 0
 
     def part(self, start: int, end: int, head: bytes = b"") -> Reader:
         """A reader of a part of what this one reads, which must be after its own head."""
@@ -72,9 +71,10 @@ class Reader:
             self._errors.append(error)
             return b""
         self._position = at + len(data)
-        if self._position > self.furthest:
-            self.furthest = self._position
-            self._calls_left = self._calls_allowed()
+        self.furthest = max(self.furthest, self._position)
+        self._bytes_left -= len(data)
+        if data:
+            self._calls_for_nothing = 0
         return data
 
     def at(self, offset: int, size: int) -> bytes:
