@@ -186,9 +186,9 @@ class BeamSearch:
         step = self.tokens.shape[1]
         parents = rows if step else rows[::beams]
         found, logprobs = self._likeliest(logits, n_choices)
-        require_numbers(float(logprobs[rows, 0].sum()))
         likeliest = found[parents]
         scores = self._sum_logprobs[parents, None] + logprobs[parents]
+        require_numbers(float(scores.sum()))
 
         tokens, totals = likeliest.reshape(len(places), -1), scores.reshape(len(places), -1)
         order = np.argsort(-totals, axis=1, kind="stable")
