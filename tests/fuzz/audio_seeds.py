@@ -13,6 +13,7 @@ _FFMPEG = (
     *(("m4a", "ipod", "aac", 44100, 2), ("m4a", "ipod", "alac", 16000, 1)),
     *(("mp4", "mp4", "aac", 16000, 1), ("mp4", "mp4", "libopus", 48000, 1)),
     *(("mp4", "mp4", "flac", 16000, 1), ("mp4", "mp4", "ac3", 48000, 6)),
+    *(("mp4", "mp4", "aac", 48000, 8), ("mkv", "matroska", "libopus", 48000, 8)),
     *(("mov", "mov", "pcm_s16le", 16000, 1), ("3gp", "3gp", "aac", 8000, 1)),
     *(("mkv", "matroska", "aac", 16000, 1), ("mkv", "matroska", "flac", 16000, 2)),
     *(("mkv", "matroska", "pcm_f32le", 8000, 1), ("mkv", "matroska", "vorbis", 22050, 2)),
@@ -64,7 +65,7 @@ def audio_seeds() -> dict[str, bytes]:
     for extension, container, encoder, rate, channels in _FFMPEG:
         content = _encode(container, encoder, rate, channels)
         if content:
-            found[f"{container}-{encoder}.{extension}"] = content
+            found[f"{container}-{encoder}-{channels}.{extension}"] = content
     return found
 
 
@@ -83,14 +84,15 @@ def _encode(container: str, encoder: str, rate: int, channels: int) -> bytes:
     file = io.BytesIO()
     try:
         with av.open(file, "w", format=container) as output:
-            layout = {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+            layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels]
             stream = output.add_stream(encoder, rate=rate, options={"strict": "-2"})
             stream.layout = layout
             stream.bit_rate = 64000
             stream.codec_context.open()
             size = stream.codec_context.frame_size or 1024
             resampler = av.AudioResampler(stream.format.name, layout, rate, frame_size=size)
-            frame = av.AudioFrame.from_ndarray(_sound(rate, channels), "fltp", layout)
+            packed = _sound(rate, channels).T.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
             frame.sample_rate, frame.pts = rate, 0
             for converted in (*resampler.resample(frame), *resampler.resample(None)):
                 output.mux(stream.encode(converted))
