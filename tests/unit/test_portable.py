@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.checkpoints import Recipe
+from whisper_npu.files import whole
 from whisper_npu.files.whole import replacing_folder
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,7 @@ def test_a_model_comes_back_if_the_new_one_cannot_take_its_place(
             raise PermissionError(13, "in use")
         return rename(path, target)
 
+    monkeypatch.setattr(whole, "_exchange", lambda new, path: False)
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(PermissionError), replacing_folder(dest) as folder:
         (folder / "config.json").write_text("new")

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -152,9 +151,11 @@ def _exchange(a: Path, b: Path) -> bool:
     # Imported here: most runs replace no folder.
     import ctypes
 
-    # Of Linux; not every file system does it.
-    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
-    if rename is None:
+    try:
+        # Of Linux; not every file system does it.
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        # Another C library, or a system where libraries have to be named.
         return False
     names = (os.fsencode(a.absolute()), os.fsencode(b.absolute()))
     return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

@@ -122,7 +122,7 @@ def _load(path: Path, content: bytes) -> ctypes.CDLL:
     """Raises OSError."""
     if content and hasattr(os, "memfd_create"):
         # The administrator may not allow it, or there is no /proc.
-        with suppress(OSError):
+        with suppress(ImportError, OSError):
             return ctypes.CDLL(_in_memory(path.name, content))
     return ctypes.CDLL(str(path))
 
