@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.damaged_audio import CONTAINERS, damaged, encoded, joined, lying, truncated
-from whisper_npu.audio import load_audio
+from whisper_npu.audio import load_audio, stream_audio
 from whisper_npu.errors import AudioError
 
 av = pytest.importorskip("av")
@@ -135,6 +135,18 @@ def test_a_damaged_frame_of_flac_is_silence(name: str) -> None:
     differs = samples != whole
     assert 0 < differs.sum() < RATE
     assert not samples[differs].any()
+
+
+@pytest.mark.parametrize("block_seconds", [0.5, 30.0])
+def test_one_decoder_goes_on_where_the_other_ended(block_seconds: float) -> None:
+    data = bytearray(encoded("flac"))
+    whole, _ = load(bytes(data))
+    data[len(data) * 3 // 4] ^= 0x55
+    with pytest.warns(UserWarning, match="filled with silence"):
+        samples = np.concatenate(list(stream_audio(bytes(data), block_seconds=block_seconds)))
+    assert len(samples) == len(whole)
+    differs = np.flatnonzero(samples != whole)
+    assert 0 < differs[-1] - differs[0] < RATE
 
 
 def test_many_that_are_joined() -> None:

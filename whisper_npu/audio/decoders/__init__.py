@@ -12,6 +12,7 @@ from typing import IO
 
 from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.audio.decoders.recording import Recording
+from whisper_npu.errors import AudioError
 
 
 def decode_file(
@@ -25,7 +26,7 @@ def decode_file(
     recording = Recording(file, name, block_seconds, audio_track)
     try:
         yield from recording.blocks()
-    except Exception:
+    except AudioError:
         recording.reader.raise_error(name)
         raise
     recording.reader.raise_error(name)

@@ -78,12 +78,9 @@ class Reader:
         return data
 
     def at(self, offset: int, size: int) -> bytes:
-        """The bytes at a place: fewer than ``size`` where the file ends. Raises what goes wrong."""
+        """The bytes at a place: fewer than ``size`` where the file ends."""
         self._position = offset
-        data = self.read(size)
-        if self._errors:
-            raise self._errors[0]
-        return data
+        return self.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]

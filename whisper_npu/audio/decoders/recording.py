@@ -36,6 +36,7 @@ class Recording:
         self.reader = Reader(file)
         self.account = Account(name)
         self._block_seconds, self._track = block_seconds, audio_track
+        self._has_av = has_av()
         # What comes before that which is decoded next, in seconds.
         self._lost = self._padding = 0.0
         self._waiting: deque[Part] = deque()
@@ -59,7 +60,7 @@ class Recording:
 
     def _part(self, part: Part) -> Iterator[DecodedBlock]:
         """A part of the file with libsndfile, or with FFmpeg if libsndfile does not know it."""
-        if part.damaged and has_av():
+        if part.damaged and self._has_av:
             try:
                 yield from self._with_ffmpeg(part.reader, None)
                 return
@@ -80,8 +81,8 @@ class Recording:
     def _with_libsndfile(self, file: SequentialFile, part: Part) -> Iterator[DecodedBlock]:
         reader, start = part.reader, self.account.position + self._lost + self._padding
         held = reason = following = None
-        for block, error in file.blocks(self._block_seconds, past_errors=not has_av()):
-            if error is not None and has_av():
+        for block, error in file.blocks(self._block_seconds, past_errors=not self._has_av):
+            if error is not None and self._has_av:
                 # What is in a block with damage FFmpeg knows better.
                 held, reason = block, error
                 break
@@ -130,7 +131,7 @@ class Recording:
         done = self.account.position - start
         other = Account(self.account.name)
         passed = 0.0
-        if has_av():
+        if self._has_av:
             try:
                 for block in decode_with_ffmpeg(reader, other, self._block_seconds):
                     yield from self._give(_after(block, done - passed), counted=True)
@@ -160,9 +161,9 @@ class Recording:
     def _unknown(self, reason: str, error: NotForFFmpeg) -> AudioError:
         name = self.account.name
         cut = boxes.what_is_cut(self.reader)
-        if cut is not None and (has_av() or cut is boxes.NO_INDEX):
+        if cut is not None and (self._has_av or cut is boxes.NO_INDEX):
             return AudioError(f"{name}: cannot be decoded: {cut}; get a complete copy")
-        if not has_av():
+        if not self._has_av:
             return AudioError(
                 f"{name}: libsndfile cannot read it ({reason}); if it is audio in another format "
                 f"(m4a, mp4, webm, ...): {_GET_PYAV}"
@@ -173,7 +174,7 @@ class Recording:
         )
 
     def _with_ffmpeg(self, reader: Reader, raw: Headerless | None) -> Iterator[DecodedBlock]:
-        if not has_av():
+        if not self._has_av:
             raise NotForFFmpeg(f"PyAV is not installed: {_GET_PYAV}")
         other = Account(self.account.name)
         start = self.account.position + self._lost + self._padding
@@ -187,7 +188,7 @@ class Recording:
 
     def _headerless(self, reader: Reader, raw: Headerless) -> Iterator[DecodedBlock]:
         check_track(self._track, 1, self.account.name)
-        if has_av():
+        if self._has_av:
             yield from self._with_ffmpeg(reader, raw)
         elif raw.subtype is not None:
             with SequentialFile(reader, raw.rate, raw.subtype) as file:
