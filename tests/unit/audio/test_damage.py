@@ -202,6 +202,7 @@ class TestWithoutPyAV:
     def without_pyav(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in CONTAINERS:
             encoded(name)
+            encoded(name, 4.0)
         monkeypatch.setitem(sys.modules, "av", None)
 
     def test_flac(self) -> None:
