@@ -17,6 +17,7 @@ from tests.support.signals import noise, tone
 from whisper_npu.audio import load_audio, stream_audio
 from whisper_npu.audio.decoders import recording
 from whisper_npu.audio.decoders.containers import boxes, parts_of
+from whisper_npu.audio.decoders.containers.mpeg_frames import Run, _frame, inspect
 from whisper_npu.audio.decoders.libsndfile import SequentialFile
 from whisper_npu.audio.decoders.reader import Reader
 from whisper_npu.errors import AudioError
@@ -169,6 +170,25 @@ class TestMp3:
         first = mp3.index(b"\xff\xf3", 4)
         assert b"Info" in mp3[:first] or b"Xing" in mp3[:first]
         assert len(load_audio(mp3[first:])) / RATE == pytest.approx(11, abs=0.1)
+
+    @pytest.mark.filterwarnings("error")
+    def test_tags_within_it(self) -> None:
+        """As streams have them that tell what is played: the frames are of one recording."""
+        mp3 = encode(noise(4 * RATE), RATE, "MP3")
+        (run,) = inspect(Reader(io.BytesIO(mp3)))
+        assert isinstance(run, Run)
+        whole = load_audio(mp3)
+        at = run.start
+        for _ in range(60):
+            frame = _frame(mp3[at : at + 3])
+            assert frame is not None
+            at += frame.length
+        for tag in (b"ID3\x04\0\0\0\0\0\x0a" + bytes(10), b"TAG" + bytes(125)):
+            tagged = mp3[:at] + tag + mp3[at:]
+            (run,) = inspect(Reader(io.BytesIO(tagged)))
+            samples = load_audio(tagged)
+            assert len(samples) == len(whole)
+            assert np.corrcoef(samples, whole)[0, 1] > 0.95
 
     @pytest.mark.filterwarnings("error")
     def test_tags_around_it(self) -> None:

@@ -113,7 +113,7 @@ def inspect(reader: Reader) -> list[Run | Skipped]:
     """The frames of a file in runs, and what is between them; nothing if it is no MP3 file.
 
     A run ends where another recording begins (a frame with an encoder's header, or another rate or
-    layer), at a tag, and where the next frame is not where it should be.
+    layer), and where the next frame is not where it should be.
     """
     data = _Bytes(reader)
     at = _after_tags(data, 0)
@@ -141,7 +141,8 @@ def _run(data: _Bytes, start: int) -> Run:
     first = _frame(data.get(start, 3))
     assert first is not None
     info = _info(data, start, first)
-    at, n = start, 0
+    at = end = start
+    n = 0
     lengths: set[int] = set()
     frame: Frame | None = first
     while frame is not None and at + frame.length <= data.size:
@@ -149,13 +150,17 @@ def _run(data: _Bytes, start: int) -> Run:
             break
         if n and _info(data, at, frame) is not None:
             break
-        at += frame.length
+        at = end = at + frame.length
         n += 1
         lengths.add(frame.length)
         header = data.get(at, 3)
+        if header in (b"ID3", b"TAG"):
+            # Streams have such tags between their frames; mpg123 passes over them.
+            at = _after_tags(data, at)
+            header = data.get(at, 3)
         frame = _frame(header) if len(header) == 3 else None
     constant = bool(lengths) and max(lengths) - min(lengths) <= _PADDING
-    return Run(start, at, n - (info is not None), first, info, constant)
+    return Run(start, end, n - (info is not None), first, info, constant)
 
 
 def _info(data: _Bytes, at: int, frame: Frame) -> int | None:
