@@ -6,8 +6,10 @@ An input is a name, for its extension, a line, and the content of the file.
 from __future__ import annotations
 
 import io
+import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from random import Random
 
@@ -45,6 +47,19 @@ class _Upload:
         return self._file.read(size)
 
 
+@contextmanager
+def _without_av() -> Iterator[None]:
+    """As where PyAV is not installed."""
+    av = sys.modules.pop("av", None)
+    sys.modules["av"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["av"]
+        if av is not None:
+            sys.modules["av"] = av
+
+
 def _blocks(path: Path, content: bytes) -> Iterator[F32]:
     match len(content) % 8:
         case 0:
@@ -69,8 +84,12 @@ def check(data: bytes, folder: Path) -> str:
     path = folder / name.decode()
     path.write_bytes(content)
     samples = 0
+    hidden = len(content) % 8 == 6
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with (
+            warnings.catch_warnings(record=True) as told,
+            _without_av() if hidden else nullcontext(),
+        ):
             warnings.simplefilter("always")
             for block in _blocks(path, content):
                 assert block.dtype == np.float32, block.dtype
