@@ -84,6 +84,14 @@ def test_contents_come_before_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("decoder")
+def test_samples_that_look_like_frames_of_mp3(tmp_path: Path) -> None:
+    path = tmp_path / "call.sln"
+    content = encode(tone(2.0), RATE, "MP3")
+    path.write_bytes(content)
+    assert len(load_audio(path)) == pytest.approx(len(content), abs=4)
+
+
+@pytest.mark.usefixtures("decoder")
 def test_other_names(tmp_path: Path) -> None:
     for name in ("call", "call.raw", "ul"):
         (tmp_path / name).write_bytes(raw(0.5 * tone(1.0, 8000), 8000, "ULAW"))

@@ -40,6 +40,16 @@ _BY_EXTENSION = {
 }
 
 
-def headerless(name: str) -> Headerless | None:
-    """How a file of this name is read if its contents do not say what it is; None if unknown."""
+# Files that begin so are of other formats, whatever their names. Decoders are not asked what a file
+# is: any samples may look like frames of MP3.
+_SIGNATURES = (
+    *(b"RIFF", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"OggS", b"fLaC", b"ID3", b"#!AMR"),
+    b"\x1a\x45\xdf\xa3",
+)
+
+
+def headerless(name: str, start: bytes) -> Headerless | None:
+    """How a file of this name that begins so is read; None if it says itself what it is."""
+    if start.startswith(_SIGNATURES) or start[4:8] == b"ftyp":
+        return None
     return _BY_EXTENSION.get(os.path.splitext(name)[1].lower().lstrip("."))

@@ -43,7 +43,11 @@ class Recording:
 
     def blocks(self) -> Iterator[DecodedBlock]:
         """All of the file. Raises AudioError if nothing in it can be decoded."""
-        self._waiting.extend(parts_of(self.reader))
+        raw = headerless(self.account.name, self.reader.at(0, 8))
+        if raw is not None:
+            yield from self._headerless(self.reader, raw)
+        else:
+            self._waiting.extend(parts_of(self.reader))
         while self._waiting:
             part = self._waiting.popleft()
             self._lost += part.lost
@@ -153,8 +157,6 @@ class Recording:
             self.reader.raise_error(self.account.name)
             if self.account.decoded > 0:
                 self.account.notes.append(f"what follows cannot be decoded ({error})")
-            elif (raw := headerless(self.account.name)) is not None:
-                yield from self._headerless(reader, raw)
             else:
                 raise self._unknown(reason, error) from error
 
