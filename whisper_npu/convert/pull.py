@@ -23,7 +23,7 @@ from whisper_npu.hub.packages import package_source
 from whisper_npu.hub.remote import Hub, RemoteFile, Snapshot, UnreachableHubError
 from whisper_npu.hub.store import Store, StoredModel, readable_size
 from whisper_npu.model.dims import dimensions_from_config
-from whisper_npu.model.folder import CONFIG, INDEX, WEIGHTS
+from whisper_npu.model.folder import CONFIG, WEIGHTS, weights_name
 from whisper_npu.model.json_file import LARGEST_FILE, read_json
 from whisper_npu.model.safetensors_file import shard_names
 
@@ -139,8 +139,8 @@ def _download(hub: Hub, snapshot: Snapshot, revision: str, home: Path, growth: f
     names = snapshot.entries
     wanted = needed_files(names.__contains__)
     missing = [name for name in wanted if name not in names]
-    index = [INDEX] if WEIGHTS not in names and INDEX in names else []
-    if WEIGHTS not in names and not index:
+    weights_file = weights_name(names.__contains__)
+    if weights_file is None:
         others = sorted(filter(_OTHER_WEIGHTS.fullmatch, names))
         raise ModelError(
             f"{snapshot.repository}: has no {WEIGHTS}"
@@ -149,7 +149,9 @@ def _download(hub: Hub, snapshot: Snapshot, revision: str, home: Path, growth: f
         )
     if missing:
         raise ModelError(f"{snapshot.repository}: has no {missing[0]}; it cannot be used")
-    described = [*wanted, *(name for name in OPTIONAL if name in names), *index]
+    index = f"{weights_file}.index.json"
+    indexed = [] if weights_file in names else [index]
+    described = [*wanted, *(name for name in OPTIONAL if name in names), *indexed]
     for file in map(snapshot.file, described):
         if file.size > LARGEST_FILE:
             raise ModelError(
@@ -159,7 +161,7 @@ def _download(hub: Hub, snapshot: Snapshot, revision: str, home: Path, growth: f
     paths = {name: hub.fetch(snapshot, snapshot.file(name)) for name in described}
     # Before gigabytes come that no Whisper is in.
     dimensions_from_config(read_json(paths[CONFIG]), f"{snapshot.repository}: {CONFIG}")
-    shards = _listed_shards(snapshot, paths[INDEX]) if index else [WEIGHTS]
+    shards = _listed_shards(snapshot, paths[index]) if indexed else [weights_file]
     weights = [snapshot.file(name) for name in shards]
     _check_space(hub, snapshot, weights, home, growth)
     hub.remember(snapshot, revision)
@@ -173,7 +175,9 @@ def _listed_shards(snapshot: Snapshot, index: Path) -> list[str]:
     shards = shard_names(index)
     for name in shards:
         if name not in snapshot.entries:
-            raise ModelError(f"{snapshot.repository}: {INDEX} names {name}, which is not there")
+            raise ModelError(
+                f"{snapshot.repository}: {index.name} names {name}, which is not there"
+            )
     return shards
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whisper_npu.errors import ModelError
 from whisper_npu.files.whole import hash_file
-from whisper_npu.model.folder import CONFIG, GENERATION, INDEX, WEIGHTS, tokenizer_names
+from whisper_npu.model.folder import CONFIG, GENERATION, WEIGHTS, tokenizer_names, weights_name
 from whisper_npu.model.safetensors_file import shard_names
 
 OPTIONAL = (GENERATION,)
@@ -38,11 +38,17 @@ def needed_files(is_there: Callable[[str], bool]) -> list[str]:
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a model in a snapshot's folder. Raises ModelError that names what is missing."""
-    names = needed_files(lambda name: (folder / name).exists())
-    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
-        names.append(WEIGHTS)
+
+    def is_there(name: str) -> bool:
+        return (folder / name).exists()
+
+    names = needed_files(is_there)
+    weights = weights_name(is_there) or WEIGHTS
+    index = f"{weights}.index.json"
+    if is_there(weights) or not is_there(index):
+        names.append(weights)
     else:
-        names += [INDEX, *shard_names(folder / INDEX)]
+        names += [index, *shard_names(folder / index)]
     for name in names:
         if not (folder / name).exists():
             raise ModelError(f"{folder}: has no {name}")

@@ -26,6 +26,13 @@ def has_safetensors(folder: Path) -> bool:
     return (folder / WEIGHTS).exists() or (folder / INDEX).exists()
 
 
+def weights_name(is_there: Callable[[str], bool]) -> str | None:
+    """The name of the file with a folder's weights, or of that which shards stand for; None if
+    there are no weights. ``is_there`` says what the folder has."""
+    names = (WEIGHTS, PICKLED)
+    return next((n for n in names if is_there(n) or is_there(f"{n}.index.json")), None)
+
+
 def tokenizer_names(is_there: Callable[[str], bool]) -> list[str]:
     """The files that make the tokenizer of a folder, of which ``is_there`` says what it has."""
     parts = [VOCABULARY, MERGES]

@@ -17,6 +17,8 @@ import pytest
 from huggingface_hub import constants, snapshot_download
 
 from tests.support.checkpoints import Recipe, write_checkpoint
+from tests.support.formats.seeded import load_seeded
+from tests.support.formats.torch_pt import write_pickled
 from tests.support.model_folders import split_tokenizer
 from tests.unit.hub.fake_hub import (
     COMMIT,
@@ -29,6 +31,7 @@ from tests.unit.hub.fake_hub import (
     refuse,
     set_endpoint,
 )
+from whisper_npu import Transcriber
 from whisper_npu.convert.pull import pull
 from whisper_npu.errors import ModelError, OutputError
 from whisper_npu.hub.folders import model_directory
@@ -133,6 +136,22 @@ class TestReal:
         store.remove(REPOSITORY)
         assert model_directory(REPOSITORY) == snapshot_folder()
 
+    @pytest.mark.parametrize("shards", [1, 2])
+    def test_pickled_weights(self, hub: FakeHub, store: Store, tmp_path: Path, shards: int) -> None:
+        write_checkpoint(Recipe("nano"), tmp_path / "bin")
+        write_pickled(load_seeded(tmp_path / "bin"), tmp_path / "bin", shards=shards)
+        (tmp_path / "bin" / WEIGHTS).unlink()
+        hub.files = read_folder(tmp_path / "bin")
+        model, _ = pull(store, REPOSITORY)
+        assert WEIGHTS in model.files
+        assert cached() == ["refs/main", *snapshot_files(hub)]
+        assert not pull(store, REPOSITORY, offline=True, force=True)[1]
+        store.remove(REPOSITORY)
+        # As it is in the cache, it is converted when it is loaded.
+        assert model_directory(REPOSITORY) == snapshot_folder()
+        with pytest.warns(UserWarning, match="it is converted to"):
+            Transcriber(REPOSITORY)
+
     def test_shards_offline(self, hub: FakeHub, store: Store, tmp_path: Path) -> None:
         write_checkpoint(Recipe("nano"), tmp_path / "sharded", shards=3)
         hub.files = read_folder(tmp_path / "sharded")
@@ -193,10 +212,10 @@ class TestWhatIsDownloaded:
 
     def test_no_safetensors(self, hub: FakeHub, store: Store) -> None:
         del hub.files[WEIGHTS]
-        hub.files["pytorch_model.bin"] = hub.files["flax_model.msgpack"] = b""
+        hub.files["tf_model.h5"] = hub.files["flax_model.msgpack"] = b""
         hub.files["../\n.bin"] = b""
         assert complaint(store) == (
-            "owner/nano: has no model.safetensors, only flax_model.msgpack, pytorch_model.bin; "
+            "owner/nano: has no model.safetensors, only flax_model.msgpack, tf_model.h5; "
             "for other formats, download it and use whisper-npu convert"
         )
 
