@@ -310,7 +310,7 @@ class TestNames:
     def test_a_folder_comes_first(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = Path(REPOSITORY)
         folder.mkdir(parents=True)
-        with pytest.raises(ModelError, match=r"^owner/nano/config.json: no such file"):
+        with pytest.raises(ModelError, match=r"^owner/nano: has neither model.safetensors"):
             Transcriber(REPOSITORY)
         for name, content in hub.files.items():
             (folder / name).write_bytes(content)
