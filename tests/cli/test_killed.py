@@ -252,6 +252,8 @@ def _each_signal(
 def test_a_kill_at_some_events(
     name: str, tmp_path: Path, seeded_directory: Callable[[Recipe], Path], hub: FakeHub
 ) -> None:
+    if "build" in name:
+        require_compiler()
     model = seeded_directory(Recipe("nano"))
     assert _each_event(SCENARIOS[name], tmp_path / "root", model, hub, _FEW) >= _FEW
 
