@@ -16,9 +16,9 @@ HIDDEN = "***"
 # characters, which stand for the bytes of names that are no UTF-8.
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# The user and password of a URL, up to the last "@" before a blank: a password may hold one, or a
-# "/" that should have been encoded.
-_USER = re.compile(r"(?<=://)[^\s'\"<>]*@")
+# A URL up to a blank. What is before its last "@" is user and password: a password may hold an "@",
+# or a "/" that should have been encoded. Each is looked at once, however many are in a text.
+_URL = re.compile(r"(?<=://)[^\s'\"<>]+")
 # Of Hugging Face, and of headers.
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}|(?<=\bBearer )\S+|(?<=\bBasic )\S+")
 _PARAMETER = re.compile(
@@ -38,12 +38,17 @@ def printable(text: str) -> str:
 
 def without_secrets(text: str) -> str:
     """A text with ``***`` for passwords and tokens in it: of URLs, and of this environment."""
-    text = _USER.sub(f"{HIDDEN}@", text)
+    text = _URL.sub(lambda url: _without_user(url[0]), text)
     text = _TOKEN.sub(HIDDEN, text)
     text = _PARAMETER.sub(rf"\g<1>{HIDDEN}", text)
     for secret in _of_environment():
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def _without_user(url: str) -> str:
+    _, at, rest = url.rpartition("@")
+    return HIDDEN + at + rest if at else url
 
 
 def message(text: object) -> str:
