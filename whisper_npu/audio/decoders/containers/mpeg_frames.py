@@ -165,12 +165,14 @@ def _run(data: _Bytes, start: int) -> Run:
 
 def _info(data: _Bytes, at: int, frame: Frame) -> int | None:
     """Where in a frame an encoder's header is."""
-    if frame.layer != 3:
+    start = data.get(at, VBRI + 4)
+    # Of all frames few have one of these words.
+    if frame.layer != 3 or not (b"Xing" in start or b"Info" in start or b"VBRI" in start):
         return None
-    offset = info_offset(frame, data.get(at + 3, 1) >= b"\xc0")
-    if data.get(at + offset, 4) in (b"Xing", b"Info"):
+    offset = info_offset(frame, start[3] >= 0xC0)
+    if start[offset : offset + 4] in (b"Xing", b"Info"):
         return offset
-    return VBRI if data.get(at + VBRI, 4) == b"VBRI" else None
+    return VBRI if start[VBRI:] == b"VBRI" else None
 
 
 def info_offset(frame: Frame, mono: bool) -> int:
