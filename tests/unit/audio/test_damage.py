@@ -137,6 +137,17 @@ def test_a_damaged_frame_of_flac_is_silence(name: str) -> None:
     assert not samples[differs].any()
 
 
+def test_noise_beyond_any_sound_is_silence() -> None:
+    """What AMR makes of text reaches 1e9: it is damage and no reason to refuse the rest."""
+    data = encoded("amr")
+    whole, _ = load(data)
+    samples, told = load(data + 300 * b"this is a tail\n")
+    assert len(samples) > len(whole)
+    assert np.array_equal(samples[: 10 * RATE], whole[: 10 * RATE])
+    assert "filled with silence" in told[0]
+    assert np.abs(samples).max() < 2e4  # resampled
+
+
 @pytest.mark.parametrize("block_seconds", [0.5, 30.0])
 def test_one_decoder_goes_on_where_the_other_ended(block_seconds: float) -> None:
     data = bytearray(encoded("flac"))

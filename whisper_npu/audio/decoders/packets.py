@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from whisper_npu.audio.blocks import RATES, DecodedBlock
 from whisper_npu.audio.decoders.account import Account
 from whisper_npu.audio.decoders.frames import Frames
@@ -24,6 +22,10 @@ _VARYING = 4
 # A container's timestamps are rounded and jitter; what is missing is at least part of a packet.
 _PART_OF_A_PACKET = 0.75
 _JITTER = 0.01
+# Codecs that keep samples of any size.
+_AS_THEY_ARE = ("pcm", "wavpack")
+# Full scale is 1. Other codecs make more than this of damage only.
+_LOUDEST = 1e4
 # Timestamps that go back further begin anew: recordings were joined.
 _TIMES_BEGIN_ANEW = 1.0
 # Demuxers of formats without timestamps: theirs are sums of what they found.
@@ -150,10 +152,11 @@ class Packets:
             return None
 
     def _is_noise(self, block: DecodedBlock) -> bool:
-        """Whether damage made numbers that are none; samples as they are may have such."""
-        if self._stream.codec_context.name.startswith("pcm"):
+        """Whether damage made numbers that no sound has; samples as they are may have such."""
+        if self._stream.codec_context.name.startswith(_AS_THEY_ARE):
             return False
-        return not (np.isfinite(block.samples.sum()) or np.isfinite(block.samples).all())
+        # Not so for NaN either.
+        return not (block.samples.max() <= _LOUDEST and block.samples.min() >= -_LOUDEST)
 
     def _fill_to(self, time: float | None, like: DecodedBlock) -> Iterator[DecodedBlock]:
         """Silence up to the time of a frame, if something is missing before it."""
