@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from whisper_npu import terminal
 from whisper_npu.cli.options import HelpFormatter
 from whisper_npu.cli.process import flush_stdout, showing_warnings, writing_stdout
-from whisper_npu.errors import WhisperNpuError
+from whisper_npu.errors import OptionError, WhisperNpuError
 from whisper_npu.terminal import note
 
 if TYPE_CHECKING:
@@ -79,6 +79,10 @@ def run(argv: Sequence[str] | None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments = list(_with_underscores(sys.argv[1:] if argv is None else argv))
+    for argument in arguments:
+        # argparse of Python 3.11 makes a list of nothing of it.
+        if re.fullmatch("-.+=--", argument):
+            raise OptionError(f"{argument.removesuffix('=--')}: must not be --")
     args = parser_for(arguments[:1]).parse_args(arguments)
     with showing_warnings(quiet=False):
         return int(args.command(args))
