@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -102,7 +101,7 @@ def check(data: bytes, folder: Path) -> str:
             return _unpack(body, folder)
         if of == "sources":
             return _look_up(body, folder)
-        return _ask(of, answer["status"], answer["headers"], body)
+        return _ask(of, answer["status"], answer["headers"], body, folder)
     except (ModelError, OptionError) as error:
         check_message(error)
         return "refused"
@@ -142,14 +141,14 @@ _opened = ExitStack()
 
 
 @cache
-def _hub() -> FakeHub:
+def _hub(folder: Path) -> FakeHub:
     """A hub of this process, to its end."""
     remote.BACK_OFF = (0.0, 0.0, 0.0)
     fake = FakeHub(dict(_FILES), {"model.safetensors"})
-    return _opened.enter_context(reached(fake, Path(tempfile.mkdtemp())))
+    return _opened.enter_context(reached(fake, folder / "huggingface"))
 
 
-def _ask(of: str, status: int, headers: dict[str, str], body: bytes) -> str:
+def _ask(of: str, status: int, headers: dict[str, str], body: bytes, folder: Path) -> str:
     def fault(handler: Handler, content: bytes, start: int) -> None:
         handler.send_response(status)
         for name, value in headers.items():
@@ -162,7 +161,7 @@ def _ask(of: str, status: int, headers: dict[str, str], body: bytes) -> str:
         handler.cut()
         handler.close_connection = True
 
-    fake: Any = _hub()
+    fake: Any = _hub(folder)
     fake.faults = {of: [fault] * 50}
     hub = remote.Hub()
     snapshot = hub.snapshot(REPOSITORY, "main")
