@@ -184,7 +184,7 @@ def test_the_built_in_model_where_none_was_pulled(
         "allow_fallback": True,
         "check_rate": 1e-3,
         "cpu_kernels": None,
-        "kernels": [],
+        "kernels": (),
         "threads": 2,
     }
 

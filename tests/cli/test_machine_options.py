@@ -29,7 +29,7 @@ DEFAULTS = {
     "allow_fallback": False,
     "check_rate": 1e-3,
     "cpu_kernels": None,
-    "kernels": [],
+    "kernels": (),
     "threads": None,
 }
 
@@ -66,7 +66,7 @@ def passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Mapping[str,
         (["--allow_fallback", "True"], {"allow_fallback": True}),
         (["--allow-fallback=True"], {"allow_fallback": True}),
         (["--check_rate", "0.5"], {"check_rate": 0.5}),
-        (["--kernels", "a", "--kernels", "b"], {"kernels": ["a", "b"]}),
+        (["--kernels", "a", "--kernels", "b"], {"kernels": ("a", "b")}),
         (["--threads", "0"], {"threads": None}),
         (["--threads", "3"], {"threads": 3}),
     ],
