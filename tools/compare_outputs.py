@@ -52,12 +52,10 @@ _BY_FFMPEG = (
     ("m4a", "ipod", "alac"),
     ("mov", "mov", "pcm_s16le"),
     ("mkv", "matroska", "libopus"),
-    ("mka", "matroska", "flac"),
     ("webm", "webm", "libopus"),
     ("ts", "mpegts", "aac"),
     ("aac", "adts", "aac"),
     ("ac3", "ac3", "ac3"),
-    ("wma", "asf", "wmav2"),
     ("avi", "avi", "libmp3lame"),
     ("flv", "flv", "aac"),
     ("mp2", "mp2", "mp2"),
@@ -65,7 +63,7 @@ _BY_FFMPEG = (
     ("tta", "tta", "tta"),
 )
 # What some codecs cannot do without.
-_RATES = {"libopus": 48000, "OPUS": 48000, "GSM610": 8000, "flv": 44100, "ac3": 48000, "asf": 44100}
+_RATES = {"libopus": 48000, "OPUS": 48000, "GSM610": 8000, "flv": 44100, "ac3": 48000}
 _MONO_ONLY = ("GSM610", "G721_32", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32")
 # Of a piece, in samples at 16 kHz.
 _SHORTEST, _LONGEST = 16000, 20 * 16000
@@ -129,8 +127,6 @@ def _encode_with_av(samples: np.ndarray, rate: int, container: str, codec: str) 
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.layout = layout
-        if codec == "flac":
-            stream.format = "s16"
         frame = av.AudioFrame.from_ndarray(
             np.ascontiguousarray(samples.T, np.float32), format="fltp", layout=layout
         )
