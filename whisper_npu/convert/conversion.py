@@ -11,7 +11,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,21 +94,23 @@ def convert(
             "--tokenizer"
         )
     check_destination(dest, source, FILES, force)
-    return convert_source(opened, dest, dtype, smooth, origin, progress)
+    with writing(dest), replacing_folder(dest) as folder:
+        report = convert_source(opened, folder, dtype, smooth, origin, progress)
+    return replace(report, dest=dest)
 
 
 def convert_source(
     opened: Source,
-    dest: Path,
+    folder: Path,
     dtype: str,
     smooth: Sequence[Path] = (),
     origin: str | None = None,
     progress: bool = False,
 ) -> ConversionReport:
-    """As ``convert``, of a source that is open and has a vocabulary.
+    """As ``convert``, of a source that is open and has a vocabulary, into a folder that is there.
 
     ``dtype`` may also be ``AS_STORED``: each tensor stays what it is, float64 becomes float32 and
-    what only ggml has float16.
+    what only ggml has float16. Raises OSError if ``folder`` cannot be written.
     """
     source = opened.path
     hashes = {file.name: file_sha256(file) for file in opened.files}
@@ -121,16 +123,15 @@ def convert_source(
         "source_sha256": json.dumps(hashes),
     }
     factors: Mapping[str, F32] = {}
-    with writing(dest), replacing_folder(dest) as folder:
-        _write_companions(opened, folder, dtype)
-        if smooth:
-            factors = _smoothing_factors(opened, folder, smooth)
-            metadata["smoothed"] = json.dumps(sorted(factors))
-        weights = smoothed(opened, factors)
-        errors = _write_weights(weights, folder / WEIGHTS, dtype, metadata, progress)
-        digest, size = file_sha256(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
+    _write_companions(opened, folder, dtype)
+    if smooth:
+        factors = _smoothing_factors(opened, folder, smooth)
+        metadata["smoothed"] = json.dumps(sorted(factors))
+    weights = smoothed(opened, factors)
+    errors = _write_weights(weights, folder / WEIGHTS, dtype, metadata, progress)
+    digest, size = file_sha256(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
     return ConversionReport(
-        source, opened.kind, hashes, dest, dtype, digest, size, tuple(factors), tuple(errors)
+        source, opened.kind, hashes, folder, dtype, digest, size, tuple(factors), tuple(errors)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +25,10 @@ from tests.support.signals import noise
 from whisper_npu import Transcriber
 from whisper_npu.convert import convert, kept
 from whisper_npu.convert.kept import converted_folder
-from whisper_npu.convert.source import open_source
+from whisper_npu.convert.safetensors_writer import SafetensorsWriter
+from whisper_npu.convert.source import Source, open_source
 from whisper_npu.errors import ModelError, OutputError
+from whisper_npu.files.temporary import sweep
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.safetensors_file import SafetensorsFile
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
@@ -172,6 +176,34 @@ def test_a_conversion_that_breaks_off_leaves_nothing(
             made(path)
     assert list((cache_home / "converted").iterdir()) == []
     assert load_checkpoint(made(path)).weights
+
+
+def test_a_conversion_is_held_until_it_has_its_name(
+    given: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, cache_home: Path
+) -> None:
+    record = kept._record
+
+    def swept(source: Source) -> dict[str, Any]:
+        # As another process does that converts another model now.
+        sweep(cache_home / "converted")
+        return record(source)
+
+    monkeypatch.setattr(kept, "_record", swept)
+    assert load_checkpoint(made(given("ggml-f32.bin"))).weights
+
+
+def test_a_disk_that_is_full(
+    given: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, cache_home: Path
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = given("ggml-f32.bin")
+    monkeypatch.setattr(SafetensorsWriter, "write", full)
+    place = rf"^{cache_home}/converted/ggml-f32-[0-9a-f]{{16}}"
+    with pytest.raises(OutputError, match=rf"{place}: cannot be written \(.*\); WHISPER_NPU_HOME"):
+        made(path)
+    assert list((cache_home / "converted").iterdir()) == []
 
 
 def test_a_source_that_changes_meanwhile(
