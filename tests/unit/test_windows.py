@@ -206,7 +206,7 @@ def test_english_only_models() -> None:
     [
         ({"language": "de"}, "^language: this model is English-only; 'de' is not used$"),
         ({"task": "translate"}, "^task: this model is English-only and cannot translate$"),
-        ({"multilingual": True}, "^multilingual: this model is English-only$"),
+        ({"multilingual": True}, "^multilingual: this model is English-only; True is not used$"),
     ],
 )
 def test_english_only_models_go_on_in_english(options: dict[str, Any], warning: str) -> None:

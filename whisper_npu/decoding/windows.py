@@ -87,7 +87,7 @@ def _in_english(options: TranscribeOptions) -> TranscribeOptions:
     if options.task == "translate":
         warnings.warn("task: this model is English-only and cannot translate", stacklevel=3)
     if options.multilingual:
-        warnings.warn("multilingual: this model is English-only", stacklevel=3)
+        warnings.warn("multilingual: this model is English-only; True is not used", stacklevel=3)
     return replace(options, language=None, task="transcribe", multilingual=False)
 
 
