@@ -118,7 +118,8 @@ def convert_source(
         "format": "pt",
         "producer": f"whisper-npu {__version__}",
         "scheme": SCHEME if dtype == "int8" else dtype,
-        "source": origin or source.name,
+        # A name may have bytes that are no UTF-8, which the format cannot hold.
+        "source": printable(origin or source.name),
         "source_format": opened.kind,
         "source_sha256": json.dumps(hashes),
     }

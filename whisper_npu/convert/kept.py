@@ -14,7 +14,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from whisper_npu.model.folder import TOKENIZER, WEIGHTS
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 from whisper_npu.runtime.packed import identity
+from whisper_npu.terminal import note
 from whisper_npu.version import __version__
 
 FOLDER = "converted"
@@ -109,25 +110,33 @@ def _is_current(place: Path) -> bool:
 
 def _sweep(folder: Path) -> None:
     """Remove conversions whose sources are gone or have changed, unless they are being made."""
+    from filelock import Timeout
+
     for place in folder.iterdir() if folder.is_dir() else ():
         if place.name.startswith(".") or _is_current(place):
             continue
-        from filelock import Timeout
-
-        try:
-            with _lock(place, wait=False):
+        # What cannot be held is in nobody's way: it is being made, or another user's.
+        with suppress(OSError, Timeout), _lock(place, wait=False):
+            # It may have been made again before it could be held.
+            if not _is_current(place):
                 shutil.rmtree(place, ignore_errors=True)
-        except Timeout:
-            continue
 
 
 @contextmanager
 def _lock(place: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a conversion, which a process that ends gives back."""
     # Imported here, as most models need no conversion.
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     file = home_folder() / "locks" / f"{FOLDER}-{place.name}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file, timeout=-1 if wait else 0):
+    lock = FileLock(file)
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock.acquire(timeout=0))
+        except Timeout:
+            if not wait:
+                raise
+            note(f"waiting for another process that converts {place}")
+            held.enter_context(lock.acquire())
         yield

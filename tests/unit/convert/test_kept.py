@@ -8,8 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,6 +242,69 @@ def test_conversions_of_what_is_gone_are_removed(given: Callable[[str], Path]) -
     first.unlink()
     assert made(second).is_dir()
     assert not folder.exists()
+
+
+def test_a_conversion_of_another_user_stays(given: Callable[[str], Path], cache_home: Path) -> None:
+    first, second = given("ggml-f32.bin"), given("ctranslate2-float32")
+    folder = made(first)
+    first.unlink()
+    lock = cache_home / "locks" / f"converted-{folder.name}.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # nor can this be held
+    assert made(second).is_dir()
+    assert folder.is_dir()
+
+
+def test_a_conversion_that_is_made_again_meanwhile_stays(
+    given: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = given("ggml-f32.bin"), given("ctranslate2-float32")
+    folder = made(first)
+    is_current, lock = kept._is_current, kept._lock
+
+    @contextmanager
+    def made_before(place: Path, *, wait: bool = True) -> Iterator[None]:
+        if place == folder:
+            record = kept._record(open_source(first))
+            (folder / "source.json").write_text(json.dumps(record))
+        with lock(place, wait=wait):
+            yield
+
+    os.utime(first)
+    assert not is_current(folder)
+    monkeypatch.setattr(kept, "_lock", made_before)
+    made(second)
+    assert is_current(folder)
+
+
+def test_who_waits_for_a_conversion_says_so(
+    given: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = given("ggml-f32.bin")
+    folder = made(path)
+    path.touch()
+    said = threading.Event()
+    note = kept.note
+    monkeypatch.setattr(kept, "note", lambda text: (note(text), said.set()))
+    with ThreadPoolExecutor() as pool:
+        with kept._lock(folder):
+            other = pool.submit(converted_folder, path)
+            assert said.wait(timeout=60)
+        with pytest.warns(UserWarning, match="it is converted to"):
+            assert other.result(timeout=60) == folder
+    expected = f"whisper-npu: waiting for another process that converts {folder}\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has names that are text")
+def test_a_name_that_is_no_text(given: Callable[[str], Path]) -> None:
+    path = given("ggml-f32.bin")
+    path = path.rename(path.with_name(os.fsdecode(b"\xff.bin")))
+    folder = made(path)
+    assert load_checkpoint(folder).weights
+    assert converted_folder(path) == folder
 
 
 def test_a_cache_that_cannot_be_written(given: Callable[[str], Path], cache_home: Path) -> None:
