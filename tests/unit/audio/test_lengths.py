@@ -105,6 +105,12 @@ class TestWav:
         np.testing.assert_array_equal(load_audio(WAV + b"ID3\x04" + bytes(9000)), EXPECTED)
 
     @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("file_format", ["WAV", "RF64", "AIFF", "FLAC"])
+    def test_a_tag_before_it(self, file_format: str) -> None:
+        tag = b"ID3\x03\0\0\0\0\x7f\x7f" + bytes(0x3FFF)
+        np.testing.assert_array_equal(load_audio(tag + encode(INT16, RATE, file_format)), EXPECTED)
+
+    @pytest.mark.filterwarnings("error")
     @pytest.mark.parametrize("padding", [b"", b"\0"])
     def test_an_odd_length(self, padding: bytes) -> None:
         """Some programs leave out the byte that pads the audio."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import types
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from tests.support.signals import noise
+from whisper_npu.audio import load_audio
 from whisper_npu.audio.decoders.account import Account
 from whisper_npu.audio.decoders.packets import Packets
 
@@ -130,3 +134,44 @@ def test_bytes_tell_the_time_where_nothing_else_does() -> None:
     assert place(packets, "aac")[0] == "xx-x---xx"
     # There times are sums, and those of packets that were never there.
     assert place([packet(20 * n, SIZE * n // 4) for n in range(4)], "aac")[0] == "xxxx"
+
+
+def late(*starts: float, container: str, codec: str) -> bytes:
+    """Two seconds of noise in each track of a file; they begin at these times in seconds."""
+    file = io.BytesIO()
+    # Clusters of half a second.
+    options = {"cluster_time_limit": "500"} if container == "matroska" else {}
+    with av.open(file, "w", format=container, options=options) as output:
+        streams = [output.add_stream(codec, rate=48000, layout="mono") for _ in starts]
+        for stream, start in zip(streams, starts, strict=True):
+            stream.bit_rate = 64000
+            frame = av.AudioFrame.from_ndarray(noise(2 * 48000)[None], format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48000, round(48000 * start)
+            output.mux([*stream.encode(frame), *stream.encode(None)])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("starts", "container", "codec"),
+    [
+        ((1.5,), "matroska", "libopus"),
+        ((1.5, 0.0), "matroska", "libopus"),
+        ((1.5,), "asf", "wmav2"),
+    ],
+)
+def test_a_track_that_begins_late_is_whole(
+    starts: tuple[float, ...], container: str, codec: str
+) -> None:
+    source = late(*starts, container=container, codec=codec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        samples = load_audio(source, audio_track=0)
+    assert len(samples) == pytest.approx(2 * 16000, abs=1000)
+
+
+def test_a_track_whose_start_is_lost_is_not() -> None:
+    whole = bytearray(late(0.0, container="matroska", codec="libopus"))
+    clusters = [i for i in range(len(whole)) if whole.startswith(b"\x1f\x43\xb6\x75", i)]
+    whole[clusters[0] : clusters[1]] = bytes(clusters[1] - clusters[0])
+    with pytest.warns(UserWarning, match=r"but its header promises 2\.0 s"):
+        load_audio(bytes(whole), audio_track=0)

@@ -17,6 +17,9 @@ from whisper_npu.audio.decoders.packets import NO_TIMESTAMPS, Packets, reason
 from whisper_npu.audio.decoders.reader import Reader
 from whisper_npu.audio.decoders.tracks import choose_track
 
+# Formats whose durations are the times at which tracks end, also of those that begin late.
+_DURATIONS_FROM_ZERO = ("matroska,webm", "asf")
+
 
 class NotForFFmpeg(Exception):
     """FFmpeg cannot open the file, or PyAV is not installed; the text is the reason."""
@@ -68,7 +71,10 @@ def decode_with_ffmpeg(
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
         packets = Packets(container, stream, account)
         yield from _gathered(packets.blocks(), block_seconds)
-        account.compare(_promised_seconds(container, stream))
+        promised = _promised_seconds(container, stream)
+        if promised is not None and container.format.name in _DURATIONS_FROM_ZERO:
+            promised -= _late_start(container, packets, account.position, reader.size)
+        account.compare(promised)
         if len(container.streams) == 1 and not account.gaps and not account.notes:
             account.compare_bytes(packets.n_bytes, media_bytes(reader))
 
@@ -87,6 +93,18 @@ def _promised_seconds(container: Any, stream: Any) -> float | None:
     if own and container.duration is not None:
         return float(container.duration / 1_000_000)
     return None
+
+
+def _late_start(container: Any, packets: Packets, seconds: float, size: int) -> float:
+    """When the track begins, in seconds; 0 where what was before it may have been lost.
+
+    A track may begin after another one. Where all begin late, the bytes before the first packet
+    tell: if they are as many as other packets take for that time, packets were there.
+    """
+    late = packets.first_time or 0.0
+    if late <= 0.0 or (container.start_time or 0) / 1_000_000 < late / 2:
+        return max(0.0, late)
+    return 0.0 if packets.first_byte * seconds > (size - packets.first_byte) * late / 2 else late
 
 
 def _seconds_of_tag(tag: str) -> float | None:

@@ -40,6 +40,9 @@ class Packets:
         self._has_timestamps = container.format.name not in NO_TIMESTAMPS
         # The file's own time at the account's position 0; in seconds as all times here.
         self._zero: float | None = None
+        # Where the first packet is in the file, and the time of the first frame.
+        self.first_byte = 0
+        self.first_time: float | None = None
         self._packet_seconds = 0.0
         self._tick = float(stream.time_base or 0)
         # The bytes of the file up to the end of the last packet that was whole, and those after it
@@ -61,6 +64,7 @@ class Packets:
                 self._packet_seconds = packet.duration * self._tick
             if not self._has_place and _has_place(packet):
                 self._has_place, self._end_byte = True, packet.pos
+                self.first_byte = packet.pos
             frames = self._decode(packet)
             if frames is None:
                 self._start(packet)
@@ -162,6 +166,8 @@ class Packets:
         """Silence up to the time of a frame, if something is missing before it."""
         if time is None:
             return
+        if self.first_time is None:
+            self.first_time = time
         if self._zero is None:
             self._zero = time
         lag = time - (self._zero + self._account.position)

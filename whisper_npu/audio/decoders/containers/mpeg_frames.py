@@ -122,6 +122,11 @@ def inspect(reader: Reader) -> list[Run | Skipped]:
     return [] if start is None else list(_parts(data, at, start))
 
 
+def tags_end(reader: Reader) -> int:
+    """Where the ID3 and APE tags at the start of a file end; 0 if there are none."""
+    return _after_tags(_Bytes(reader), 0)
+
+
 def _parts(data: _Bytes, junk: int, at: int) -> Iterator[Run | Skipped]:
     while True:
         if at > junk:
