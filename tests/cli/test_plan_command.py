@@ -21,8 +21,9 @@ from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import host_rates as cost
 from whisper_npu.backends.numpy.host_rates import HostRates
 from whisper_npu.cli import main
-from whisper_npu.model.builders import PHASES, Precision, build_phase
+from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.model.precision import Precision
 from whisper_npu.transcriber import Transcriber
 
 TINY = KNOWN_DIMENSIONS["tiny"]

@@ -11,9 +11,9 @@ import pytest
 from whisper_npu.backends.numpy import fast as fast_ops
 from whisper_npu.backends.numpy.specification import specify
 from whisper_npu.backends.opening import numpy_model
-from whisper_npu.model.builders import PRECISIONS, Precision
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.graph import Attr, Graph, Op, Tensor
+from whisper_npu.model.precision import PRECISIONS, Precision
 from whisper_npu.ops.linear import conv_matrix
 from whisper_npu.runtime import weights
 from whisper_npu.runtime.backend import Bound, Offer

@@ -38,8 +38,9 @@ from whisper_npu.backends.opening import (
     require,
 )
 from whisper_npu.errors import KernelError, ModelError, OptionError
-from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
+from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.model.precision import PRECISIONS
 from whisper_npu.runtime.backend import Refusal
 from whisper_npu.runtime.machine import Machine
 

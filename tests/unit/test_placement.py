@@ -15,9 +15,10 @@ from whisper_npu.backends.numpy.host_rates import HostRates
 from whisper_npu.backends.numpy.specification import Specification, specify
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.errors import KernelError
-from whisper_npu.model.builders import PHASES, PRECISIONS, Precision, build_phase
+from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.graph import Graph, Op, Tensor
+from whisper_npu.model.precision import PRECISIONS, Precision
 from whisper_npu.model.validation import validate
 from whisper_npu.runtime.backend import (
     Backend,

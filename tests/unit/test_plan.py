@@ -12,9 +12,10 @@ from tests.unit.toy_backend import Toy, run_linear_gelu
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.backends.numpy.specification import Specification
 from whisper_npu.backends.opening import numpy_machine, numpy_model
-from whisper_npu.model.builders import PRECISIONS, Precision, build_phase
+from whisper_npu.model.builders import build_phase
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.graph import Graph, Op, Role, Tensor
+from whisper_npu.model.precision import PRECISIONS, Precision
 from whisper_npu.model.validation import validate
 from whisper_npu.ops.activation import gelu
 from whisper_npu.runtime.backend import Bound, Offer, Refusal, Step, chain

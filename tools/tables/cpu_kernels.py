@@ -26,8 +26,8 @@ from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.library import load_library
 from whisper_npu.backends.cpu.records import CpuKernel
 from whisper_npu.backends.numpy import numpy_backends
-from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
+from whisper_npu.model.precision import Precision
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.threads import default_threads

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whisper_npu.errors import OptionError
-from whisper_npu.model.builders import PRECISIONS
+from whisper_npu.model.precision import PRECISIONS
 from whisper_npu.runtime.threads import check_threads
 from whisper_npu.values import use_python_values
 

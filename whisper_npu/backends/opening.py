@@ -18,9 +18,9 @@ from whisper_npu.backends.machine_options import (
 )
 from whisper_npu.backends.numpy import numpy_backends
 from whisper_npu.errors import KernelError
-from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.precision import Precision
 from whisper_npu.runtime.backend import Backend
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.model import Model, phase_graphs

@@ -6,8 +6,9 @@ import argparse
 
 from whisper_npu.cli.dimensions import dimensions_of
 from whisper_npu.cli.process import say
-from whisper_npu.model.builders import PHASES, PRECISIONS, build_phase
+from whisper_npu.model.builders import PHASES, build_phase
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.model.precision import PRECISIONS
 from whisper_npu.model.report import GRAPH_FORMATS, render
 
 

@@ -21,10 +21,10 @@ from whisper_npu.cli.options import add_format, add_kernels, add_options, as_opt
 from whisper_npu.cli.process import say
 from whisper_npu.model.builders import (
     PHASES,
-    PRECISIONS,
     TOKEN_PHASES,
     WINDOW_PHASES,
 )
+from whisper_npu.model.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from whisper_npu.model.graph import Graph

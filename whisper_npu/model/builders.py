@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, get_args
 
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
 from whisper_npu.model.kinds import KINDS
+from whisper_npu.model.precision import Precision
 from whisper_npu.model.validation import validate
 from whisper_npu.model.weight_shapes import (
     TOKEN_EMBEDDING,
@@ -30,9 +30,6 @@ MEL_FILTERS = "mel_filters"
 
 # Graphs are frozen: those made last are kept, as loading a model and running it ask for the same.
 _kept = lru_cache(maxsize=16)
-
-Precision = Literal["float32", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class _Builder:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from whisper_npu.model import builders
-from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph
+from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.mel import mel_filters
 from whisper_npu.runtime.caches import CrossCache, OwnCache

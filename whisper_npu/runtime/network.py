@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from whisper_npu.model.builders import Precision
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph
+from whisper_npu.model.precision import Precision
 from whisper_npu.runtime.backend import Array, Form
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.placement import Forms

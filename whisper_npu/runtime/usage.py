@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from whisper_npu.model.builders import Precision
+from whisper_npu.model.precision import Precision
 from whisper_npu.results import Fallback, Placement
 from whisper_npu.runtime.backend import NUMPY
 

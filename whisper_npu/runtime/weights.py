@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from whisper_npu.errors import KernelError, ModelError
-from whisper_npu.model.builders import Precision
 from whisper_npu.model.checkpoint import StoredWeights
+from whisper_npu.model.precision import Precision
 from whisper_npu.model.weight_shapes import Shape, is_quantizable, matrix_shape, scale_name
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.linear import conv_matrix

@@ -29,8 +29,9 @@ from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_machine
 from whisper_npu.errors import KernelError, OptionError
 from whisper_npu.files.whole import file_sha256
-from whisper_npu.model.builders import Precision, build_step
+from whisper_npu.model.builders import build_step
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
+from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.threads import default_threads
