@@ -173,7 +173,7 @@ def test_a_file_too_large(tmp_path: Path) -> None:
     large = tmp_path / "large.bin"
     with large.open("wb") as file:
         file.truncate(100 << 20)
-    with pytest.raises(TransactionError, match=r"large\.bin: more than the \d+ bytes"):
+    with pytest.raises(TransactionError, match=r"large\.bin: has more than the \d+ bytes"):
         read_transaction(large)
     with pytest.raises(TransactionError, match="at most"):
         decode_transaction(bytes((16 << 20) + 1))
