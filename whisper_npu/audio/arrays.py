@@ -31,9 +31,10 @@ def as_array(source: Any) -> NDArray[Any] | None:
 
     Buffers of single bytes are files. Raises AudioError for what NumPy cannot make an array.
     """
-    if isinstance(source, np.ma.MaskedArray) and np.ma.is_masked(source):
-        raise AudioError("array: some of its samples are masked; fill them, with 0 for silence")
     if isinstance(source, np.ndarray):
+        # NumPy imports ``ma`` when it is named.
+        if type(source) is not np.ndarray and np.ma.is_masked(source):
+            raise AudioError("array: some of its samples are masked; fill them, with 0 for silence")
         # A matrix has two dimensions whatever is taken of it.
         return np.asarray(source)
     if isinstance(source, str | bytes | os.PathLike) or hasattr(source, "read"):

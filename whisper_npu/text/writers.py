@@ -10,7 +10,6 @@ writes it, and in vtt as a voice, ``<v left>Hello.``. No cue has words of two sp
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import os
@@ -102,7 +101,12 @@ def render_vtt(result: Result, options: LineOptions) -> str:
 
 def _voice(speaker: str | None) -> str:
     """The tag that begins a cue of WebVTT; it lasts to the end of the cue."""
-    return "" if speaker is None else f"<v {html.escape(speaker, quote=False)}>"
+    if speaker is None:
+        return ""
+    # Imported here: most results name no speaker.
+    from html import escape
+
+    return f"<v {escape(speaker, quote=False)}>"
 
 
 def render_srt(result: Result, options: LineOptions) -> str:
