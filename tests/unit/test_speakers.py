@@ -277,6 +277,19 @@ class TestWritten:
             # What follows of one speaker still flows together.
             assert any("two three" in cue for cue in cues)
 
+    def test_cues_come_by_their_start(self) -> None:
+        """Also where a segment, which began before another, is cut into several cues."""
+        segments = []
+        for speaker, start in (("left", 0.0), ("right", 0.5)):
+            words = [{"word": f" {i}", "start": start + i, "end": start + i + 1} for i in range(4)]
+            times = {"start": start, "end": start + 4}
+            segments.append({**times, "text": "0 1 2 3", "words": words, "speaker": speaker})
+        options = LineOptions(max_words_per_line=1)
+        srt = RENDERERS["srt"]({"segments": segments}, options)
+        starts = [line[:12] for line in srt.split("\n") if "-->" in line]
+        assert len(starts) == 8
+        assert starts == sorted(starts)
+
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = channels(SOUND["weather"], SOUND["message"])

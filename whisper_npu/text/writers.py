@@ -196,8 +196,20 @@ def prepare_output_dir(output_dir: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def _cues(segments: Sequence[Mapping[str, Any]], options: LineOptions) -> Iterator[Cue]:
-    """The cues of segments that have a length. All have text, and nothing in it ends a cue."""
+def _cues(segments: Sequence[Mapping[str, Any]], options: LineOptions) -> Sequence[Cue]:
+    """The cues of segments that have a length. All have text, and nothing in it ends a cue.
+
+    Those of speakers come by their start, as WebVTT asks: a segment of one that is cut into several
+    may begin before others and end after them.
+    """
+    cues = list(_cues_of_runs(segments, options))
+    if any(speaker is not None for *_, speaker in cues):
+        cues.sort(key=lambda cue: cue[0])
+    return cues
+
+
+def _cues_of_runs(segments: Sequence[Mapping[str, Any]], options: LineOptions) -> Iterator[Cue]:
+    """The cues of each run of segments of one speaker."""
     lasting = [segment for segment in segments if segment["start"] < segment["end"]]
     for speaker, run in groupby(lasting, _speaker):
         for start, end, text in _raw_cues(list(run), options):

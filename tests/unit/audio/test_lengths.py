@@ -208,6 +208,19 @@ class TestMp3:
         for file in (big + mp3, mp3 + b"TAG" + bytes(125), mp3 + ape, mp3 + bytes(500)):
             np.testing.assert_array_equal(load_audio(file), whole)
 
+    @pytest.mark.parametrize("header", [False, True])
+    @pytest.mark.parametrize("filling", [0x00, 0x5A])
+    def test_an_end_that_was_overwritten(self, filling: int, header: bool) -> None:
+        mp3 = encode(noise(4 * RATE), RATE, "MP3")
+        first = _frame(mp3[:3])
+        assert first is not None
+        mp3 = mp3 if header else mp3[first.length :]
+        half = len(mp3) // 2
+        told = "its header promises 4" if header else r"its last \d+ bytes, about 2\.\d s, are no"
+        with pytest.warns(UserWarning, match=told):
+            samples = load_audio(mp3[:half] + bytes([filling]) * half)
+        assert len(samples) == pytest.approx(2 * RATE, abs=2000)
+
     def test_other_formats_hold_such_bytes(self) -> None:
         """Samples of a WAV file that look like headers of frames."""
         (mp3,) = self.pieces(RATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from whisper_npu.audio.decoders.containers.mpeg_frames import (
     VBRI,
@@ -18,6 +19,8 @@ from whisper_npu.audio.decoders.reader import Reader
 _DELAY = 3
 # Of every decoder, in samples.
 _DECODER_DELAY = 529
+# What is no frame at the end of a file and stands for less is not worth a line, in seconds.
+_NOT_WORTH_A_LINE = 1.0
 
 
 def parts(reader: Reader) -> list[Part]:
@@ -26,6 +29,7 @@ def parts(reader: Reader) -> list[Part]:
     single = sum(isinstance(each, Run) for each in found) == 1
     parts: list[Part] = []
     lost = padding = 0.0
+    left: float | None = None
     for recording in _recordings(found):
         runs = [each for each in recording if isinstance(each, Run)]
         if parts and runs[0].info is not None:
@@ -47,6 +51,14 @@ def parts(reader: Reader) -> list[Part]:
             parts.append(Part(source, lost, padding, least, promised, read_to_end=False))
             left = None if left is None else left - each.seconds
             lost = padding = 0.0
+    # Where an encoder's header tells the length, that says what is missing.
+    if parts and left is None and lost > _NOT_WORTH_A_LINE:
+        n_bytes = found[-1].end - found[-1].start
+        note = (
+            f"its last {n_bytes} bytes, about {lost:.1f} s, are no frames of MP3 (damaged, or of "
+            "another format; get a complete copy)"
+        )
+        parts[-1] = replace(parts[-1], note=note)
     return parts
 
 
