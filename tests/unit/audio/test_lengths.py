@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from tests.support.audio_samples import encode, with_data_length
+from tests.support.audio_samples import encode, encode_with_av, with_data_length
 from tests.support.damaged_audio import encoded
 from tests.support.signals import noise, tone
 from whisper_npu.audio import load_audio, stream_audio
@@ -294,3 +294,36 @@ def test_hostile_files_take_no_time(start: str, filling: bytes) -> None:
     boxes.what_is_cut(reader)
     assert reads < 500_000
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\x5a"])
+@pytest.mark.parametrize("name", ["aac", "ac3"])
+def test_packets_alone_whose_end_was_overwritten(name: str, filling: bytes) -> None:
+    """Nothing in such a file tells its length."""
+    pytest.importorskip("av")
+    container, rate = {"aac": "adts", "ac3": "ac3"}[name], 48000
+    data = encode_with_av(noise(5 * rate), rate, container, name)
+    half = len(data) // 2
+    with pytest.warns(UserWarning, match=r"about 2\.\d s, are no packets of it"):
+        samples = load_audio(data[:half] + filling * half)
+    assert len(samples) == pytest.approx(2.5 * RATE, abs=RATE / 5)
+
+
+def test_a_video_that_is_cut() -> None:
+    """In an AVI file each track has a length of its own."""
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as output:
+        streams = [output.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in range(2)]
+        for at in range(0, 4 * RATE, RATE // 10):
+            block = INT16[None, at % RATE : at % RATE + RATE // 10]
+            for stream in streams:
+                frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
+                frame.sample_rate, frame.pts = RATE, at
+                output.mux(stream.encode(frame))
+    whole = file.getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_audio(whole, audio_track=0)) == 4 * RATE
+    with pytest.warns(UserWarning, match=r"but its header promises 4\.0 s"):
+        load_audio(whole[: len(whole) // 2] + bytes(len(whole) // 2), audio_track=0)

@@ -24,6 +24,8 @@ _TOUCHING = 1e-3
 _MUCH = 0.2
 # What less is missing at the end of a file is not worth a line, in seconds.
 _NOT_WORTH_A_LINE = 0.1
+# What is not decoded at an end where nothing tells the length, in seconds.
+_WORTH_HEARING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,16 @@ class Account:
             self.notes.append(
                 f"{left} of its {held} bytes, about {seconds:.1f} s, are not decoded: its header "
                 "leaves them out"
+            )
+
+    def compare_end(self, decoded: int, held: int) -> None:
+        """Note if much of the bytes of a file in which there are packets only was none."""
+        left = held - decoded
+        seconds = self.position * left / decoded if decoded else 0.0
+        if seconds > _WORTH_HEARING:
+            self.notes.append(
+                f"{left} of its {held} bytes, about {seconds:.1f} s, are no packets of it "
+                "(damaged, or of another format; get a complete copy)"
             )
 
 

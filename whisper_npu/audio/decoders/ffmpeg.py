@@ -12,6 +12,7 @@ import numpy as np
 from whisper_npu.audio.blocks import DecodedBlock
 from whisper_npu.audio.decoders.account import Account, block_size
 from whisper_npu.audio.decoders.containers.boxes import media_bytes
+from whisper_npu.audio.decoders.containers.mpeg_frames import tags_end
 from whisper_npu.audio.decoders.headerless import Headerless
 from whisper_npu.audio.decoders.packets import NO_TIMESTAMPS, Packets, reason
 from whisper_npu.audio.decoders.reader import Reader
@@ -19,6 +20,9 @@ from whisper_npu.audio.decoders.tracks import choose_track
 
 # Formats whose durations are the times at which tracks end, also of those that begin late.
 _DURATIONS_FROM_ZERO = ("matroska,webm", "asf")
+
+# Formats in which there is nothing but packets, and tags.
+_PACKETS_ONLY = ("aac", "ac3", "amr", "dts", "eac3", "loas")
 
 
 class NotForFFmpeg(Exception):
@@ -77,6 +81,8 @@ def decode_with_ffmpeg(
         account.compare(promised)
         if len(container.streams) == 1 and not account.gaps and not account.notes:
             account.compare_bytes(packets.n_bytes, media_bytes(reader))
+            if container.format.name in _PACKETS_ONLY:
+                account.compare_end(packets.n_decoded, reader.size - tags_end(reader))
 
 
 def _promised_seconds(container: Any, stream: Any) -> float | None:
@@ -86,6 +92,7 @@ def _promised_seconds(container: Any, stream: Any) -> float | None:
         return None
     # Most containers have one duration for all of their tracks.
     own = len(container.streams) == 1 or "mp4" in container.format.name
+    own = own or container.format.name == "avi"
     if own and stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     if (tag := stream.metadata.get("DURATION")) is not None:

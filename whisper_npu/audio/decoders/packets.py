@@ -52,6 +52,8 @@ class Packets:
         self._skipped = 0
         # Of all packets, damaged or not.
         self.n_bytes = 0
+        # Of those that are not.
+        self.n_decoded = 0
         # Bytes and seconds of the last packets.
         self._last: deque[tuple[int, float]] = deque(maxlen=_LAST_PACKETS)
         self._frames = Frames(account.name)
@@ -109,6 +111,7 @@ class Packets:
             self._zero = self._tick * (packet.pts if start is None else max(packet.pts, start))
 
     def _count_bytes(self, packet: Any) -> None:
+        self.n_decoded += packet.size
         if _has_place(packet):
             self._skipped += max(0, packet.pos - self._end_byte)
             self._end_byte = max(self._end_byte, packet.pos + packet.size)
