@@ -205,10 +205,11 @@ def test_a_model_folder(capsys: Capture, folder: Path, tmp_path: Path) -> None:
     assert [(op["phase"], op["op"]) for op in report["ops"]] == names("float32")
 
 
-def test_a_model_that_does_not_exist(capsys: Capture, folder: Path) -> None:
-    assert main(["plan", "--model", "nowhere", "--kernels", str(folder)]) == 3
+@pytest.mark.parametrize("name", ["nowhere", "x" * 300])
+def test_a_model_that_does_not_exist(capsys: Capture, folder: Path, name: str) -> None:
+    assert main(["plan", "--model", name, "--kernels", str(folder)]) == 3
     error = capsys.readouterr().err
-    assert error.startswith("whisper-npu: error: nowhere: neither a model folder nor one of tiny, ")
+    assert error.startswith(f"whisper-npu: error: {name}: neither a model folder nor one of tiny, ")
     assert error.count("\n") == 1
 
 

@@ -304,7 +304,9 @@ class TestNames:
         assert capsys.readouterr().err == f"whisper-npu: error: {message}\n"
 
     def test_a_repository_that_was_not_pulled(self) -> None:
-        with pytest.raises(ModelError, match=r"^owner/nano: is no folder, and as a model was not"):
+        with pytest.raises(
+            ModelError, match=r"^owner/nano: is no file or folder, and as a model was not"
+        ):
             Transcriber(REPOSITORY)
 
     def test_a_folder_comes_first(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from whisper_npu.errors import ModelError
@@ -55,8 +56,8 @@ def _path(model: str) -> Path | None:
     """Where the model is; None if it is only a name."""
     if model == BUILT_IN:
         return built_in_directory()
-    path = Path(model)
-    return model_directory(path) if path.exists() else None
+    # Not Path.exists, which raises OSError for a name that is too long.
+    return model_directory(Path(model)) if os.path.exists(model) else None
 
 
 def _is_foreign(path: Path) -> bool:

@@ -93,7 +93,8 @@ def convert(
             f"{source}: holds no vocabulary; name a tokenizer.json or a .tiktoken file with "
             "--tokenizer"
         )
-    check_destination(dest, source, FILES, force)
+    with writing(dest):
+        check_destination(dest, source, FILES, force)
     with writing(dest), replacing_folder(dest) as folder:
         report = convert_source(opened, folder, dtype, smooth, origin, progress)
     return replace(report, dest=dest)

@@ -74,6 +74,7 @@ def _convert(kind: str, path: Path, place: Path) -> None:
         convert_source(source, made, AS_STORED)
         if _record(source) != record:
             raise ModelError(f"{path}: was changed while it was converted; try again")
+        record["made"] = {file.name: file.stat().st_size for file in made.iterdir()}
         (made / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
@@ -94,17 +95,17 @@ def _record(source: Source) -> dict[str, Any]:
 
 
 def _is_current(place: Path) -> bool:
-    """Whether a model is there, and its files are what it was made of."""
+    """Whether a model is there as it was made, and its source's files are what they were."""
     try:
         record = read_json(place / RECORD)
         files = [(Path(file["path"]), file) for file in record["files"]]
         return (
             record["version"] == __version__
-            and (place / WEIGHTS).is_file()
+            and all((place / name).stat().st_size == n for name, n in record["made"].items())
             and all(identity(path, path.stat()) == file for path, file in files)
             and not any(Path(path).exists() for path in record["absent"])
         )
-    except (ModelError, OSError, KeyError, TypeError, ValueError):
+    except (ModelError, OSError, KeyError, TypeError, ValueError, AttributeError):
         return False
 
 

@@ -71,7 +71,9 @@ def open_source(path: Path, tokenizer: Path | None = None) -> Source:
         kind, path = recognized(path)
         return FORMATS[kind][1](path, tokenizer)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+        # It may be the tokenizer.
+        file = error.filename or path
+        raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from error
 
 
 def recognized(path: Path) -> tuple[str, Path]:

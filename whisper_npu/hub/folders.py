@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from whisper_npu.errors import ModelError
@@ -37,16 +38,28 @@ def model_directory(model: str | Path) -> Path:
     file of a Hugging Face folder stands for the folder, and a repository's folder in the Hugging
     Face cache for its snapshot. Other files are given back as they are: they may be whole models of
     other formats. Nothing is downloaded. Raises ModelError if the name is one that could be pulled
-    and was not.
+    and was not, and for a path that cannot be looked at.
     """
     if str(model) == BUILT_IN:
         return built_in_directory()
     path = Path(model)
-    if isinstance(model, Path) or (path / CONFIG).is_file():
+    has_config = _has_config(path)
+    if isinstance(model, Path) or has_config:
         return _meant(path)
     if model in short_names() or (is_repository(model) and not path.exists()):
         return _pulled_directory(model)
     return _meant(path)
+
+
+def _has_config(path: Path) -> bool:
+    """Whether a path is a folder with a config.json. Raises ModelError if that cannot be told."""
+    # Versions of Python differ in which errors Path.is_file passes over.
+    try:
+        return stat.S_ISREG((path / CONFIG).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _meant(path: Path) -> Path:
@@ -83,7 +96,7 @@ def _pulled_directory(name: str) -> Path:
 
     folder = cached_snapshot(name)
     if folder is None:
-        raise ModelError(f"{name}: is no folder, and as a model {advice}")
+        raise ModelError(f"{name}: is no file or folder, and as a model {advice}")
     try:
         model_files(folder)
     except ModelError as error:

@@ -216,6 +216,11 @@ def test_force_replaces_nothing_but_models(source: Path, tmp_path: Path) -> None
         convert(source, tmp_path / "file", force=True)
 
 
+def test_a_folder_that_cannot_be_looked_at(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"/x{300}: cannot be written: [^:]+$"):
+        convert(source, tmp_path / ("x" * 300))
+
+
 def test_the_source_is_not_replaced_by_itself(source: Path, tmp_path: Path) -> None:
     convert(source, tmp_path / "made")
     with pytest.raises(OutputError, match="is the source itself"):

@@ -145,7 +145,9 @@ def test_a_conversion_is_used_until_its_source_changes(
     (path.parent / "tokenizer.json").write_text(json.dumps(content))
     made(path)
     assert "[x]" in (folder / "tokenizer.json").read_text()
-    (folder / "model.safetensors").unlink()
+    (folder / "tokenizer.json").unlink()
+    assert load_checkpoint(made(path)).weights
+    os.truncate(folder / "model.safetensors", 1000)
     assert load_checkpoint(made(path)).weights
 
 
@@ -265,7 +267,8 @@ def test_a_conversion_that_is_made_again_meanwhile_stays(
     @contextmanager
     def made_before(place: Path, *, wait: bool = True) -> Iterator[None]:
         if place == folder:
-            record = kept._record(open_source(first))
+            record = json.loads((folder / "source.json").read_text())
+            record |= kept._record(open_source(first))
             (folder / "source.json").write_text(json.dumps(record))
         with lock(place, wait=wait):
             yield

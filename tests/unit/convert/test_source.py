@@ -255,6 +255,11 @@ def test_a_million_layers_are_refused_before_they_are_listed(
         open_source(micro[name])
 
 
+def test_a_tokenizer_that_cannot_be_looked_at(micro: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match=r"^x{300}: cannot be read: [^:]+$"):
+        open_source(micro["f32.bin"], Path("x" * 300))
+
+
 def test_the_tokenizer_may_be_named(micro: dict[str, Path], nano: Path, tmp_path: Path) -> None:
     write_pt(replace(micro_model(), tokens=[]), tmp_path / "lone.pt")
     source = open_source(tmp_path / "lone.pt")

@@ -88,3 +88,9 @@ def test_other_files_are_what_they_are(tmp_path: Path, name: str) -> None:
     if name != "nowhere":
         (tmp_path / name).touch()
     assert model_directory(str(tmp_path / name)) == tmp_path / name
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_that_cannot_be_looked_at(kind: type) -> None:
+    with pytest.raises(ModelError, match=r"^x{300}: cannot be read: [^:]+$"):
+        model_directory(kind("x" * 300))
