@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,6 +23,8 @@ _DURATIONS_FROM_ZERO = ("matroska,webm", "asf")
 
 # Formats in which there is nothing but packets, and tags.
 _PACKETS_ONLY = ("aac", "ac3", "amr", "dts", "eac3", "loas")
+# A file whose last packet is before this part of its length is cut.
+_MOST = 0.8
 
 
 class NotForFFmpeg(Exception):
@@ -75,7 +77,7 @@ def decode_with_ffmpeg(
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
         packets = Packets(container, stream, account)
         yield from _gathered(packets.blocks(), block_seconds)
-        promised = _promised_seconds(container, stream)
+        promised = _promised_seconds(container, stream, account.position)
         if promised is not None and container.format.name in _DURATIONS_FROM_ZERO:
             promised -= _late_start(container, packets, account.position, reader.size)
         account.compare(promised)
@@ -85,21 +87,39 @@ def decode_with_ffmpeg(
                 account.compare_end(packets.n_decoded, reader.size - tags_end(reader))
 
 
-def _promised_seconds(container: Any, stream: Any) -> float | None:
-    """The length of the track by the header, or None where there is none to trust."""
+def _promised_seconds(container: Any, stream: Any, held: float) -> float | None:
+    """The length of the track by the header, or None where there is none to trust.
+
+    That of the whole file is one if this track, after the seconds ``held``, and all others end
+    long before it.
+    """
     if container.format.name in NO_TIMESTAMPS or "mpeg" in container.format.name:
         # Estimated from sizes.
         return None
     # Most containers have one duration for all of their tracks.
     own = len(container.streams) == 1 or "mp4" in container.format.name
-    own = own or container.format.name == "avi"
     if own and stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     if (tag := stream.metadata.get("DURATION")) is not None:
         return _seconds_of_tag(tag)
-    if own and container.duration is not None:
-        return float(container.duration / 1_000_000)
-    return None
+    if container.duration is None:
+        return None
+    whole = float(container.duration / 1_000_000)
+    is_cut = held < _MOST * whole and _last_time(container) < _MOST * whole
+    return whole if own or is_cut else None
+
+
+def _last_time(container: Any) -> float:
+    """When the last packet of all tracks begins, in seconds."""
+    import av
+
+    last = 0.0
+    with suppress(av.error.FFmpegError, ValueError):
+        container.seek(0)
+        for packet in container.demux():
+            if packet.pts is not None:
+                last = max(last, float(packet.pts * packet.time_base))
+    return last
 
 
 def _late_start(container: Any, packets: Packets, seconds: float, size: int) -> float:

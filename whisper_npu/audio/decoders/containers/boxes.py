@@ -1,4 +1,4 @@
-"""The outermost boxes of MP4, Matroska, ASF, AIFF, CAF and W64: what was joined, or cut off."""
+"""Outermost boxes of MP4, Matroska, ASF, AVI, AIFF, CAF and W64: what was joined, or cut off."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ NO_INDEX = "its index (the moov atom), which recorders write last, is missing"
 _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+# What an AVI file begins with; AVIX, what follows its first GiB, is part of it.
+_AVI, _AVIX = b"AVI ", b"AVIX"
 _W64 = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 # Lengths of 32 bits from here on stand for "unknown".
 _UNKNOWN = 0x7FFF0000
@@ -26,7 +28,15 @@ def parts(reader: Reader) -> list[Part]:
     """Files that were joined, or whose audio is longer than told; none if there is no need."""
     starts = [0]
     for name, start, _ in _boxes(reader):
-        if start > starts[-1] and name in (b"ftyp", _EBML, _ASF_HEADER, b"FORM", iff.CAF, _W64):
+        if start > starts[-1] and name in (
+            b"ftyp",
+            _EBML,
+            _ASF_HEADER,
+            _AVI,
+            b"FORM",
+            iff.CAF,
+            _W64,
+        ):
             starts.append(start)
     ends = [*starts[1:], reader.size]
     joined = len(starts) > 1
@@ -64,6 +74,8 @@ def _boxes(reader: Reader) -> Iterator[tuple[bytes, int, int]]:
         box = _asf_box
     elif head == _W64:
         box = _w64_box
+    elif head[:4] == b"RIFF" and head[8:12] == _AVI:
+        box = _avi_box
     elif head[:4] == b"FORM":
         box = _form_box
     elif head.startswith(iff.CAF):
@@ -112,6 +124,13 @@ def _w64_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
     size = int.from_bytes(head[16:], "little")
     # It holds all others.
     return (_W64, size) if head[:16] == _W64 and 0 < size < 2**63 else None
+
+
+def _avi_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
+    head = reader.at(at, 12)
+    size = int.from_bytes(head[4:8], "little")
+    told = head[:4] == b"RIFF" and head[8:] in (_AVI, _AVIX) and 0 < size < _UNKNOWN
+    return (head[8:], 8 + size + size % 2) if told else None
 
 
 def _form_box(reader: Reader, at: int) -> tuple[bytes, int] | None:
