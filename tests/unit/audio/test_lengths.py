@@ -344,6 +344,12 @@ def test_a_file_of_several_tracks_that_is_cut(container: str, codec: str) -> Non
 
 
 @pytest.mark.filterwarnings("error")
+def test_ogg_with_a_tag_after_its_end() -> None:
+    ogg = encode(noise(RATE), RATE, "OGG", "VORBIS")
+    np.testing.assert_array_equal(load_audio(ogg + b"TAG" + bytes(125)), load_audio(ogg))
+
+
+@pytest.mark.filterwarnings("error")
 def test_joined_avi() -> None:
     one = two_tracks("avi", "pcm_s16le")
     assert len(parts_of(Reader(io.BytesIO(one + one)))) == 2

@@ -11,6 +11,8 @@ from whisper_npu.audio.decoders.reader import Reader
 _CHUNK = 2**20
 # After so many places without a page the rest is not looked at: each may cost a checksum.
 _MAX_DAMAGED = 10_000
+# How tags begin that some programs put after the last page: ID3 and APE.
+_TAGS = (b"TAG", b"ID3", b"APE")
 _REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 
 
@@ -63,7 +65,9 @@ def parts(reader: Reader) -> list[Part]:
         )
         for link in pages.links
     ]
-    if pages.cut or not pages.links[-1].closed:
+    last = pages.links[-1]
+    tagged = last.closed and reader.at(last.end, 3) in _TAGS
+    if (pages.cut and not tagged) or not last.closed:
         found[-1] = replace(
             found[-1], note="its last page is missing (cut off; get a complete copy)"
         )
