@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import re
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -461,6 +463,21 @@ def test_a_clip_without_an_end_is_cut(given: str, expected: list[Clip]) -> None:
     features = Levels(loud(5000, (2500, 2540, 0)).astype(np.float32))
     options = TranscribeOptions.from_keywords(clip_timestamps=given, batch_size=3)
     assert list(find_clips(features, options, 3000)) == expected
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_clip_beyond_the_audio_is_told(batch_size: int | None) -> None:
+    features = Levels(loud(5000).astype(np.float32))
+    for given, beyond in (("50", True), ("0,1,70,80", True), ("49", False), ("0,99", False)):
+        options = TranscribeOptions.from_keywords(clip_timestamps=given, batch_size=batch_size)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            list(find_clips(features, options, 3000))
+        told = [str(warning.message) for warning in caught]
+        assert len(told) == beyond
+        assert all(
+            re.match(r"clip_timestamps: a clip begins at [57]0 s, .* 50\.0 s$", t) for t in told
+        )
 
 
 def test_models_with_short_windows() -> None:

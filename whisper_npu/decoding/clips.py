@@ -6,6 +6,7 @@ so that the same file is always cut at the same places.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,6 +31,12 @@ def find_clips(features: Features, options: TranscribeOptions, longest: int) -> 
     side.
     """
     points = [round(s * FRAMES_PER_SECOND) for s in options.clip_seconds()] or [0]
+    if (latest := max(points[::2])) >= max(features.n_frames, 1):
+        warnings.warn(
+            f"clip_timestamps: a clip begins at {latest / FRAMES_PER_SECOND:g} s, "
+            f"and the audio ends at {features.duration:.1f} s",
+            stacklevel=2,
+        )
     for start, end in zip(points[::2], points[1::2], strict=False):
         yield start, min(end, features.n_frames)
     if len(points) % 2 == 0:

@@ -81,7 +81,7 @@ def test_the_first_time_does_not_matter() -> None:
 
 
 def test_a_packet_that_is_missing() -> None:
-    text, account = place(times(0, 20, 60, 80))
+    text, account = place([*times(0, 20), packet(60, 3 * SIZE), packet(80, 4 * SIZE)])
     assert text == "xx-xx"
     ((start, lost),) = [(gap.start, gap.lost) for gap in account.gaps]
     assert (start, lost) == pytest.approx((0.04, 0.02))
@@ -95,9 +95,14 @@ def test_packets_that_are_damaged() -> None:
 
 
 def test_times_that_are_rounded_or_jitter() -> None:
-    text, account = place(times(0, 33, 40, 66, 73, 100, 128, 140))
-    assert text == "xxxxxxxx"
-    assert account.gaps == []
+    for jitter in ((0, 33, 40, 66, 73, 100, 128, 140), (0, 20, 60, 80, 140)):
+        text, account = place(times(*jitter))
+        assert text == "x" * len(jitter)
+        assert account.gaps == []
+
+
+def test_times_alone_tell_of_what_is_long() -> None:
+    assert place(times(0, 20, 160, 180))[0] == "xx------xx"
 
 
 def test_frames_without_a_time() -> None:
@@ -106,12 +111,12 @@ def test_frames_without_a_time() -> None:
 
 def test_times_that_go_back() -> None:
     """As where recordings were joined: nothing is dropped, and later gaps are still filled."""
-    assert place(times(5000, 5020, 5040, 0, 20, 60))[0] == "xxxxx-x"
+    assert place(times(5000, 5020, 5040, 0, 20, 160))[0] == "xxxxx------x"
 
 
 def test_silence_without_bytes_is_bounded() -> None:
     years = 10 * 365 * 24 * 3600 * 1000
-    text, account = place(times(0, 20, years, years + 20, years + 60))
+    text, account = place([*times(0, 20, years, years + 20), packet(years + 60, 5 * SIZE)])
     # Half a minute, and as much as was decoded before.
     assert text == "xx" + "-" * 1502 + "xx-x"
     with pytest.warns(UserWarning, match=r"claim 3153\d+\.\d s more than it can hold"):

@@ -19,9 +19,11 @@ _USUAL_BIT_RATE = 64_000
 _LAST_PACKETS = 64
 # Bytes may stand for so many times the audio that they stand for elsewhere in the file.
 _VARYING = 4
-# A container's timestamps are rounded and jitter; what is missing is at least part of a packet.
+# A container's timestamps are rounded and jitter, those of browsers' recordings by 10 ms and more.
+# What is missing is at least part of a packet, in bytes too, unless times say that it is long.
 _PART_OF_A_PACKET = 0.75
-_JITTER = 0.01
+_ROUNDING = 0.01
+_JITTER = 0.1
 # Codecs that keep samples of any size.
 _AS_THEY_ARE = ("pcm", "wavpack")
 # Full scale is 1. Other codecs make more than this of damage only.
@@ -174,7 +176,8 @@ class Packets:
         if self._zero is None:
             self._zero = time
         lag = time - (self._zero + self._account.position)
-        if lag > max(_PART_OF_A_PACKET * self._packet_seconds, _JITTER):
+        part = _PART_OF_A_PACKET * self._packet_seconds
+        if lag > max(part, _ROUNDING if self._held() >= part else _JITTER):
             before = self._account.position
             yield from self._account.gap(lag, _VARYING * self._held(), like)
             self._zero += lag - (self._account.position - before)
