@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 import soundfile
@@ -28,6 +29,27 @@ def encode_with_av(samples: np.ndarray, rate: int, container: str, codec: str) -
         frame.sample_rate = rate
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             output.mux(packet)
+    return file.getvalue()
+
+
+def encode_tracks(tracks: Sequence[np.ndarray], rate: int, container: str, codec: str) -> bytes:
+    """A file with a mono track for each array of samples, side by side as they are recorded."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        streams = [output.add_stream(codec, rate=rate, layout="mono") for _ in tracks]
+        for stream in streams:
+            stream.bit_rate = 64000
+        for at in range(0, max(map(len, tracks)), rate // 10):
+            for stream, samples in zip(streams, tracks, strict=True):
+                part = samples[at : at + rate // 10]
+                if len(part):
+                    frame = av.AudioFrame.from_ndarray(part[None], format="flt", layout="mono")
+                    frame.sample_rate, frame.pts = rate, at
+                    output.mux(stream.encode(frame))
+        for stream in streams:
+            output.mux(stream.encode(None))
     return file.getvalue()
 
 

@@ -165,6 +165,19 @@ class FakeFeatures:
         return window
 
 
+class Levels(FakeFeatures):
+    """Audio of given loudness; a window is still known by its position."""
+
+    def __init__(self, levels: np.ndarray) -> None:
+        super().__init__(len(levels))
+        self.levels = levels
+
+    def window(self, seek: int, size: int | None = None) -> np.ndarray:
+        window = super().window(seek, size)
+        window[1, :size] = self.levels[seek : seek + (size or 3000)]
+        return window
+
+
 def says(plan: Callable[[int], Sequence[int]] | Sequence[int]) -> Script:
     """A script that says a window's tokens one by one, then ends; it knows where it is by the
     number of tokens after the last one before timestamps or text could begin."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from tests.support.audio_samples import encode, encode_with_av, with_data_length
+from tests.support.audio_samples import encode, encode_tracks, encode_with_av, with_data_length
 from tests.support.damaged_audio import encoded
 from tests.support.signals import noise, tone
 from whisper_npu.audio import load_audio, stream_audio
@@ -309,29 +309,12 @@ def test_packets_alone_whose_end_was_overwritten(name: str, filling: bytes) -> N
     assert len(samples) == pytest.approx(2.5 * RATE, abs=RATE / 5)
 
 
-def two_tracks(container: str, codec: str) -> bytes:
-    """Four seconds of noise, twice."""
-    av = pytest.importorskip("av")
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
-        streams = [output.add_stream(codec, rate=44100, layout="mono") for _ in range(2)]
-        for stream in streams:
-            stream.bit_rate = 64000
-        for at in range(0, 4 * 44100, 4410):
-            for stream in streams:
-                frame = av.AudioFrame.from_ndarray(noise(4410)[None], format="flt", layout="mono")
-                frame.sample_rate, frame.pts = 44100, at
-                output.mux(stream.encode(frame))
-        for stream in streams:
-            output.mux(stream.encode(None))
-    return file.getvalue()
-
-
 @pytest.mark.parametrize(
     ("container", "codec"), [("avi", "pcm_s16le"), ("flv", "libmp3lame"), ("asf", "wmav2")]
 )
 def test_a_file_of_several_tracks_that_is_cut(container: str, codec: str) -> None:
-    whole = two_tracks(container, codec)
+    pytest.importorskip("av")
+    whole = encode_tracks([noise(4 * 44100)] * 2, 44100, container, codec)
     half = len(whole) // 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -351,7 +334,8 @@ def test_ogg_with_a_tag_after_its_end() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_joined_avi() -> None:
-    one = two_tracks("avi", "pcm_s16le")
+    pytest.importorskip("av")
+    one = encode_tracks([noise(4 * 44100)] * 2, 44100, "avi", "pcm_s16le")
     assert len(parts_of(Reader(io.BytesIO(one + one)))) == 2
     samples = load_audio(one + one, audio_track=0)
     assert len(samples) == 8 * RATE

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tests.support.audio_samples import encode
+from tests.support.audio_samples import encode, encode_tracks
 from tests.support.signals import tone
 from whisper_npu.audio import load_audio
 from whisper_npu.errors import AudioError, OptionError
@@ -89,21 +89,8 @@ def test_the_option_gets_to_the_decoder() -> None:
 @pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("asf", "wmav2")])
 def test_a_shorter_track_is_not_called_damaged(container: str, codec: str) -> None:
     """The container is as long as its longest track."""
-    av = pytest.importorskip("av")
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
-        streams = [output.add_stream(codec, rate=44100, layout="mono") for _ in range(2)]
-        for stream in streams:
-            stream.bit_rate = 64000
-        for stream, seconds in zip(streams, (2.0, 10.0), strict=True):
-            samples = tone(seconds, 44100)
-            frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-            frame.sample_rate = 44100
-            fifo = av.AudioFifo()
-            fifo.write(frame)
-            while (part := fifo.read(1024, partial=True)) is not None:
-                output.mux(stream.encode(part))
-            output.mux(stream.encode(None))
+    pytest.importorskip("av")
+    data = encode_tracks([tone(2.0, 44100), tone(10.0, 44100)], 44100, container, codec)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(load_audio(file.getvalue(), audio_track=0)) == pytest.approx(32000, abs=1600)
+        assert len(load_audio(data, audio_track=0)) == pytest.approx(32000, abs=1600)
