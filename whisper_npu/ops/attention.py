@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from whisper_npu.ops.activation import softmax_rows
 from whisper_npu.ops.arrays import F32, I8
 from whisper_npu.ops.quant import quantize_rows
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Query rows per block of encoder attention: with 1,500 keys a block of scores takes 0.75 MB and
 # stays in the second-level cache through scaling, softmax and the product with the values.
 QUERY_BLOCK = 125
 
 
-def split_heads(x: F32, n_head: int) -> F32:  # [b, t, h * dh] -> [b, h, t, dh]
+def split_heads(
+    x: NDArray[Scalar], n_head: int
+) -> NDArray[Scalar]:  # [b, t, h * dh] -> [b, h, t, dh]
     """A view of ``x`` with the heads split off."""
     b, t, d = x.shape
-    heads: F32 = x.reshape(b, t, n_head, d // n_head).transpose(0, 2, 1, 3)
+    heads: NDArray[Scalar] = x.reshape(b, t, n_head, d // n_head).transpose(0, 2, 1, 3)
     return heads
 
 

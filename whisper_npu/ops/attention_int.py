@@ -1,0 +1,213 @@
+"""Attention in integers: over a window (encoder), over the decoder's own cache, over the audio.
+
+Queries are fixed-point numbers that already hold ``d_head**-0.5 * log2(e)``, so that a softmax is
+made of powers of two. Queries, keys and values are cut to few bits by shifts, sums of products are
+exact, and so is the largest score of a query. Its weights are
+
+    2^-d for d = (largest score - score), cut to a multiple of 2^-12 below 16,
+
+as integers of 13 bits. As nothing depends on the order of the keys, any order of work gives the
+same integers. What comes out has ATTENTION_FRACTION fraction bits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_npu.ops.arrays import F32, I8, I16, I32, I64
+from whisper_npu.ops.attention import split_heads
+from whisper_npu.ops.fixed import (
+    ATTENTION_FRACTION,
+    F64,
+    FRACTION,
+    bit_length,
+    saturate,
+    shift_down,
+)
+
+# Fraction bits of the distance of a score from the largest, and of weights.
+DISTANCE_FRACTION = 12
+WEIGHT_BITS = 13
+LARGEST_WEIGHT = 2**WEIGHT_BITS - 1
+# 32764 * 2^-g for g in [0, 1) with 15 fraction bits, as c0 + g (c1 + g (c2 + g c3)) where products
+# are rounded to 15 fraction bits: within 3.3 of it. 32764 becomes the largest weight.
+EXPONENTIAL = (32764, -22658, 7568, -1294)
+# Fraction bits of keys and values in the decoder's own cache.
+CACHE_FRACTION = 9
+# Bits of a query over a cache, its sign not counted.
+_QUERY_BITS = 15
+# Bits of cached keys and values of the audio.
+_CROSS_BITS = 7
+# Bits of what a sum of weights is divided by.
+_RECIPROCAL_BITS = 16
+# Query rows per block of scores.
+_ROWS = 125
+
+
+def window_bits(d_head: int) -> int:
+    """Bits of queries and keys of a window, the sign not counted: d_head products fit 30 bits."""
+    return min((30 - math.ceil(math.log2(d_head))) // 2, 15)
+
+
+def _times(a: I64, b: I64 | int) -> I64:
+    """The product of numbers with 15 fraction bits, rounded half up."""
+    return (a * b + 2**14) >> 15
+
+
+def weights_of(scores: F64, exponent: I64) -> I64:  # [..., n], [...] -> [..., n]
+    """Weights of scores that stand for ``scores * 2**-exponent``, in log2 units.
+
+    -inf gives 0. With z = min(floor(d 2^12), 65535) for a distance d below the largest score,
+    n = z >> 12 and g = z & 4095, a weight is 2^-g with 15 fraction bits, shifted down by n + 2
+    bits and rounded half up. A weight errs by a share of at most 2.7e-4 (2^-12 is cut off a
+    distance, 1e-4 is the polynomial's) and by half a unit.
+    """
+    distance = scores.max(axis=-1, keepdims=True) - scores
+    distance *= np.ldexp(1.0, DISTANCE_FRACTION - exponent)[..., None]
+    z = np.minimum(np.floor(distance), 65535.0).astype(np.int64)
+    n, g = z >> DISTANCE_FRACTION, (z & (2**DISTANCE_FRACTION - 1)) << 3
+    c0, c1, c2, c3 = EXPONENTIAL
+    power = c0 + _times(g, c1 + _times(g, c2 + _times(g, c3)))
+    # 2^(13 - n) with 15 fraction bits: from n = 14 on it is 0.
+    return _times(power, np.int64(2**WEIGHT_BITS) >> n)
+
+
+def divide(mixed: F64, total: I64, exponent: I64) -> I32:  # [..., dh], [...], [..., dh or 1]
+    """``sat(rint(mixed * r * 2**-exponent))``: weighted sums over the sum of weights, as int32.
+
+    r = floor(2^(15 + b) / total) / 2^(15 + b) for a total of b bits has 16 bits; ``mixed`` has 37.
+    """
+    places = bit_length(total) + (_RECIPROCAL_BITS - 1)
+    reciprocal = np.ldexp((np.int64(1) << places) // total, -places)
+    return saturate(np.rint(np.ldexp(mixed * reciprocal[..., None], -exponent)))
+
+
+def attention_int32(
+    q: I32, k: I32, v: I32, n_head: int, out: I32 | None = None
+) -> I32:  # [b, t, d], [b, t, d], [b, t, d] -> [b, t, d]
+    """Unmasked multi-head self-attention of each window, heads merged.
+
+    Of each head, keys are cut to window_bits by a shift that is common to its window, values to 12
+    bits, and every query to window_bits by a shift of its own; keys are rounded down (what that
+    takes off is the same for all keys of a query), the others to the nearest.
+    """
+    b, t, d = q.shape
+    if out is None:
+        out = np.empty_like(q)
+    bits = window_bits(d // n_head)
+    queries, keys = split_heads(q, n_head), split_heads(k, n_head)
+    values, result = split_heads(v, n_head), split_heads(out, n_head)
+    for index in np.ndindex(b, n_head):
+        key, key_shift = _cut(keys[index], bits, rounded=False)
+        value, value_shift = _cut(values[index], WEIGHT_BITS - 1, rounded=True)
+        for start in range(0, t, _ROWS):
+            query = queries[index][start : start + _ROWS].astype(np.int64)
+            shift = np.maximum(bit_length(np.abs(query).max(axis=-1)) - bits, 0)
+            query = shift_down(query, shift[:, None], 2**bits - 1)
+            scores = query.astype(np.float64) @ key.T
+            weights = weights_of(scores, 2 * FRACTION - shift - key_shift)
+            mixed = weights.astype(np.float64) @ value
+            exponent = np.full((1, 1), FRACTION - ATTENTION_FRACTION - value_shift)
+            result[index][start : start + _ROWS] = divide(mixed, weights.sum(axis=-1), exponent)
+    return out
+
+
+def _cut(x: I32, bits: int, rounded: bool) -> tuple[F64, int]:  # [t, dh] -> [t, dh]
+    """All of x shifted down to so many bits, and by how much."""
+    wide = x.astype(np.int64)
+    shift = max(int(np.abs(wide).max()).bit_length() - bits, 0)
+    cut = shift_down(wide, np.int64(shift), 2**bits - 1) if rounded else wide >> shift
+    return cut.astype(np.float64), shift
+
+
+def store_int16(x: I32, cache: I16, position: int) -> None:  # [b, n, h * dh], [b, h, ctx, dh]
+    """Write keys or values of n new tokens into a cache with CACHE_FRACTION, from ``position`` on.
+
+    Rounded to the nearest, saturated at plus or minus 32767 (64).
+    """
+    n = x.shape[1]
+    steps = shift_down(x.astype(np.int64), np.int64(FRACTION - CACHE_FRACTION), 2**15 - 1)
+    np.maximum(steps, 1 - 2**15, out=steps)
+    cache[:, :, position : position + n] = split_heads(steps, cache.shape[1])
+
+
+def cached_attention_int16(
+    q: I32, k_cache: I16, v_cache: I16, position: int, out: I32 | None = None
+) -> I32:  # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh] -> [b, n, h * dh]
+    """Causal self-attention of n tokens at ``position`` over a cache that already holds them.
+
+    Every query of a head is cut to 15 bits by a shift of its own; scores have up to 37 bits.
+    """
+    n_head, length = k_cache.shape[1], position + q.shape[1]
+    query, shift = _cut_queries(split_heads(q.astype(np.int64), n_head))
+    k, v = (cache[:, :, :length].astype(np.float64) for cache in (k_cache, v_cache))
+    scores = query @ k.transpose(0, 1, 3, 2)
+    future = np.arange(length) > np.arange(position, length)[:, None]
+    scores[:, :, future] = -np.inf
+    weights = weights_of(scores, FRACTION + CACHE_FRACTION - shift)
+    exponent = np.full((1, 1, 1, 1), CACHE_FRACTION - ATTENTION_FRACTION)
+    mixed = divide(weights.astype(np.float64) @ v, weights.sum(axis=-1), exponent)
+    return _merged(mixed, q, out)
+
+
+def quantize_columns(
+    x: I32, values: I8, scale: F32
+) -> None:  # [b, t, h * dh] -> [b, h, t, dh], [b, h, dh]
+    """Keys or values of the audio: int8 with a power of two for each column of each window.
+
+    scale = 2^(s - FRACTION) with s = max(0, bits of the column's largest magnitude - 7); values are
+    rounded to the nearest, within [-127, 127].
+    """
+    heads = split_heads(x.astype(np.int64), values.shape[1])
+    s = np.maximum(bit_length(np.abs(heads).max(axis=2)) - _CROSS_BITS, 0)
+    cut = shift_down(heads, s[:, :, None], 127)
+    values[...] = np.maximum(cut, -127)
+    scale[...] = np.ldexp(1.0, s - FRACTION)
+
+
+def cross_attention_int32(
+    q: I32,
+    k: NDArray[np.generic],
+    v: NDArray[np.generic],
+    k_scale: F32,
+    v_scale: F32,
+    out: I32 | None = None,
+    heads: tuple[int, ...] = (),
+    kept: F32 | None = None,
+) -> I32:  # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, dh], ... -> [a * g, n, h * dh]
+    """Attention to the audio; the g sequences of each audio share its keys and values.
+
+    ``k`` and ``v`` hold int8, in any dtype. Scales of keys are part of the query, which is then cut
+    to 15 bits by a shift of its own. With ``heads`` the scores of those heads, in natural units,
+    are written to ``kept``, [len(heads), n, t] (for one sequence).
+    """
+    n_audio, n_head = k.shape[:2]
+    grouped = split_heads(q.reshape(n_audio, -1, q.shape[-1]), n_head)
+    shifts = np.log2(k_scale).astype(np.int64) + FRACTION
+    query, shift = _cut_queries(grouped.astype(np.int64) << shifts[:, :, None])
+    keys, values = (x.astype(np.float64) for x in (k, v))
+    scores = query @ keys.transpose(0, 1, 3, 2)
+    exponent = 2 * FRACTION - shift
+    if kept is not None:
+        natural = np.ldexp(math.log(2.0), -exponent)[..., None]
+        np.multiply(scores[0][list(heads)], natural[0][list(heads)], out=kept, casting="same_kind")
+    weights = weights_of(scores, exponent)
+    places = -ATTENTION_FRACTION - np.log2(v_scale).astype(np.int64)
+    mixed = divide(weights.astype(np.float64) @ values, weights.sum(axis=-1), places[:, :, None])
+    return _merged(mixed, q, out)
+
+
+def _cut_queries(q: I64) -> tuple[F64, I64]:  # [b, h, n, dh] -> [b, h, n, dh], [b, h, n]
+    shift = np.maximum(bit_length(np.abs(q).max(axis=-1)) - _QUERY_BITS, 0)
+    return shift_down(q, shift[..., None], 2**_QUERY_BITS - 1).astype(np.float64), shift
+
+
+def _merged(heads: I32, like: I32, out: I32 | None) -> I32:  # [b, h, n, dh] -> [b, n, h * dh]
+    if out is None:
+        out = np.empty_like(like)
+    b, h, n, dh = heads.shape
+    split_heads(out.reshape(b, n, h * dh), h)[...] = heads
+    return out

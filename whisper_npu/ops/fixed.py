@@ -1,0 +1,55 @@
+"""Fixed-point numbers of the integer network, and the rounding that all of its ops share.
+
+Activations are int32: ``x`` stands for ``x * 2**-FRACTION``. Where a result is out of range it
+saturates at plus or minus ``LARGEST``. Functions here and in the integer ops carry integers in
+float64 where every intermediate number fits its 53 bits, so that nothing is rounded but where a
+formula says so; comments give the widths.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_npu.ops.arrays import I32, I64
+
+F64 = NDArray[np.float64]
+
+# Fraction bits of activations, of normalised log-mel features, and of what attention gives.
+FRACTION = 12
+FEATURE_FRACTION = 13
+ATTENTION_FRACTION = 16
+# Where int32 saturates; symmetric, so that a magnitude is an int32 too.
+LARGEST = 2**31 - 1
+
+
+def saturate(x: F64, out: I32 | None = None) -> I32:  # [...] -> [...]
+    """Whole numbers in float64 as int32, saturated."""
+    if out is None:
+        out = np.empty(x.shape, np.int32)
+    np.copyto(out, np.clip(x, -LARGEST, LARGEST), casting="unsafe")
+    return out
+
+
+def bit_length(x: I64) -> I64:  # [...] -> [...]
+    """Bits of numbers in [0, 2**62): 0 for 0, else floor(log2 x) + 1."""
+    length: I64 = np.frexp(x.astype(np.float64))[1].astype(np.int64)
+    # Beyond 53 bits, x may have been rounded up to a power of two.
+    length -= x < (np.int64(1) << length) >> 1
+    return length
+
+
+def shift_down(x: I64, bits: I64, largest: int) -> I64:  # [...], [...] -> [...]
+    """``floor(x / 2**bits + 1/2)``, at most ``largest``; for 0 <= bits < 62."""
+    half = (np.int64(1) << bits) >> 1
+    shifted: I64 = np.minimum((x + half) >> bits, largest)
+    return shifted
+
+
+def square_root(x: I64) -> I64:  # [...] -> [...]
+    """``floor(sqrt x)`` of numbers in [0, 2**60)."""
+    root = np.sqrt(x.astype(np.float64)).astype(np.int64)
+    # x was rounded to 53 bits: the root may be off by one.
+    root -= root * root > x
+    root += (root + 1) * (root + 1) <= x
+    return root

@@ -1,0 +1,111 @@
+"""Rows of int32 activations as int8 or int16 with a scale: what products take.
+
+A scale is a float32 with a mantissa of at most ``SCALE_BITS`` bits, the smallest with which the
+largest magnitude of its row stays within the limit of the type. Multiplying by an integer
+reciprocal in place of dividing follows gemmlowp (Jacob et al. 2017, arXiv 1712.05877).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whisper_npu.ops.arrays import F32, I32, I64
+from whisper_npu.ops.fixed import FRACTION, bit_length, square_root
+
+# int8 or int16.
+Integers = NDArray[Any]
+
+SCALE_BITS = 8
+# The largest int8 of weights and activations.
+LARGEST_INT8 = 127
+# Fraction bits of reciprocals of a mantissa in [128, 256).
+_RECIPROCAL = 28
+# Bits of the numbers of which root mean squares are taken: 2**14 squares of them fit 42 bits.
+_SQUARED_BITS = 14
+# Fraction bits of a root mean square, in units of the numbers that it is of.
+_ROOT = 10
+# 1e-5, which layer norm adds to a variance, in units of 2**(-2 * FRACTION), for each element.
+_EPSILON = 1e-5 * 4.0**FRACTION
+
+
+def limit(bits: int, k: int) -> int:
+    """The largest magnitude of rows of k integers of so many bits.
+
+    Of 16 bits it is what keeps a sum over k of products with int8 weights within int32.
+    """
+    return LARGEST_INT8 if bits == 8 else min(2**15 - 1, (2**31 - 1) // (LARGEST_INT8 * k))
+
+
+def _mantissas(ratio: NDArray[np.float64]) -> tuple[I64, I64]:  # [...] -> [...], [...]
+    """The smallest ``m * 2**e >= ratio`` with ``2**(SCALE_BITS - 1) <= m < 2**SCALE_BITS``.
+
+    ``ratio`` is a quotient of two integers of at most 41 bits, rounded to float64: it is at no such
+    number unless the quotient is. 0 has m = 0.
+    """
+    fraction, exponent = np.frexp(ratio)
+    m = np.ceil(fraction * 2.0**SCALE_BITS).astype(np.int64)
+    e = exponent.astype(np.int64) - SCALE_BITS
+    carried = m == 2**SCALE_BITS
+    return np.where(carried, m >> 1, m), e + carried
+
+
+def _largest_of_rows(x: I32) -> I64:  # [..., k] -> [...]
+    high: I64 = x.max(axis=-1).astype(np.int64)
+    largest: I64 = np.maximum(high, -x.min(axis=-1).astype(np.int64))
+    return largest
+
+
+def quantize_int32(
+    x: I32, bits: int, fraction: int = FRACTION, values: Integers | None = None,
+    scale: F32 | None = None,
+) -> tuple[Integers, F32]:  # fmt: skip
+    # [..., k] -> [..., k], [...]
+    """Rows of fixed-point numbers with so many fraction bits as ``values * scale``.
+
+    values = rint(x * r), halves to even, with r = floor(2**28 / m) / 2**(28 + e) for a scale of
+    m * 2**e in units of x. ``bits`` (8 or 16) is the type of the values. The error is at most half
+    a scale and 2**-20 of the value. A row of zeros has scale 0.
+    """
+    values = np.empty(x.shape, np.dtype(f"int{bits}")) if values is None else values
+    m, e = _mantissas(_largest_of_rows(x) / limit(bits, x.shape[-1]))
+    # At most 2**21: a product with 31 bits is exact in float64.
+    reciprocal = np.ldexp((1 << _RECIPROCAL) // np.maximum(m, 1), -_RECIPROCAL - e)
+    np.copyto(values, np.rint(x * reciprocal[..., None]), casting="unsafe")
+    scale = np.empty(m.shape, np.float32) if scale is None else scale
+    scale[...] = np.ldexp(m, e - fraction)
+    return values, scale
+
+
+def rms_norm(
+    x: I32, bits: int, values: Integers | None = None, scale: F32 | None = None
+) -> tuple[Integers, F32]:  # [..., d] -> [..., d], [...]
+    """``x / sqrt(mean(x^2) + 1e-5)`` of each row as ``values * scale``; x has FRACTION.
+
+    This is layer norm where the mean is zero and gain and bias are part of the weights. With
+    s = max(0, bits of the largest magnitude - 14), S = sum (x >> s)^2 and the epsilon
+    E = rint(1e-5 d 2^24) >> 2 s, the root mean square is u 2^(s - 10) units of x, for
+    u = isqrt((S + E) 2^20 // d). The error of that root is below 2^-12 of the largest magnitude.
+    values = rint(x * r) with r = floor(2^K / (u m)) 2^(10 - K - e) for a scale of m 2^(e - s),
+    where K makes the quotient a number of 21 bits.
+    """
+    values = np.empty(x.shape, np.dtype(f"int{bits}")) if values is None else values
+    d = x.shape[-1]
+    largest = _largest_of_rows(x)
+    s = np.maximum(bit_length(largest) - _SQUARED_BITS, 0)
+    small = (x >> s[..., None].astype(np.int32)).astype(np.float64)
+    # Each square has 28 bits: any order of the sum is exact.
+    squares = np.einsum("...d,...d->...", small, small).astype(np.int64)
+    total = squares + (np.int64(np.rint(_EPSILON * d)) >> 2 * s)
+    root = square_root((total << 2 * _ROOT) // d)
+    m, e = _mantissas(largest * 2.0**_ROOT / (root * limit(bits, d)))
+    divisor = root * np.maximum(m, 1)
+    k = bit_length(divisor) + 20
+    reciprocal = np.ldexp((np.int64(1) << k) // divisor, _ROOT - k - e)
+    np.copyto(values, np.rint(x * reciprocal[..., None]), casting="unsafe")
+    scale = np.empty(m.shape, np.float32) if scale is None else scale
+    # In units of the normalised row: the shift of the squares is in the root, not in the scale.
+    scale[...] = np.ldexp(m, e - s)
+    return values, scale
