@@ -11,7 +11,7 @@ from typing import Literal
 Role = Literal["weight", "input", "output", "state", "activation", "inner"]
 Attr = int | float | bool | str | tuple[int, ...]
 
-ITEM_SIZE: Mapping[str, int] = {"float32": 4, "int64": 8, "int8": 1, "int32": 4}
+ITEM_SIZE: Mapping[str, int] = {"float32": 4, "int64": 8, "int8": 1, "int16": 2, "int32": 4}
 
 
 @dataclass(frozen=True)

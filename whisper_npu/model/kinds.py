@@ -197,6 +197,22 @@ def _cache_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
     return 4 * math.prod(inputs[0]) * inputs[1][2]
 
 
+def _rows_and_scales(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    _require(_int(op, "bits") in (8, 16), "rows are of 8 or 16 bits")
+    return (inputs[0], inputs[0][:-1])
+
+
+def _quantize_columns(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    (values,) = _split_heads(op, inputs)
+    return (values, (*values[:2], values[3]))
+
+
+def _cross_attention_int32(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    _, k, _, *scales = inputs
+    _require(all(s == (*k[:2], k[3]) for s in scales), "scales of keys or values do not fit")
+    return _cross_attention(op, inputs[:3])
+
+
 def _top_logprobs(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     ((n, n_vocab),) = inputs
     k = _int(op, "k")
@@ -235,6 +251,18 @@ KINDS: Mapping[str, OpKind] = {
     "cached_attention": OpKind(_cached_attention, _cache_flops),
     "cross_attention": OpKind(_cross_attention, _cache_flops),
     "cross_attention_int8": OpKind(_cross_attention_int8, _cache_flops),
+    "quantize_int32": OpKind(_rows_and_scales, _per_element(4)),
+    "rms_norm": OpKind(_rows_and_scales, _per_element(6)),
+    "product_int8": OpKind(_linear_int8, _linear_int8_flops),
+    "gelu_int32": OpKind(_same, _per_element(8)),
+    "add_int32": OpKind(_add, _per_element(1)),
+    "embed_int32": OpKind(_embed_int8, _per_element(2)),
+    "attention_int32": OpKind(_attention, _attention_flops),
+    "store_int16": OpKind(_store_cache, _no_flops),
+    "cached_attention_int16": OpKind(_cached_attention, _cache_flops),
+    "quantize_columns": OpKind(_quantize_columns, _per_element(2)),
+    "cross_attention_int32": OpKind(_cross_attention_int32, _cache_flops),
+    "logits_float": OpKind(_same, _per_element(1)),
     "select_rows": OpKind(_select_rows, _no_flops),
     "top_logprobs": OpKind(_top_logprobs, _top_logprobs_flops),
 }

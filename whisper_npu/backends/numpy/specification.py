@@ -14,8 +14,18 @@ import numpy as np
 
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
-from whisper_npu.ops import activation, attention, choice, linear, mel, quant
-from whisper_npu.ops.arrays import F32, I8
+from whisper_npu.ops import (
+    activation,
+    attention,
+    attention_int,
+    choice,
+    linear,
+    mel,
+    product_int8,
+    quant,
+    rows,
+)
+from whisper_npu.ops.arrays import F32, I8, I16, I32
 from whisper_npu.runtime.backend import (
     NUMPY,
     Array,
@@ -34,7 +44,7 @@ if TYPE_CHECKING:
     from whisper_npu.backends.numpy.host_rates import HostRates
 
 # Ops whose output may be written over the first input.
-IN_PLACE = ("gelu", "add")
+IN_PLACE = ("gelu", "add", "gelu_int32", "add_int32")
 
 
 def transpose(x: F32, out: F32) -> None:  # [b, c, t] -> [b, t, c]
@@ -121,7 +131,45 @@ def cross_attention_int8(
     attention.cross_attention_int8(q, keys, values, k_scale, v_scale, out, scratch, heads, kept)
 
 
-def select_rows(x: F32, rows: Array, out: F32) -> None:  # [b, n, d], [r] -> [b, r, d]
+def quantize_int32(x: I32, values: Array, scale: F32, fraction: int) -> None:
+    # [..., k] -> [..., k], [...]
+    """``rows.quantize_int32`` to the type that ``values`` has."""
+    rows.quantize_int32(x, 8 * values.itemsize, fraction, values, scale)
+
+
+def rms_norm(x: I32, values: Array, scale: F32) -> None:  # [..., d] -> [..., d], [...]
+    """``rows.rms_norm`` to the type that ``values`` has."""
+    rows.rms_norm(x, 8 * values.itemsize, values, scale)
+
+
+def integer_product(
+    x: Array, x_scale: F32, w: Array, w_scale: F32, bias: I32 | None, out: I32
+) -> None:  # [..., k], [...], [n, k], [n], [n] -> [..., n]
+    """``product_int8.product_int8`` of all rows together; weights are widened for BLAS."""
+    wide = w.astype(np.float32, copy=False)
+    product_int8.product_int8(as_rows(x), x_scale.reshape(-1), wide, w_scale, bias, as_rows(out))
+
+
+def embed_int32(
+    tokens: Array, table: Array, scale: F32, positions: I32, position: Array, out: I32
+) -> None:  # [b, n], [v, d], [v], [ctx, d], [] -> [b, n, d]
+    """``product_int8.embed_int32`` at a position that an array holds."""
+    product_int8.embed_int32(tokens, table, scale, positions, int(position), out)
+
+
+def store_int16(x: I32, cache: I16, position: Array) -> None:
+    # [b, n, h * dh], [b, h, ctx, dh], []
+    """``attention_int.store_int16`` at a position that an array holds."""
+    attention_int.store_int16(x, cache, int(position))
+
+
+def cached_attention_int16(q: I32, k: I16, v: I16, position: Array, out: I32) -> None:
+    # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh], [] -> [b, n, h * dh]
+    """``attention_int.cached_attention_int16`` at a position that an array holds."""
+    attention_int.cached_attention_int16(q, k, v, int(position), out)
+
+
+def select_rows(x: Array, rows: Array, out: Array) -> None:  # [b, n, d], [r] -> [b, r, d]
     """Some positions of each sequence."""
     np.take(x, rows, axis=1, out=out, mode="clip")
 
@@ -136,6 +184,13 @@ def stride_of(op: Op) -> int:
     stride = op.attr("stride")
     assert isinstance(stride, int)
     return stride
+
+
+def fraction_of(op: Op) -> int:
+    """The attribute ``fraction``."""
+    fraction = op.attr("fraction")
+    assert isinstance(fraction, int)
+    return fraction
 
 
 def heads_of(op: Op) -> int:
@@ -159,6 +214,11 @@ def _with_bias(b: Bound, count: int) -> tuple[Any, ...]:
     """The inputs, of which the bias behind the first ``count`` may be missing, and the outputs."""
     bias = b.inputs[count] if len(b.inputs) > count else None
     return (*b.inputs[:count], bias, *b.outputs)
+
+
+def _over_int8(b: Bound) -> tuple[Any, ...]:
+    heads = _kept_heads(b.op)
+    return (*b.inputs, b.outputs[0], heads, b.outputs[1] if heads else None)
 
 
 def _over_audio(b: Bound) -> tuple[Any, ...]:
@@ -191,6 +251,21 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], Callable[[Bound], tuple[Any, .
     "cached_attention": (cached_attention, lambda b: (*_plain(b), b.scratch)),
     "cross_attention": (attention.cross_attention, _over_audio),
     "cross_attention_int8": (cross_attention_int8, _over_audio),
+    "quantize_int32": (quantize_int32, lambda b: (*_plain(b), fraction_of(b.op))),
+    "rms_norm": (rms_norm, _plain),
+    "product_int8": (integer_product, lambda b: _with_bias(b, 4)),
+    "gelu_int32": (product_int8.gelu_int32, _plain),
+    "add_int32": (product_int8.add_int32, _plain),
+    "embed_int32": (embed_int32, _plain),
+    "attention_int32": (
+        attention_int.attention_int32,
+        lambda b: (*b.inputs, heads_of(b.op), *b.outputs),
+    ),
+    "store_int16": (store_int16, lambda b: b.inputs),
+    "cached_attention_int16": (cached_attention_int16, _plain),
+    "quantize_columns": (attention_int.quantize_columns, _plain),
+    "cross_attention_int32": (attention_int.cross_attention_int32, _over_int8),
+    "logits_float": (product_int8.logits_float, _plain),
     "select_rows": (select_rows, _plain),
     "top_logprobs": (choice.top_logprobs, _plain),
 }
@@ -235,11 +310,13 @@ def forms_of(graph: Graph, op: Op) -> dict[str, tuple[Form, ...]]:
     floats, integers = Form("float32"), Form("int8")
     if op.kind == "linear":
         return {op.inputs[1]: (product_form(graph, op.inputs[1]),)}
-    if op.kind == "linear_int8":
+    if op.kind in ("linear_int8", "product_int8"):
         return {op.inputs[2]: (product_form(graph, op.inputs[2]), integers)}
     if op.kind == "embed":
         table = op.inputs[1]
         return {table: (product_form(graph, table), floats)}
+    if op.kind == "embed_int32":
+        return {op.inputs[1]: (integers, floats)}
     if op.kind == "embed_int8":
         table = op.inputs[1]
         return {table: (product_form(graph, table), floats, integers)}
