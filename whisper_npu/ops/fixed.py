@@ -33,14 +33,13 @@ def saturate(x: F64, out: I32 | None = None) -> I32:  # [...] -> [...]
 
 def bit_length(x: I64) -> I64:  # [...] -> [...]
     """Bits of numbers in [0, 2**62): 0 for 0, else floor(log2 x) + 1."""
-    length: I64 = np.frexp(x.astype(np.float64))[1].astype(np.int64)
-    # Beyond 53 bits, x may have been rounded up to a power of two.
-    length -= x < (np.int64(1) << length) >> 1
+    # With a 0 below its highest bit, float64 cannot round x up to the next power of two.
+    length: I64 = np.frexp((x & ~(x >> 1)).astype(np.float64))[1].astype(np.int64)
     return length
 
 
 def shift_down(x: I64, bits: I64, largest: int) -> I64:  # [...], [...] -> [...]
-    """``floor(x / 2**bits + 1/2)``, at most ``largest``; for 0 <= bits < 62."""
+    """``floor(x / 2**bits + 1/2)``, at most ``largest``; for |x| <= 2**62 and 0 <= bits < 62."""
     half = (np.int64(1) << bits) >> 1
     shifted: I64 = np.minimum((x + half) >> bits, largest)
     return shifted

@@ -116,14 +116,14 @@ _BLOCK = 16384
 
 
 def gelu_int32(x: I32, out: I32 | None = None) -> I32:  # [...] -> [...]
-    """GELU (with erf) of a contiguous array, within 0.62 steps of 2**-12; ``out`` may be ``x``.
+    """GELU (with erf), within 0.62 steps of 2**-12; ``out`` is contiguous and may be ``x``.
 
     With t = |x|, i = min(t >> 11, 8) and u = t & 2047, h = (c0 + (u (c1 + (u (c2 + (u c3 >> 11))
     >> 11)) >> 11) + 128) >> 8, where shifts round down. All of it fits int32: u has 11 bits, a
     coefficient 20.
     """
     if out is None:
-        out = np.empty_like(x)
+        out = np.empty(x.shape, np.int32)
     flat, result = x.reshape(-1), out.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         part = flat[start : start + _BLOCK]

@@ -23,7 +23,7 @@ SCALE_BITS = 8
 LARGEST_INT8 = 127
 # Fraction bits of reciprocals of a mantissa in [128, 256).
 _RECIPROCAL = 28
-# Bits of the numbers of which root mean squares are taken: 2**14 squares of them fit 42 bits.
+# Bits of the numbers of which root mean squares are taken: 2**14 squares of them are 2**42 at most.
 _SQUARED_BITS = 14
 # Fraction bits of a root mean square, in units of the numbers that it is of.
 _ROOT = 10
@@ -87,16 +87,17 @@ def rms_norm(
     This is layer norm where the mean is zero and gain and bias are part of the weights. With
     s = max(0, bits of the largest magnitude - 14), S = sum (x >> s)^2 and the epsilon
     E = rint(1e-5 d 2^24) >> 2 s, the root mean square is u 2^(s - 10) units of x, for
-    u = isqrt((S + E) 2^20 // d). The error of that root is below 2^-12 of the largest magnitude.
-    values = rint(x * r) with r = floor(2^K / (u m)) 2^(10 - K - e) for a scale of m 2^(e - s),
-    where K makes the quotient a number of 21 bits.
+    u = isqrt((S + E) 2^20 // d). For 16 <= d <= 2^14 the error of that root is below 2^-12 of the
+    largest magnitude or of the root, whichever is larger. values = rint(x * r) with
+    r = floor(2^K / (u m)) 2^(10 - K - e) for a scale of m 2^(e - s), where K = 20 + bits of u m:
+    the quotient lies in [2^20, 2^21].
     """
     values = np.empty(x.shape, np.dtype(f"int{bits}")) if values is None else values
     d = x.shape[-1]
     largest = _largest_of_rows(x)
     s = np.maximum(bit_length(largest) - _SQUARED_BITS, 0)
     small = (x >> s[..., None].astype(np.int32)).astype(np.float64)
-    # Each square has 28 bits: any order of the sum is exact.
+    # Each square is 2**28 at most: any order of the sum is exact.
     squares = np.einsum("...d,...d->...", small, small).astype(np.int64)
     total = squares + (np.int64(np.rint(_EPSILON * d)) >> 2 * s)
     root = square_root((total << 2 * _ROOT) // d)
