@@ -10,7 +10,9 @@ rotation for the width of a head:
   fc1, and the logits): W' = W diag(gain) (R C)^T and b' = b + W bias. A norm's bias and b add the
   same to the scores of a query with every key, so ``k_proj`` has no bias at all;
 * values are rotated within heads: W' = Hh W for ``v_proj``, W' = W Hh^T for ``out_proj``;
-* ``q_proj`` is multiplied by log2(e) / sqrt(width of a head): scores are in units of log2.
+* ``q_proj`` is multiplied by log2(e) / sqrt(width of a head): scores are in units of log2;
+* the rows of the logits' table are less their mean: a logit is less a constant of its position,
+  which no probability depends on. The mean is the larger part of the rows of published models.
 
 Matrices are int8 in [-127, 127] with a float32 scale of 14 bits for each row (output channel);
 biases and positions are int32 in units of 2**-12. All is computed by float64 operations that have
@@ -59,6 +61,8 @@ _SMALLEST = 2.0**-100
 _LARGEST_FLOAT = np.finfo(np.float32).max
 # Values of a matrix that are read and folded at a time.
 _BLOCK = 1 << 21
+# Rows that are added up together for a mean: it defines the order of the sum.
+_SUMMED = 1024
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Product:
     ``source`` names the float matrix and ``bias`` its bias, if it has one; ``has_bias`` says
     whether the product on integers has one. ``norm`` is the layer norm that is read through. Turns
     are of the columns (what is read) and rows (what is written): by R C of the stream, or by Hh
-    within heads of the width ``d_head``. ``factor`` multiplies the result.
+    within heads of the width ``d_head``. ``factor`` multiplies the result. ``centred`` says that
+    the mean of all rows is subtracted before anything else.
     """
 
     source: str
@@ -82,6 +87,7 @@ class Product:
     writes_heads: bool = False
     d_head: int = 0
     factor: float = 1.0
+    centred: bool = False
 
 
 def bias_name(weight: str) -> str:
@@ -112,7 +118,7 @@ def _products(dims: ModelDimensions) -> Iterator[tuple[str, Product]]:
         read = f"{encoder}.layer_norm"
         yield from _attention(layer, "encoder_attn", d, d_head, read, dims.n_audio_state)
         yield from _mlp(layer, d)
-    yield LOGITS, replace(table, norm=f"{decoder}.layer_norm", has_bias=True)
+    yield LOGITS, replace(table, norm=f"{decoder}.layer_norm", has_bias=True, centred=True)
 
 
 def _attention(
@@ -241,6 +247,7 @@ class Folding:
     def __init__(self, rows: FloatRows, dims: ModelDimensions) -> None:
         self.products = products(dims)
         self._rows = rows
+        self._means: dict[str, F64] = {}
 
     def parts(self, name: str) -> list[slice]:
         """Rows of a matrix that can be folded without the others: all, where rows are turned."""
@@ -291,8 +298,21 @@ class Folding:
 
     def _source(self, product: Product, part: slice) -> F64:
         weight = self._read(product.source, part)
-        matrix: F32 = conv_matrix(weight) if weight.ndim == 3 else weight
-        return matrix.astype(np.float64)
+        matrix: F64 = (conv_matrix(weight) if weight.ndim == 3 else weight).astype(np.float64)
+        if product.centred:
+            matrix -= self._mean(product)
+        return matrix
+
+    def _mean(self, product: Product) -> F64:  # -> [k]
+        """The mean of all rows: sums of ``_SUMMED`` rows are added one after the other."""
+        if product.source not in self._means:
+            n, k = product.shape
+            added = np.zeros(k)
+            for first in range(0, n, _SUMMED):
+                rows = self._read(product.source, slice(first, min(first + _SUMMED, n)))
+                added += total(rows.T.astype(np.float64))
+            self._means[product.source] = added / n
+        return self._means[product.source]
 
     def _vector(self, name: str) -> F64:
         return self._read(name, None).astype(np.float64)
