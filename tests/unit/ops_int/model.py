@@ -62,13 +62,18 @@ def smallest_scale(ratio: Fraction) -> tuple[int, int]:
     return math.ceil(ratio / two_to(e)), e
 
 
+def rounded(row: Row, factor: Fraction) -> Row:
+    """Products rounded to the nearest, halves to even, as round() of a fraction is."""
+    results = {x: round(x * factor) for x in set(row)}
+    return [results[x] for x in row]
+
+
 def quantize_row(row: Row, bits: int, fraction: int) -> tuple[Row, Fraction]:
     m, e = smallest_scale(Fraction(max(map(abs, row)), limit(bits, len(row))))
     if not m:
         return [0] * len(row), Fraction(0)
     reciprocal = (2**28 // m) / two_to(28 + e)
-    # round() of a fraction is half to even.
-    return [round(x * reciprocal) for x in row], m * two_to(e - fraction)
+    return rounded(row, reciprocal), m * two_to(e - fraction)
 
 
 def norm_row(row: Row, bits: int) -> tuple[Row, Fraction]:
@@ -84,7 +89,7 @@ def norm_row(row: Row, bits: int) -> tuple[Row, Fraction]:
     k = (u * m).bit_length() + 20
     reciprocal = (2**k // (u * m)) * two_to(10 - k - e)
     # r is per unit of the numbers that were squared: 2**-s is in the scale.
-    return [round(x * reciprocal) for x in row], m * two_to(e - s)
+    return rounded(row, reciprocal), m * two_to(e - s)
 
 
 def product(
