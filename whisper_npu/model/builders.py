@@ -4,9 +4,7 @@ Six phases make a window: mel, encoder, cross-KV (once per window), decoder pref
 decoder step (one token) and the choice of the token after it. Activations are [batch, time, width]
 throughout.
 
-Products with weights come in two precisions. In ``float32`` they are one op. In ``int8`` the rows
-of an activation are quantised once, whatever the number of products that read them, and weights
-are int8 with a scale per output channel: the arithmetic of the NPU.
+The graphs of precision ``float32`` are made here, those of ``int8`` in ``integer_graphs``.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from whisper_npu.model import integer_graphs
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
 from whisper_npu.model.kinds import KINDS
@@ -22,7 +21,6 @@ from whisper_npu.model.validation import validate
 from whisper_npu.model.weight_shapes import (
     TOKEN_EMBEDDING,
     matrix_shape,
-    scale_name,
     weight_specification,
 )
 
@@ -35,11 +33,8 @@ _kept = lru_cache(maxsize=16)
 class _Builder:
     """Collects tensors and ops; output shapes come from the op's kind."""
 
-    def __init__(
-        self, weights: Mapping[str, tuple[int, ...]], precision: Precision = "float32"
-    ) -> None:
+    def __init__(self, weights: Mapping[str, tuple[int, ...]]) -> None:
         self._weights = weights
-        self._int8 = precision == "int8"
         self._tensors: dict[str, Tensor] = {}
         self._ops: list[Op] = []
 
@@ -68,29 +63,10 @@ class _Builder:
         self._ops.append(op)
         return output
 
-    def quantized_weight(self, name: str) -> list[str]:
-        """An int8 weight and its scales."""
-        shape = matrix_shape(self._weights[name])
-        values = self.declare(name, shape, "weight", "int8")
-        return [values, self.declare(scale_name(name), shape[:1], "weight")]
-
-    def quantized(self, x: str) -> list[str]:
-        """The rows of an activation as integers, and their scales; made once."""
-        names = [f"{x}.int8", f"{x}.scale"]
-        if names[0] not in self._tensors:
-            shape = self._tensors[x].shape
-            self.declare(names[0], shape, "activation", "int8")
-            self.declare(names[1], shape[:-1], "activation")
-            self.op("quantize_rows", [x], names[0], extra=names[1:])
-        return names
-
     def product(
         self, x: str, weight: str, output: str, bias: str | None = None, role: Role = "activation"
     ) -> str:
         rest = [] if bias is None else [self.weight(bias)]
-        if self._int8:
-            inputs = [*self.quantized(x), *self.quantized_weight(weight), *rest]
-            return self.op("linear_int8", inputs, output, role)
         return self.op("linear", [x, self.weight(weight), *rest], output, role)
 
     def linear(self, x: str, layer: str, output: str, bias: bool = True) -> str:
@@ -98,17 +74,11 @@ class _Builder:
 
     def conv(self, x: str, layer: str, output: str, stride: int) -> str:
         weight, bias = f"{layer}.weight", f"{layer}.bias"
-        if self._int8:
-            columns = self.op("im2col", [x], f"{output}.columns", stride=stride)
-            return self.product(columns, weight, output, bias)
         return self.op("conv1d", [x, self.weight(weight), self.weight(bias)], output, stride=stride)
 
     def embed(self, tokens: str, positions: str, position: str, output: str) -> str:
-        if self._int8:
-            table, kind = self.quantized_weight(TOKEN_EMBEDDING), "embed_int8"
-        else:
-            table, kind = [self.weight(TOKEN_EMBEDDING)], "embed"
-        return self.op(kind, [tokens, *table, self.weight(positions), position], output)
+        inputs = [tokens, self.weight(TOKEN_EMBEDDING), self.weight(positions), position]
+        return self.op("embed", inputs, output)
 
     def norm(self, x: str, layer: str, output: str, role: Role = "activation") -> str:
         weights = [self.weight(f"{layer}.weight"), self.weight(f"{layer}.bias")]
@@ -121,14 +91,11 @@ class _Builder:
         h = self.linear(h, f"{layer}.fc2", f"{prefix}.fc2")
         return self.op("add", [x, h], f"{prefix}.residual")
 
-    def cross_state(self, dims: ModelDimensions, layer: int, part: str, batch: int) -> list[str]:
-        """The keys or values of a decoder layer for its windows; if quantised, their scales too."""
-        rows = (batch, dims.n_text_head, dims.n_audio_ctx)
-        shape, name = (*rows, dims.n_text_state // dims.n_text_head), f"cross.{layer}.{part}"
-        if not self._int8:
-            return [self.declare(name, shape, "state")]
-        scale = self.declare(scale_name(name), rows, "state")
-        return [self.declare(name, shape, "state", "int8"), scale]
+    def cross_state(self, dims: ModelDimensions, layer: int, part: str, batch: int) -> str:
+        """The keys or values of a decoder layer for its windows."""
+        d_head = dims.n_text_state // dims.n_text_head
+        shape = (batch, dims.n_text_head, dims.n_audio_ctx, d_head)
+        return self.declare(f"cross.{layer}.{part}", shape, "state")
 
     def build(self, name: str) -> Graph:
         graph = Graph(name, tuple(self._tensors.values()), tuple(self._ops))
@@ -149,7 +116,9 @@ def build_mel(n_mels: int, n_frames: int, n_fft: int = 400, hop: int = 160) -> G
 @_kept
 def build_encoder(dims: ModelDimensions, batch: int = 1, precision: Precision = "float32") -> Graph:
     """features [batch, n_mels, 2 n_audio_ctx] -> states [batch, n_audio_ctx, n_audio_state]."""
-    b = _Builder(weight_specification(dims), precision)
+    if precision == "int8":
+        return integer_graphs.build_encoder(dims, batch)
+    b = _Builder(weight_specification(dims))
     root = "model.encoder"
     x = b.declare("features", (batch, dims.n_mels, dims.n_frames), "input")
     x = b.op("transpose", [x], "frames")
@@ -178,15 +147,16 @@ def build_cross_kv(
     dims: ModelDimensions, batch: int = 1, precision: Precision = "float32"
 ) -> Graph:
     """states -> per decoder layer the keys and values [batch, n_text_head, n_audio_ctx, d_head]."""
-    b = _Builder(weight_specification(dims), precision)
+    if precision == "int8":
+        return integer_graphs.build_cross_kv(dims, batch)
+    b = _Builder(weight_specification(dims))
     states = b.declare("states", (batch, dims.n_audio_ctx, dims.n_audio_state), "input")
     for i in range(dims.n_text_layer):
         layer = f"model.decoder.layers.{i}.encoder_attn"
         for part, bias in (("k", False), ("v", True)):
             h = b.linear(states, f"{layer}.{part}_proj", f"cross.{i}.{part}_proj", bias)
-            name, *scale = b.cross_state(dims, i, part, batch)
-            kind = "quantize_heads" if scale else "split_heads"
-            b.op(kind, [h], name, extra=scale, n_head=dims.n_text_head)
+            name = b.cross_state(dims, i, part, batch)
+            b.op("split_heads", [h], name, n_head=dims.n_text_head)
     return b.build("cross_kv")
 
 
@@ -231,7 +201,9 @@ def _build_decoder(
     n_rows: int | None,
     heads: Sequence[tuple[int, int]] = (),
 ) -> Graph:
-    b = _Builder(weight_specification(dims), precision)
+    if precision == "int8":
+        return integer_graphs.build_decoder(name, dims, batch, group, n_tokens, n_rows, heads)
+    b = _Builder(weight_specification(dims))
     root, sequences = "model.decoder", batch * group
     d_head = dims.n_text_state // dims.n_text_head
     tokens = b.declare("tokens", (sequences, n_tokens), "input", "int64")
@@ -256,12 +228,10 @@ def _build_decoder(
 
         h = b.norm(x, f"{layer}.encoder_attn_layer_norm", f"{prefix}.cross_ln")
         q = b.linear(h, f"{layer}.encoder_attn.q_proj", f"{prefix}.cross_q")
-        (k, *k_scale), (v, *v_scale) = (b.cross_state(dims, i, part, batch) for part in "kv")
+        k, v = (b.cross_state(dims, i, part, batch) for part in "kv")
         kept = tuple(head for of, head in heads if of == i)
         extra = [f"alignment.{i}"] if kept else []
-        kind = "cross_attention_int8" if k_scale else "cross_attention"
-        inputs = [q, k, v, *k_scale, *v_scale]
-        h = b.op(kind, inputs, f"{prefix}.cross", extra=extra, heads=kept)
+        h = b.op("cross_attention", [q, k, v], f"{prefix}.cross", extra=extra, heads=kept)
         h = b.linear(h, f"{layer}.encoder_attn.out_proj", f"{prefix}.cross_out")
         x = b.op("add", [x, h], f"{prefix}.cross_residual")
         x = b.mlp(x, layer, prefix)

@@ -1,0 +1,217 @@
+"""The graphs of precision int8: integers from the features to the logits.
+
+They compute the network whose weights ``model.integer_weights`` describes: the residual stream in
+rotated coordinates, norms without gain and bias. Activations are int32 with FRACTION fraction bits
+(``ops.fixed``); the input of a product is made int8 or int16, row by row.
+
+Inputs have 16 bits, but for the input of ``fc1`` in the encoder, which has 8: what that costs on real
+speech, and what 8 bits would cost elsewhere, is in docs/numerics.md. In the decoder 16 bits take no
+time: a step reads the weights once, whatever the activations are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
+from whisper_npu.model.integer_weights import (
+    DECODER_POSITIONS,
+    LOGITS,
+    ROTATION,
+    bias_name,
+    integer_specification,
+)
+from whisper_npu.model.kinds import KINDS
+from whisper_npu.model.validation import validate
+from whisper_npu.model.weight_shapes import ENCODER_POSITIONS, TOKEN_EMBEDDING, scale_name
+from whisper_npu.ops.fixed import ATTENTION_FRACTION, FEATURE_FRACTION, FRACTION
+
+
+class _Builder:
+    """Collects tensors and ops; output shapes come from the op's kind."""
+
+    def __init__(self, dims: ModelDimensions) -> None:
+        self._weights = integer_specification(dims)
+        self._tensors: dict[str, Tensor] = {}
+        self._ops: list[Op] = []
+
+    def declare(self, name: str, shape: tuple[int, ...], role: Role, dtype: str = "int32") -> str:
+        self._tensors[name] = Tensor(name, shape, dtype, role)
+        return name
+
+    def weight(self, name: str) -> str:
+        shape, dtype = self._weights[name]
+        return self.declare(name, shape, "weight", dtype)
+
+    def quantized_weight(self, name: str) -> list[str]:
+        """An int8 weight and its scales."""
+        return [self.weight(name), self.weight(scale_name(name))]
+
+    def op(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        output: str,
+        role: Role = "activation",
+        dtype: str = "int32",
+        extra: Sequence[str] = (),
+        **attrs: Attr,
+    ) -> str:
+        """Add an op named after its first output, of ``dtype`` unless it is declared already.
+
+        ``extra`` names its further outputs, which are declared.
+        """
+        op = Op(output, kind, tuple(inputs), (output, *extra), tuple(sorted(attrs.items())))
+        shape, *_ = KINDS[kind].shapes(op, [self._tensors[name].shape for name in inputs])
+        if output not in self._tensors:
+            self.declare(output, shape, role, dtype)
+        self._ops.append(op)
+        return output
+
+    def rows(self, kind: str, x: str, output: str, bits: int, **attrs: Attr) -> list[str]:
+        """Rows of an activation as integers of so many bits, and their scales."""
+        shape = self._tensors[x].shape[:-1]
+        scale = self.declare(scale_name(output), shape, "activation", "float32")
+        self.op(kind, [x], output, dtype=f"int{bits}", extra=[scale], bits=bits, **attrs)
+        return [output, scale]
+
+    def quantized(self, x: str, bits: int = 16, fraction: int = FRACTION) -> list[str]:
+        return self.rows("quantize_int32", x, f"{x}.rows", bits, fraction=fraction)
+
+    def norm(self, x: str, output: str, bits: int = 16) -> list[str]:
+        return self.rows("rms_norm", x, output, bits)
+
+    def product(self, rows: Sequence[str], weight: str, output: str) -> str:
+        """The product with a weight, and its bias where there is one."""
+        bias = bias_name(weight)
+        rest = [self.weight(bias)] if bias in self._weights else []
+        return self.op("product_int8", [*rows, *self.quantized_weight(weight), *rest], output)
+
+    def linear(self, rows: Sequence[str], layer: str, output: str) -> str:
+        return self.product(rows, f"{layer}.weight", output)
+
+    def conv(self, x: str, layer: str, output: str, stride: int, fraction: int) -> str:
+        columns = self.op("im2col", [x], f"{output}.columns", stride=stride)
+        return self.linear(self.quantized(columns, fraction=fraction), layer, output)
+
+    def attended(self, x: str, attention: str, layer: str, output: str, name: str) -> str:
+        """What attention gave through the layer that writes it to the residual stream ``x``."""
+        h = self.linear(self.quantized(attention, fraction=ATTENTION_FRACTION), layer, output)
+        return self.op("add_int32", [x, h], name)
+
+    def mlp(
+        self, x: str, layer: str, prefix: str, bits: int, name: str, role: Role = "activation"
+    ) -> str:
+        h = self.linear(self.norm(x, f"{prefix}.mlp_ln", bits), f"{layer}.fc1", f"{prefix}.fc1")
+        h = self.op("gelu_int32", [h], f"{prefix}.gelu")
+        h = self.linear(self.quantized(h), f"{layer}.fc2", f"{prefix}.fc2")
+        return self.op("add_int32", [x, h], name, role)
+
+    def cross_state(self, dims: ModelDimensions, layer: int, part: str, batch: int) -> list[str]:
+        """The keys or values of a decoder layer for its windows, and their scales."""
+        d_head = dims.n_text_state // dims.n_text_head
+        name, heads = f"cross.{layer}.{part}", (batch, dims.n_text_head)
+        values = self.declare(name, (*heads, dims.n_audio_ctx, d_head), "state", "int8")
+        return [values, self.declare(scale_name(name), (*heads, d_head), "state", "float32")]
+
+    def build(self, name: str) -> Graph:
+        graph = Graph(name, tuple(self._tensors.values()), tuple(self._ops))
+        validate(graph)
+        return graph
+
+
+def build_encoder(dims: ModelDimensions, batch: int) -> Graph:
+    """features [batch, n_mels, 2 n_audio_ctx] -> states [batch, n_audio_ctx, n_audio_state].
+
+    Both are int32: features have FEATURE_FRACTION, the states are the residual stream before the
+    encoder's last norm.
+    """
+    b = _Builder(dims)
+    root = "model.encoder"
+    x = b.declare("features", (batch, dims.n_mels, dims.n_frames), "input")
+    x = b.op("transpose", [x], "frames")
+    for conv, stride, fraction in (("conv1", 1, FEATURE_FRACTION), ("conv2", 2, FRACTION)):
+        x = b.conv(x, f"{root}.{conv}", conv, stride, fraction)
+        x = b.op("gelu_int32", [x], f"{conv}.gelu")
+    x = b.product(b.quantized(x), ROTATION, "rotated")
+    x = b.op("add_int32", [x, b.weight(ENCODER_POSITIONS)], "embedded")
+    for i in range(dims.n_audio_layer):
+        layer, prefix = f"{root}.layers.{i}", f"encoder.{i}"
+        h = b.norm(x, f"{prefix}.attn_ln")
+        qkv = [b.linear(h, f"{layer}.self_attn.{p}_proj", f"{prefix}.{p}") for p in "qkv"]
+        y = b.op("attention_int32", qkv, f"{prefix}.attn", n_head=dims.n_audio_head)
+        out = f"{layer}.self_attn.out_proj"
+        x = b.attended(x, y, out, f"{prefix}.attn_out", f"{prefix}.attn_residual")
+        last = i == dims.n_audio_layer - 1
+        name, role = ("states", "output") if last else (f"{prefix}.residual", "activation")
+        x = b.mlp(x, layer, prefix, 8, name, role)
+    return b.build("encoder")
+
+
+def build_cross_kv(dims: ModelDimensions, batch: int) -> Graph:
+    """states -> per decoder layer the keys and values [batch, n_text_head, n_audio_ctx, d_head] as
+    int8, and the scales of their columns, [batch, n_text_head, d_head]."""
+    b = _Builder(dims)
+    states = b.declare("states", (batch, dims.n_audio_ctx, dims.n_audio_state), "input")
+    h = b.norm(states, "states_ln")
+    for i in range(dims.n_text_layer):
+        layer = f"model.decoder.layers.{i}.encoder_attn"
+        for part in "kv":
+            y = b.linear(h, f"{layer}.{part}_proj", f"cross.{i}.{part}_proj")
+            name, scale = b.cross_state(dims, i, part, batch)
+            b.op("quantize_columns", [y], name, extra=[scale], n_head=dims.n_text_head)
+    return b.build("cross_kv")
+
+
+def build_decoder(
+    name: str,
+    dims: ModelDimensions,
+    batch: int,
+    group: int,
+    n_tokens: int,
+    n_rows: int | None,
+    heads: Sequence[tuple[int, int]] = (),
+) -> Graph:
+    """``n_tokens`` tokens for each of batch x group sequences into the caches -> logits.
+
+    Logits are float32 that holds multiples of 2**-FRACTION: of all tokens, or of ``n_rows`` chosen
+    ones. The scores of ``heads`` (pairs of layer and head) are outputs too.
+    """
+    b = _Builder(dims)
+    root, sequences = "model.decoder", batch * group
+    cache = (sequences, dims.n_text_head, dims.n_text_ctx, dims.n_text_state // dims.n_text_head)
+    tokens = b.declare("tokens", (sequences, n_tokens), "input", "int64")
+    position = b.declare("position", (), "input", "int64")
+    table = b.quantized_weight(TOKEN_EMBEDDING)
+    x = b.op("embed_int32", [tokens, *table, b.weight(DECODER_POSITIONS), position], "embedded")
+    for i in range(dims.n_text_layer):
+        layer, prefix = f"{root}.layers.{i}", f"decoder.{i}"
+        h = b.norm(x, f"{prefix}.attn_ln")
+        q, *new = (b.linear(h, f"{layer}.self_attn.{p}_proj", f"{prefix}.{p}") for p in "qkv")
+        caches = [b.declare(f"self.{i}.{part}", cache, "state", "int16") for part in "kv"]
+        for each, state in zip(new, caches, strict=True):
+            b.op("store_int16", [each, state, position], state)
+        y = b.op("cached_attention_int16", [q, *caches, position], f"{prefix}.attn")
+        out = f"{layer}.self_attn.out_proj"
+        x = b.attended(x, y, out, f"{prefix}.attn_out", f"{prefix}.attn_residual")
+
+        h = b.norm(x, f"{prefix}.cross_ln")
+        q = b.linear(h, f"{layer}.encoder_attn.q_proj", f"{prefix}.cross_q")
+        (k, k_scale), (v, v_scale) = (b.cross_state(dims, i, part, batch) for part in "kv")
+        kept = tuple(head for of, head in heads if of == i)
+        extra = []
+        if kept:
+            shape = (len(kept), n_tokens, dims.n_audio_ctx)
+            extra = [b.declare(f"alignment.{i}", shape, "output", "float32")]
+        inputs = [q, k, v, k_scale, v_scale]
+        y = b.op("cross_attention_int32", inputs, f"{prefix}.cross", extra=extra, heads=kept)
+        out = f"{layer}.encoder_attn.out_proj"
+        x = b.attended(x, y, out, f"{prefix}.cross_out", f"{prefix}.cross_residual")
+        x = b.mlp(x, layer, prefix, 16, f"{prefix}.residual")
+    if n_rows is not None:
+        rows = b.declare("rows", (n_rows,), "input", "int64")
+        x = b.op("select_rows", [x, rows], "selected")
+    x = b.product(b.norm(x, "final_ln"), LOGITS, "fixed_logits")
+    b.op("logits_float", [x], "logits", "output", "float32")
+    return b.build(name)
