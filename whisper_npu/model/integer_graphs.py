@@ -4,8 +4,8 @@ They compute the network whose weights ``model.integer_weights`` describes: the 
 rotated coordinates, norms without gain and bias. Activations are int32 with FRACTION fraction bits
 (``ops.fixed``); the input of a product is made int8 or int16, row by row.
 
-Inputs have 16 bits, but for the input of ``fc1`` in the encoder, which has 8: what that costs on real
-speech, and what 8 bits would cost elsewhere, is in docs/numerics.md. In the decoder 16 bits take no
+Inputs have 16 bits, but for the input of ``fc1`` in the encoder, which has 8: docs/numerics.md says
+what that costs on real speech, and what 8 bits would cost elsewhere. In the decoder 16 bits take no
 time: a step reads the weights once, whatever the activations are.
 """
 
@@ -73,7 +73,9 @@ class _Builder:
         """Rows of an activation as integers of so many bits, and their scales."""
         shape = self._tensors[x].shape[:-1]
         scale = self.declare(scale_name(output), shape, "activation", "float32")
-        self.op(kind, [x], output, dtype=f"int{bits}", extra=[scale], bits=bits, **attrs)
+        op = Op(output, kind, (x,), (output, scale), tuple(sorted({"bits": bits, **attrs}.items())))
+        self.declare(output, self._tensors[x].shape, "activation", f"int{bits}")
+        self._ops.append(op)
         return [output, scale]
 
     def quantized(self, x: str, bits: int = 16, fraction: int = FRACTION) -> list[str]:
@@ -143,9 +145,10 @@ def build_encoder(dims: ModelDimensions, batch: int) -> Graph:
         y = b.op("attention_int32", qkv, f"{prefix}.attn", n_head=dims.n_audio_head)
         out = f"{layer}.self_attn.out_proj"
         x = b.attended(x, y, out, f"{prefix}.attn_out", f"{prefix}.attn_residual")
-        last = i == dims.n_audio_layer - 1
-        name, role = ("states", "output") if last else (f"{prefix}.residual", "activation")
-        x = b.mlp(x, layer, prefix, 8, name, role)
+        if i < dims.n_audio_layer - 1:
+            x = b.mlp(x, layer, prefix, 8, f"{prefix}.residual")
+        else:
+            b.mlp(x, layer, prefix, 8, "states", "output")
     return b.build("encoder")
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from whisper_npu.model import builders
-from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.arrays import I64
 from whisper_npu.runtime.arena import Block, lay_out
 from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.network import Network
@@ -37,13 +36,13 @@ class CrossCache:
         self._plans = [network.plan(graph, self.slots(i, i + 1)) for i in range(n_audio)]
         # The states that each slot was computed from. As they are kept, no others get their place
         # in memory, by which they are known.
-        self._sources: list[F32 | None] = [None] * n_audio
+        self._sources: list[Array | None] = [None] * n_audio
 
-    def slots(self, start: int, stop: int) -> dict[str, F32]:
+    def slots(self, start: int, stop: int) -> dict[str, Array]:
         """The keys and values of windows ``start`` to ``stop``."""
         return {name: cache[start:stop] for name, cache in self.states.items()}
 
-    def fill(self, states: F32 | Sequence[F32], observe: Observer | None = None) -> None:
+    def fill(self, states: Array | Sequence[Array], observe: Observer | None = None) -> None:
         """Have the windows of ``states`` in the first slots; with ``observe`` all are computed."""
         for slot, window in enumerate(states):
             held = None if observe is not None else self._find(window, slot)
@@ -53,7 +52,7 @@ class CrossCache:
                 self._plans[slot](observe, states=window[None])
                 self._sources[slot] = window
 
-    def _find(self, window: F32, start: int) -> int | None:
+    def _find(self, window: Array, start: int) -> int | None:
         """The first slot from ``start`` on that has the keys and values of a window."""
         for slot, source in enumerate(self._sources[start:], start):
             if source is not None and _same_memory(source, window):
@@ -87,19 +86,21 @@ def _in_one_block(arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -
     return {name: cut(name) for name in arrays}
 
 
-def _same_memory(a: F32, b: F32) -> bool:
+def _same_memory(a: Array, b: Array) -> bool:
     return (a.ctypes.data, a.shape, a.strides) == (b.ctypes.data, b.shape, b.strides)
 
 
 class OwnCache:
     """Keys and values of the tokens of up to ``sequences`` sequences, for all decoder layers."""
 
-    def __init__(self, dims: ModelDimensions, sequences: int) -> None:
+    def __init__(self, network: Network, sequences: int) -> None:
         self.sequences = sequences
-        tensors = [t for t in builders.build_step(dims).role("state") if t.name.startswith("self.")]
+        graph = builders.build_step(network.dims, precision=network.precision)
+        tensors = [t for t in graph.role("state") if t.name.startswith("self.")]
         # In one array, so that sequences are moved in one go: [2 n_layer, sequences, n_head, n_ctx,
         # d_head].
-        self._all = _untouched((len(tensors), sequences, *tensors[0].shape[1:]))
+        shape = len(tensors), sequences, *tensors[0].shape[1:]
+        self._all = _untouched(shape, np.dtype(tensors[0].dtype))
         self.states = {t.name: cache for t, cache in zip(tensors, self._all, strict=True)}
 
     def copy(self, source: I64, target: I64, start: int, stop: int) -> None:
@@ -108,14 +109,14 @@ class OwnCache:
         self._all[:, target, :, start:stop] = self._all[:, source, :, start:stop]
 
 
-def _untouched(shape: tuple[int, ...]) -> F32:
+def _untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Zeros that take memory page by page as they are written: few texts fill their context.
 
     NumPy asks for huge pages, all of which would be there from the first token on.
     """
-    nbytes = max(1, 4 * math.prod(shape))
+    nbytes = max(1, dtype.itemsize * math.prod(shape))
     if hasattr(mmap, "MAP_PRIVATE"):
         memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     else:
         memory = mmap.mmap(-1, nbytes)
-    return np.frombuffer(memory, np.float32, math.prod(shape)).reshape(shape)
+    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from whisper_npu.model import builders
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph
+from whisper_npu.model.integer_weights import IntegerWeights, quantized_weights
 from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.mel import mel_filters
+from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.caches import CrossCache, OwnCache
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.network import Network
 from whisper_npu.runtime.plan import Observer, Plan
 from whisper_npu.runtime.plan_cache import PlanCache
 from whisper_npu.runtime.session import DecoderPlans, DecoderSession
-from whisper_npu.runtime.weights import Weights
+from whisper_npu.runtime.weights import Weight, Weights
 
 # Shapes vary with batches and beams; plans for more of them are not kept. A batch of eight windows
 # has four shapes as they end, and as many again where they are decoded again with other beams.
@@ -28,6 +30,22 @@ _SHAPES = 8
 def phase_graphs(dims: ModelDimensions, precision: Precision) -> list[Graph]:
     """The graphs by which the forms of weights and states are settled: one of each phase."""
     return [builders.build_phase(phase, dims, precision=precision) for phase in builders.PHASES]
+
+
+def _weights_for(
+    stored: Mapping[str, Weight], dims: ModelDimensions, precision: Precision
+) -> Mapping[str, Weight] | IntegerWeights:
+    """The weights of a checkpoint for a precision: those of floats are quantised for int8."""
+    if precision == "float32" or isinstance(stored, IntegerWeights):
+        return stored
+    if isinstance(stored, StoredWeights):
+        return quantized_weights(stored.rows, dims)
+
+    def rows(name: str, part: slice | None) -> Weight:
+        weight = stored[name]
+        return weight if part is None else weight[part]
+
+    return quantized_weights(rows, dims)
 
 
 class Model:
@@ -48,8 +66,8 @@ class Model:
         self.machine.usage.precision = precision
         forms = machine.settle(phase_graphs(self.dims, precision))
         constants = {builders.MEL_FILTERS: mel_filters(self.dims.n_mels)}
-        self._weights = Weights(checkpoint.weights, precision, constants)
         stored = checkpoint.weights
+        self._weights = Weights(_weights_for(stored, self.dims, precision), constants)
         self._weights.load(
             forms.weights, stored.files if isinstance(stored, StoredWeights) else None
         )
@@ -58,7 +76,7 @@ class Model:
         self._encoder: PlanCache[int, Plan] = PlanCache(_PLANS)
         # Both are as large as the largest batch so far; plans are on the first part of them.
         self._cross = CrossCache(self._network, 0)
-        self._own = OwnCache(self.dims, 0)
+        self._own = OwnCache(self._network, 0)
         self._decoder: PlanCache[tuple[int, int], DecoderPlans] = PlanCache(_SHAPES)
 
     def release(self) -> None:
@@ -82,11 +100,11 @@ class Model:
 
     def encode(
         self, features: F32, observe: Observer | None = None
-    ) -> F32:  # [b, n_mels, 2 n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
-        """Encoder states of a batch of windows."""
+    ) -> Array:  # [b, n_mels, 2 n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
+        """Encoder states of a batch of windows, as ``builders.build_encoder`` has them."""
         plan = self._encoder.get(len(features), lambda: self._plan_encoder(len(features)))
         plan(observe, features=features)
-        states: F32 = plan.outputs["states"].copy()
+        states: Array = plan.outputs["states"].copy()
         return states
 
     def _plan_encoder(self, batch: int) -> Plan:
@@ -97,7 +115,7 @@ class Model:
         return plan
 
     def decoder(
-        self, states: F32 | Sequence[F32], group: int = 1, observe: Observer | None = None
+        self, states: Array | Sequence[Array], group: int = 1, observe: Observer | None = None
     ) -> DecoderSession:  # n_audio of [n_audio_ctx, n_audio_state]
         """A session that decodes ``group`` sequences for each window of ``states``.
 
@@ -111,6 +129,6 @@ class Model:
             self._cross = CrossCache(self._network, n_audio)
         if n_audio * group > self._own.sequences:
             self._decoder.clear()
-            self._own = OwnCache(self.dims, n_audio * group)
+            self._own = OwnCache(self._network, n_audio * group)
         self._cross.fill(states, observe)
         return DecoderSession(self._network, self._cross, self._own, self._decoder, n_audio, group)

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from whisper_npu.model import builders
 from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.caches import CrossCache, OwnCache
 from whisper_npu.runtime.network import Network
 from whisper_npu.runtime.plan import Observer, Plan
@@ -40,7 +41,7 @@ class DecoderPlans:
         self._choices: PlanCache[int, Plan] = PlanCache(_CHOICES)
 
     @property
-    def states(self) -> Mapping[str, F32]:
+    def states(self) -> Mapping[str, Array]:
         """The keys and values that they run on: of all windows, of the first sequence of each."""
         return {**self._first, **self._cross}
 

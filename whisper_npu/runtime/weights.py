@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from whisper_npu.errors import KernelError, ModelError
+from whisper_npu.errors import KernelError
 from whisper_npu.model.checkpoint import StoredWeights
-from whisper_npu.model.precision import Precision
-from whisper_npu.model.weight_shapes import Shape, is_quantizable, matrix_shape, scale_name
+from whisper_npu.model.integer_weights import IntegerWeights
+from whisper_npu.model.weight_shapes import Shape, matrix_shape
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.linear import conv_matrix
-from whisper_npu.ops.quant import Quantized, quantize_weight
+from whisper_npu.ops.quant import Quantized
 from whisper_npu.runtime.backend import Array, Form
 from whisper_npu.runtime.packed import PackedFile, PackedTensor, tell
 from whisper_npu.runtime.workers import in_threads, spans, workers
@@ -28,27 +27,26 @@ Key = tuple[str, Form]
 
 # Rows that are turned into columns at a time.
 _ROWS = 256
-# Values of a weight that are quantised at a time.
-_QUANTIZED = 1 << 22
 
 
 class Weights:
-    """The weights of a checkpoint, by the names that graphs of a precision use, in several forms.
+    """The weights of a model in several forms, by the names that graphs of a precision use.
 
-    ``float32`` dequantises int8 weights, ``int8`` quantises the weights of a floating-point model;
-    convolutions become matrices. ``constants`` are tensors that no file has. What ``load`` was not
-    asked for is made when ``get`` asks for it. Raises what reading the checkpoint raises, and
-    ModelError for NaN or infinity in a weight that is to be quantised.
+    ``stored`` are those of a float model (int8 weights among them are dequantised, convolutions
+    become matrices) or integer weights. ``constants`` are tensors that no file has. What ``load``
+    was not asked for is made when ``get`` asks for it. Raises what reading the weights raises.
     """
 
     def __init__(
         self,
-        stored: Mapping[str, Weight],
-        precision: Precision,
+        stored: Mapping[str, Weight] | IntegerWeights,
         constants: Mapping[str, Array] | None = None,
     ) -> None:
-        self._stored, self._precision = stored, precision
-        self._names = frozenset(stored)
+        self._source: _Integers | _Floats
+        if isinstance(stored, IntegerWeights):
+            self._source, self._precision = _Integers(stored), "int8"
+        else:
+            self._source, self._precision = _Floats(stored), "float32"
         self._held: dict[Key, Array] = {}
         # As types and messages: an error that was raised keeps the frames that it went through.
         self._errors: dict[Key, tuple[type[KernelError], str]] = {}
@@ -96,22 +94,17 @@ class Weights:
         KernelError when it is asked for.
         """
         keys = [(name, form) for name, forms in wanted.items() for form in forms]
-        # Scales come with what is packed.
-        scales = {scale_name(name) for name, form in keys if form.packing is not None}
-        here = [
-            (name, form)
-            for name, form in keys
-            if form.packing is None and (name, form) not in self._held and name not in scales
-        ]
-        if not files or not self._map(files, here):
-            self._make(here, self._keep)
-        # In order, and one after the other: a device does one thing at a time.
+        # These first, as scales come with their matrix; one after the other, as a device does one
+        # thing at a time.
         for key in keys:
             if key[1].packing is not None and key not in self._held:
                 try:
                     self._held[key] = self._pack(*key)
                 except KernelError as error:
                     self._errors[key] = type(error), str(error)
+        here = [key for key in keys if key[1].packing is None and key not in self._held]
+        if not files or not self._map(files, here):
+            self._make(here, self._keep)
 
     def release(self) -> None:
         """Forget the weights in memory of backends."""
@@ -124,7 +117,10 @@ class Weights:
 
     def _map(self, files: Mapping[Path, os.stat_result], keys: Iterable[Key]) -> bool:
         """Map a packed file, which is made first where there is none; False if that cannot be."""
-        tensors = {key: self._described(*key) for key in keys}
+        tensors = {
+            (name, form): PackedTensor(name, form.dtype, self._source.shape(name), form.order)
+            for name, form in keys
+        }
         file = PackedFile(files, tensors.values(), self._precision)
         try:
             found = file.open()
@@ -141,101 +137,85 @@ class Weights:
         self._held.update({key: found[tensor] for key, tensor in tensors.items()})
         return True
 
-    def _described(self, name: str, form: Form) -> PackedTensor:
-        base = self._base(name)
-        shape, _, _ = self._source(base)
-        return PackedTensor(
-            name, form.dtype, shape[:1] if base != name else matrix_shape(shape), form.order
-        )
-
-    def _base(self, name: str) -> str:
-        """The weight of the checkpoint that a tensor comes of: of scales, the integers'."""
-        base = name if name in self._names else name.removesuffix(scale_name(""))
-        if base not in self._names:
-            raise KeyError(name)
-        return base
-
     def _make(self, keys: Iterable[Key], give: Callable[[Key, Array], None]) -> None:
         """Convert weights, each read by one of several threads, and give each as it is done.
 
         A weight is not held any longer than it takes to convert it; large ones are read in parts.
         """
-        by_base: dict[str, list[Key]] = {}
+        by_name: dict[str, list[Form]] = {}
         for name, form in keys:
-            by_base.setdefault(self._base(name), []).append((name, form))
-        # In the order of the checkpoint: the largest first.
-        order = [name for name in self._stored if name in by_base]
+            by_name.setdefault(name, []).append(form)
+        # In the order of the source: the largest first.
+        order = [name for name in self._source if name in by_name]
+        missing = by_name.keys() - set(order)
+        if missing:
+            raise KeyError(min(missing))
 
-        def convert(base: str) -> None:
-            shape, rows, integers = self._source(base)
-            quantized: Quantized | None = None
-            if self._precision == "int8" and is_quantizable(base, shape):
-                as_stored = integers and by_base[base][0][1] == Form("int8") and len(shape) == 2
-                quantized = _quantized(base, shape, rows, as_stored)
-            for key in by_base[base]:
-                if key[0] != base:
-                    assert quantized is not None
-                    give(key, quantized.scale)
-                else:
-                    give(key, _in_form(shape, rows, quantized, key[1]))
+        def convert(name: str) -> None:
+            for form, array in self._source.make(name, by_name[name]):
+                give((name, form), array)
 
         in_threads(convert, order)
 
     def _pack(self, name: str, form: Form) -> Array:
-        """A weight in memory of a backend, filled straight from the file. Raises KernelError."""
+        """A weight in memory of a backend. Raises KernelError."""
         assert form.packing is not None
-        shape, rows, _ = self._source(name)
-        packed = form.packing.take(name, matrix_shape(shape))
-        group = form.packing.rows
-        count = max(group, _QUANTIZED // math.prod(shape[1:]) // group * group)
-        scales = []
-        for start in range(0, shape[0], count):
-            part = slice(start, min(start + count, shape[0]))
-            quantized = _quantized(
-                name, (part.stop - start, *shape[1:]), _within(rows, part), False
-            )
-            values: Array = quantized.values
-            form.packing.fill(packed, _matrix(values), start)
-            scales.append(quantized.scale)
-        self._held.setdefault((scale_name(name), Form("float32")), np.concatenate(scales))
+        packed = form.packing.take(name, self._source.shape(name))
+        ((_, values),) = self._source.make(name, [Form(form.dtype)])
+        form.packing.fill(packed, values, 0)
         return packed
 
-    def _source(self, name: str) -> tuple[Shape, Rows, bool]:
-        """The shape of a weight, what gives some rows of it, or (None) all of it to be kept, and
-        whether they are integers."""
+
+class _Integers:
+    """Makes the forms of integer weights."""
+
+    def __init__(self, stored: IntegerWeights) -> None:
+        self._stored = stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def shape(self, name: str) -> Shape:
+        return self._stored.specification[name][0]
+
+    def make(self, name: str, forms: Iterable[Form]) -> Iterator[tuple[Form, Array]]:
+        values = self._stored[name]
+        for form in forms:
+            if form.order == "F":
+                yield form, by_columns(values.shape, values.__getitem__, form.dtype)
+            else:
+                yield form, values.astype(form.dtype, copy=False)
+
+
+class _Floats:
+    """Makes the forms of the weights of a float model."""
+
+    def __init__(self, stored: Mapping[str, Weight]) -> None:
+        self._stored = stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def shape(self, name: str) -> Shape:
+        return matrix_shape(self._rows(name)[0])
+
+    def make(self, name: str, forms: Iterable[Form]) -> Iterator[tuple[Form, Array]]:
+        shape, rows = self._rows(name)
+        for form in forms:
+            if form.order == "F":
+                yield form, by_columns(shape, lambda part: _floats(rows(part)), form.dtype)
+            else:
+                values = _floats(rows(None))
+                yield form, conv_matrix(values) if values.ndim == 3 else values
+
+    def _rows(self, name: str) -> tuple[Shape, Rows]:
+        """The shape of a weight, and what gives some rows of it, or (None) all of it to be kept."""
         stored = self._stored
         if isinstance(stored, StoredWeights):
-            return stored.shapes[name], partial(stored.rows, name), name in stored.integers
+            return stored.shapes[name], partial(stored.rows, name)
         weight = stored[name]
-        integers = isinstance(weight, Quantized)
         shape = weight.values.shape if isinstance(weight, Quantized) else weight.shape
-        return shape, lambda part: weight if part is None else weight[part], integers
-
-
-def _within(rows: Rows, part: slice) -> Rows:
-    """What gives rows of a part of a weight."""
-
-    def some(inner: slice | None) -> Weight:
-        if inner is None:
-            return rows(part)
-        return rows(slice(part.start + inner.start, part.start + inner.stop))
-
-    return some
-
-
-def _in_form(shape: Shape, rows: Rows, quantized: Quantized | None, form: Form) -> Array:
-    if quantized is not None:
-        values: Array = quantized.values
-        if form.order == "F":
-            return by_columns(shape, values.__getitem__, form.dtype)
-        return _matrix(values.astype(form.dtype, copy=False))
-    if form.order == "F":
-        return by_columns(shape, lambda part: _floats(rows(part)), form.dtype)
-    return _matrix(_floats(rows(None)))
-
-
-def _matrix(values: Array) -> Array:  # [n, c, 3] -> [n, 3 c]; others as they are
-    return conv_matrix(values) if values.ndim == 3 else values
+        return shape, lambda part: weight if part is None else weight[part]
 
 
 def _floats(weight: Weight) -> F32:
@@ -259,24 +239,3 @@ def by_columns(
     workers().run(turn, len(blocks))
     turned: Array = columns.T
     return turned
-
-
-def _quantized(name: str, shape: Shape, rows: Rows, as_stored: bool) -> Quantized:
-    def quantized(part: slice | None) -> Quantized:
-        weight = rows(part)
-        try:
-            return weight if isinstance(weight, Quantized) else quantize_weight(weight)
-        except ValueError as error:
-            raise ModelError(f"tensor {name} {error}: it cannot be quantised") from None
-
-    if as_stored:
-        return quantized(None)
-    # A large one not all at once, which takes several times its memory.
-    parts = spans(shape[0], -(-math.prod(shape) // _QUANTIZED))
-    if len(parts) == 1:
-        return quantized(parts[0])
-    values, scale = np.empty(shape, np.int8), np.empty(shape[0], np.float32)
-    for part in parts:
-        done = quantized(part)
-        values[part], scale[part] = done.values, done.scale
-    return Quantized(values, scale)

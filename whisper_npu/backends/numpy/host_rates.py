@@ -25,7 +25,7 @@ class HostRates:
         An int8 weight is held as float32 there, and read as such.
         """
         moved = op_bytes(graph, op)
-        if op.kind == "linear_int8":
+        if op.kind == "product_int8":
             moved += 3 * graph[op.inputs[2]].nbytes
         return max(op_flops(graph, op) / self.flops, moved / self.bytes_per_second)
 
