@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from whisper_npu.model import builders
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights
 from whisper_npu.model.dims import ModelDimensions
@@ -11,6 +13,7 @@ from whisper_npu.model.graph import Graph
 from whisper_npu.model.integer_weights import IntegerWeights, quantized_weights
 from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.fixed import FEATURE_FRACTION
 from whisper_npu.ops.mel import mel_filters
 from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.caches import CrossCache, OwnCache
@@ -103,6 +106,8 @@ class Model:
     ) -> Array:  # [b, n_mels, 2 n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
         """Encoder states of a batch of windows, as ``builders.build_encoder`` has them."""
         plan = self._encoder.get(len(features), lambda: self._plan_encoder(len(features)))
+        if self.precision == "int8" and features.dtype.kind == "f":
+            features = np.rint(features * np.float32(2.0**FEATURE_FRACTION))
         plan(observe, features=features)
         states: Array = plan.outputs["states"].copy()
         return states
