@@ -24,7 +24,8 @@ def integer_sums(x: Integers, w: NDArray[np.float32]) -> NDArray[np.float64]:
     # [m, k], [n, k] -> [m, n]
     """``x @ w.T``, exact, of int8 or int16 rows with int8 weights that float32 holds for BLAS.
 
-    An int16 is 256 times an integer in [-128, 128] and an integer in [-128, 127].
+    An int16 is 256 times an integer in [-128, 128] (within ``rows.limit``, in [-127, 127]) and an
+    integer in [-128, 127].
     """
     if x.dtype == np.int8:
         return _exact_product(x.astype(np.float32), w)

@@ -21,6 +21,8 @@ Integers = NDArray[Any]
 SCALE_BITS = 8
 # The largest int8 of weights and activations.
 LARGEST_INT8 = 127
+# The largest int16 of activations: 256 times an int8 and an int8.
+LARGEST_INT16 = 256 * LARGEST_INT8 + LARGEST_INT8
 # Fraction bits of reciprocals of a mantissa in [128, 256).
 _RECIPROCAL = 28
 # Bits of the numbers of which root mean squares are taken: 2**14 squares of them are 2**42 at most.
@@ -34,9 +36,11 @@ _EPSILON = 1e-5 * 4.0**FRACTION
 def limit(bits: int, k: int) -> int:
     """The largest magnitude of rows of k integers of so many bits.
 
-    Of 16 bits it is what keeps a sum over k of products with int8 weights within int32.
+    Of 16 bits it is what keeps a sum over k of products with int8 weights within int32, and at
+    most ``LARGEST_INT16``: x is 256 times an integer in [-127, 127] and one in [-128, 127], so that
+    two products of int8 rows give the sums of int16 rows.
     """
-    return LARGEST_INT8 if bits == 8 else min(2**15 - 1, (2**31 - 1) // (LARGEST_INT8 * k))
+    return LARGEST_INT8 if bits == 8 else min(LARGEST_INT16, (2**31 - 1) // (LARGEST_INT8 * k))
 
 
 def _mantissas(ratio: NDArray[np.float64]) -> tuple[I64, I64]:  # [...] -> [...], [...]

@@ -49,7 +49,7 @@ def cut(x: int, bits: int, largest: int) -> int:
 def limit(bits: int, k: int) -> int:
     if bits == 8:
         return 127
-    return min(32767, LARGEST // (127 * k))
+    return min(127 * 256 + 127, LARGEST // (127 * k))
 
 
 def smallest_scale(ratio: Fraction) -> tuple[int, int]:
