@@ -67,6 +67,14 @@ struct Attention {
   const Scratch *scratch;
 };
 
+// q, k, v, out [b, t, n_head * d_head].
+struct AttentionInt32 {
+  const int32_t *q, *k, *v;
+  int32_t *out;
+  int64_t b, t, n_head, d_head;
+  const Scratch *scratch;
+};
+
 // q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], ``stride`` of them from one
 // of b / group to the next: floats if k_scale and v_scale are null, else int8 with a scale for each
 // d_head of them, [b / group, n_head, t], and no stride but that of whole caches. Query i sees the
@@ -158,6 +166,7 @@ int32_t cpu_add(const Add *args);
 int32_t cpu_layer_norm(const LayerNorm *args);
 int32_t cpu_attention(const Attention *args);
 int32_t cpu_attention_int16(const Attention *args);
+int32_t cpu_attention_int32(const AttentionInt32 *args);
 int32_t cpu_cached_attention(const OverCache *args);
 int32_t cpu_cross_attention(const OverCache *args);
 int32_t cpu_cross_attention_int8(const OverCache *args);
@@ -167,6 +176,7 @@ int32_t cpu_top_logprobs(const TopLogprobs *args);
 // which do not matter here.
 int64_t cpu_linear_int8_scratch(int64_t k);
 int64_t cpu_attention_scratch(const Attention *args, int64_t threads);
+int64_t cpu_attention_int32_scratch(const AttentionInt32 *args, int64_t threads);
 int64_t cpu_over_cache_scratch(const OverCache *args);
 // And of all threads together.
 int64_t cpu_top_logprobs_scratch(const TopLogprobs *args);

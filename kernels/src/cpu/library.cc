@@ -15,10 +15,12 @@ struct Variant {
   bool (*is_there)();
   const IntegerKernels *integers;
   const FloatKernels *floats;
+  const IntegerAttention *attention;
 };
 
 const Variant kVariants[] = {
-#define ROW(name, floats, options) {#name, has_##name, &integers_##name, &floats_##floats},
+#define ROW(name, floats, options) \
+  {#name, has_##name, &integers_##name, &floats_##floats, &integer_attention_##floats},
     ISAS(ROW)
 #undef ROW
 };
@@ -42,6 +44,7 @@ State &state() {
 
 const IntegerKernels &integers() { return *state().chosen->integers; }
 const FloatKernels &floats() { return *state().chosen->floats; }
+const IntegerAttention &attention() { return *state().chosen->attention; }
 
 // Work below this is done by the caller alone: to share it costs a microsecond or two.
 constexpr int64_t kSharedProducts = 1 << 16;
@@ -118,7 +121,8 @@ void share(int64_t n, int64_t unit, int64_t floats_in_all, const Function &funct
   });
 }
 
-int32_t attend(const Attention &a, const AttentionKernels *kernels) {
+template <typename Args, typename Word>
+int32_t attend(const Args &a, const WindowKernels<Args, Word> *kernels) {
   if (kernels == nullptr) return 4;
   const int64_t shared = ceil_div(kernels->shared(a), 64) * 64;
   const int64_t own = ceil_div(kernels->scratch(a), 64) * 64;
@@ -126,13 +130,21 @@ int32_t attend(const Attention &a, const AttentionKernels *kernels) {
   const int64_t room = (a.scratch->bytes * a.scratch->threads - shared) / own;
   const int threads = static_cast<int>(least(get_threads(), room));
   const int64_t heads = a.b * a.n_head, blocks = kernels->blocks(a);
-  float *packed = reinterpret_cast<float *>(a.scratch->data);
+  Word *packed = reinterpret_cast<Word *>(a.scratch->data);
   parallel(heads, threads, [&](int64_t head, int) { kernels->pack(a, head, packed); });
   parallel(heads * blocks, threads, [&](int64_t item, int thread) {
     kernels->block(a, item / blocks, item % blocks, packed,
-                   reinterpret_cast<float *>(a.scratch->data + shared + thread * own));
+                   reinterpret_cast<Word *>(a.scratch->data + shared + thread * own));
   });
   return 0;
+}
+
+// Bytes for each of ``threads`` with which attend() can compute.
+template <typename Args, typename Word>
+int64_t window_scratch(const Args &a, int64_t threads, const WindowKernels<Args, Word> &kernels) {
+  const int64_t shared = ceil_div(kernels.shared(a), 64) * 64;
+  const int64_t own = ceil_div(kernels.scratch(a), 64) * 64;
+  return ceil_div(ceil_div(shared, threads) + own, 64) * 64;
 }
 
 int32_t attend_over_cache(const OverCache &a) {
@@ -282,6 +294,12 @@ int32_t cpu_attention_int16(const Attention *args) {
   return attend(*args, floats().attention_int16);
 }
 
+int32_t cpu_attention_int32(const AttentionInt32 *args) {
+  // Beyond this, sums over the keys could leave int32.
+  if (args->t > 1 << 17) return 1;
+  return attend(*args, attention().window);
+}
+
 int32_t cpu_cached_attention(const OverCache *args) { return attend_over_cache(*args); }
 
 int32_t cpu_cross_attention(const OverCache *args) { return attend_over_cache(*args); }
@@ -305,11 +323,14 @@ int64_t cpu_attention_scratch(const Attention *args, int64_t threads) {
   for (const Variant &variant : kVariants)
     for (const AttentionKernels *kernels :
          {variant.floats->attention, variant.floats->attention_int16})
-      if (kernels != nullptr) {
-        const int64_t shared = ceil_div(kernels->shared(*args), 64) * 64;
-        const int64_t own = ceil_div(kernels->scratch(*args), 64) * 64;
-        bytes = most(bytes, ceil_div(ceil_div(shared, threads) + own, 64) * 64);
-      }
+      if (kernels != nullptr) bytes = most(bytes, window_scratch(*args, threads, *kernels));
+  return bytes;
+}
+
+int64_t cpu_attention_int32_scratch(const AttentionInt32 *args, int64_t threads) {
+  int64_t bytes = 64;
+  for (const Variant &variant : kVariants)
+    bytes = most(bytes, window_scratch(*args, threads, *variant.attention->window));
   return bytes;
 }
 

@@ -1,7 +1,7 @@
-// The kernels of one instruction set of isas.h. integers.cc is compiled once for each, and floats.cc
-// for each that has floats of its own, with the compiler's options for it and VARIANT defined as its
-// name: nothing in them may be shared with another (no inline function with a name that the linker
-// sees), or the linker would keep one.
+// The kernels of one instruction set of isas.h. integers.cc is compiled once for each, floats.cc and
+// integer_attention.cc for each that has floats of its own, with the compiler's options for it and
+// VARIANT defined as its name: nothing in them may be shared with another (no inline function with a
+// name that the linker sees), or the linker would keep one.
 #pragma once
 
 #include "api.h"
@@ -32,14 +32,15 @@ struct IntegerKernels {
 
 // Attention of the encoder: bytes that its threads share and that each has, then a part for every
 // head of every window, then one for each block of queries of each of these.
-struct AttentionKernels {
-  int64_t (*shared)(const Attention &);
-  int64_t (*scratch)(const Attention &);
-  void (*pack)(const Attention &, int64_t head, float *shared);
-  int64_t (*blocks)(const Attention &);
-  void (*block)(const Attention &, int64_t head, int64_t block, const float *shared,
-                float *scratch);
+template <typename Args, typename Word>
+struct WindowKernels {
+  int64_t (*shared)(const Args &);
+  int64_t (*scratch)(const Args &);
+  void (*pack)(const Args &, int64_t head, Word *shared);
+  int64_t (*blocks)(const Args &);
+  void (*block)(const Args &, int64_t head, int64_t block, const Word *shared, Word *scratch);
 };
+using AttentionKernels = WindowKernels<Attention, float>;
 
 // Logits that are looked at together.
 constexpr int64_t kPiece = 512;
@@ -65,9 +66,15 @@ struct FloatKernels {
   void (*choose_tokens)(const TopLogprobs &, int64_t first, int64_t last);
 };
 
+// Attention in integers.
+struct IntegerAttention {
+  const WindowKernels<AttentionInt32, int32_t> *window;
+};
+
 #define DECLARE(name, floats, options)          \
   extern const IntegerKernels integers_##name; \
-  extern const FloatKernels floats_##floats;
+  extern const FloatKernels floats_##floats;   \
+  extern const IntegerAttention integer_attention_##floats;
 ISAS(DECLARE)
 #undef DECLARE
 

@@ -97,7 +97,7 @@ def test_floats_are_compiled_for_those_that_have_their_own(
 ) -> None:
     folder = tmp_path / "sources"
     folder.mkdir()
-    for name in ("api.h", "integers.cc", "floats.cc", "pool.cc"):
+    for name in ("api.h", "integers.cc", "floats.cc", "integer_attention.cc", "pool.cc"):
         (folder / name).write_text("")
     _read(folder, ISAS)
     monkeypatch.setattr(build, "shipped_file", lambda name: folder / "api.h")
@@ -127,6 +127,8 @@ def test_floats_are_compiled_for_those_that_have_their_own(
         "integers.wider.o": wider,
         "floats.plain.o": ["-DVARIANT=plain"],
         "floats.wide.o": ["-DVARIANT=wide", "-mwide"],
+        "integer_attention.plain.o": ["-DVARIANT=plain"],
+        "integer_attention.wide.o": ["-DVARIANT=wide", "-mwide"],
         "pool.o": [],
     }
     assert build_folder().is_dir()

@@ -23,7 +23,7 @@ _SCALARS: Mapping[str, CType] = {
     "float": ctypes.c_float, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64
 }  # fmt: skip
 # What else pointers point to, besides structures.
-_POINTED = {"void", "int8_t", "uint8_t", *_SCALARS}
+_POINTED = {"void", "int8_t", "uint8_t", "int16_t", *_SCALARS}
 
 _STRUCTURE = re.compile(r"struct (\w+) \{")
 _MEMBERS = re.compile(r"(?:const )?(\w+) (\*?\w+(?:, \*?\w+)*);")

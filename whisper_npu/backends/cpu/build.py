@@ -43,7 +43,7 @@ _FLAGS = (
 _LINK_FLAGS = ("-shared", "-pthread")
 # Sources that are compiled several times, with VARIANT defined as the name of an instruction set:
 # for all, and for those that have floats of their own.
-_INTEGERS, _FLOATS = "integers.cc", "floats.cc"
+_FOR_ALL, _FOR_FLOATS = ("integers.cc",), ("floats.cc", "integer_attention.cc")
 
 _RECORD = "library.json"
 _LONGEST_RECORD = 1 << 16
@@ -299,11 +299,11 @@ def _compile(compiler: Sequence[str], isas: Sequence[Isa], folder: Path) -> Path
     def commands() -> Iterator[tuple[list[str], Path]]:
         for source in sorted(source_folder().glob("*.cc")):
             command = [*compiler, "-c", str(source)]
-            if source.name not in (_INTEGERS, _FLOATS):
+            if source.name not in (*_FOR_ALL, *_FOR_FLOATS):
                 yield command, folder / f"{source.stem}.o"
                 continue
             for isa in isas:
-                if source.name == _INTEGERS or isa.has_floats:
+                if source.name in _FOR_ALL or isa.has_floats:
                     options = [f"-DVARIANT={isa.name}", *isa.options]
                     yield [*command, *options], folder / f"{source.stem}.{isa.name}.o"
 

@@ -11,6 +11,7 @@ from whisper_npu.backends.cpu.kernels.attention_over_cache import (
 from whisper_npu.backends.cpu.kernels.copies import IM2COL, SPLIT_HEADS, STORE_CACHE
 from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
 from whisper_npu.backends.cpu.kernels.embed_int8 import EMBED_INT8
+from whisper_npu.backends.cpu.kernels.integer_attention import ATTENTION_INT32
 from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_HEADS, QUANTIZE_ROWS
@@ -30,6 +31,7 @@ KERNELS: tuple[CpuKernel, ...] = (
     LAYER_NORM,
     ATTENTION,
     ATTENTION_INT16,
+    ATTENTION_INT32,
     CACHED_ATTENTION,
     CROSS_ATTENTION,
     CROSS_ATTENTION_INT8,
