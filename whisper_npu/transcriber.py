@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.errors import OptionError
-from whisper_npu.hub.folders import BUILT_IN, model_directory
+from whisper_npu.hub.folders import BUILT_IN, built_in_directory, model_directory
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.folder import has_safetensors
 from whisper_npu.ops.arrays import F32
@@ -54,9 +55,10 @@ class Transcriber:
     to be faster), or an open ``whisper_npu.backends.npu.device.Device``. ``precision`` is that of
     products with weights: ``"float32"``, for which int8 weights are dequantised once; ``"int8"``,
     the integer arithmetic of the NPU, which NumPy carries out exactly where no kernel does; or
-    ``"auto"``: int8 on a device, and without one where the model's weights are INT8 and CPU
-    kernels are verified for an instruction set on which int8 was measured to be faster, else
-    float32. ``Placement.precision_reason`` says why. ``kernels`` are folders with kernels of your
+    ``"auto"``: int8 on a device, for a model that was converted for int8, which has no floats, and
+    else where the model's weights are INT8 and CPU kernels are verified for an instruction set on
+    which int8 was measured to be faster; float32 in all other cases.
+    ``Placement.precision_reason`` says why. ``kernels`` are folders with kernels of your
     own. Raises KernelError if ops that were asked to be on the NPU cannot be, unless
     ``allow_fallback``. ``check_rate`` is the share of launches that are recomputed and compared.
     ``cpu_kernels`` says whether to use the kernels compiled for this CPU; if not given, they are
@@ -120,8 +122,20 @@ class Transcriber:
             )
             self._heads = alignment_heads(checkpoint.generation, checkpoint.dims)
             machine = open_machine(
-                opened, checkpoint.dims, options, int8_weights=checkpoint.has_int8_weights
+                opened,
+                checkpoint.dims,
+                options,
+                int8_weights=checkpoint.has_int8_weights,
+                only_int8=checkpoint.has_only_integers,
             )
+            again = checkpoint.is_quantized_again and machine.usage.precision == "int8"
+            # There is no other built-in model.
+            if again and folder != built_in_directory():
+                warnings.warn(
+                    f"{folder}: was converted to int8 by an earlier version, and is quantised a "
+                    "second time; to convert it from its source again is more accurate",
+                    stacklevel=2,
+                )
             for backend in machine.backends:
                 undo.callback(backend.close)
             self._model = Model(checkpoint, machine.usage.precision, machine)

@@ -16,6 +16,8 @@ from tests.support.formats.torch_pt import write_pt
 from tests.support.vocabulary import BYTE_CHARACTERS, special_tokens
 from whisper_npu.convert.configs import made_config
 from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.integer_files import VERSION_KEY
+from whisper_npu.model.integer_weights import quantized_weights
 from whisper_npu.model.weight_shapes import weight_specification
 from whisper_npu.text.tokenizer_json import tokenizer_json
 
@@ -80,6 +82,18 @@ def write_int8(model: SeededModel, folder: Path) -> None:
             tensors[f"{name}_scale"] = scale
             tensors[name] = np.rint(rows / scale[:, None]).astype(np.int8).reshape(array.shape)
     save_file(tensors, folder / "model.safetensors")
+
+
+def write_integers(model: SeededModel, folder: Path, version: str = "2") -> None:
+    """The model as folders of version 2 have it: integer weights, rounded to the nearest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(made_config(model.dims, None))
+    (folder / "config.json").write_text(config, encoding="utf-8")
+    rows = model.weights
+    weights = quantized_weights(
+        lambda name, part: rows[name] if part is None else rows[name][part], model.dims
+    )
+    save_file(dict(weights), folder / "model.safetensors", {VERSION_KEY: version})
 
 
 def write_micro(folder: Path) -> dict[str, Path]:

@@ -137,6 +137,12 @@ def test_precision_auto(
     assert reason in why
 
 
+def test_a_model_without_floats_is_int8_wherever_it_runs() -> None:
+    chosen, why = choose_precision("auto", False, True, NONE, only_int8=True)
+    assert chosen == "int8"
+    assert why == "the model was converted for int8"
+
+
 def test_int8_is_measured_to_be_faster_where_it_is_chosen() -> None:
     assert INT8_TIME.keys() <= {isa.name for isa in read_isas(source_folder())}
     assert max(INT8_TIME.values()) < 1

@@ -85,19 +85,26 @@ INT8_TIME: Mapping[str, float] = {
 
 
 def choose_precision(
-    asked: str, on_npu: bool, int8_weights: bool, kernels: UsableKernels | str
+    asked: str,
+    on_npu: bool,
+    int8_weights: bool,
+    kernels: UsableKernels | str,
+    *,
+    only_int8: bool = False,
 ) -> tuple[Precision, str]:
     """The precision of products with weights, and why. Raises OptionError.
 
-    ``auto`` is int8 on an NPU, and without one where it is faster: for INT8 weights, with verified
-    kernels for an instruction set of ``INT8_TIME``. ``kernels`` are those of this CPU, or why there
-    are none.
+    ``auto`` is int8 on an NPU, for a model that has nothing else (``only_int8``), and where it is
+    faster: for INT8 weights, with verified kernels for an instruction set of ``INT8_TIME``.
+    ``kernels`` are those of this CPU, or why there are none.
     """
     if on_npu:
         check_npu_precision(asked)
         return "int8", "the NPU's products are int8"
     if asked != AUTO:
         return cast(Precision, asked), "asked for"
+    if only_int8:
+        return "int8", "the model was converted for int8"
     if not int8_weights:
         return "float32", "the model's weights are not INT8"
     if isinstance(kernels, str):
@@ -127,6 +134,7 @@ def open_machine(
     options: MachineOptions,
     *,
     int8_weights: bool,
+    only_int8: bool = False,
 ) -> Machine:
     """The machine for a model of these dimensions, on the device that ``options`` gave; its
     ``usage`` has the precision.
@@ -138,7 +146,7 @@ def open_machine(
     is a KernelError if they were asked for and there are none.
     """
     kernels = _cpu_kernels(options.cpu_kernels)
-    usage = _usage(options.precision, device is not None, int8_weights, kernels)
+    usage = _usage(options.precision, device is not None, int8_weights, kernels, only_int8)
     cpu = _cpu(kernels, usage)
     if device is None:
         return Machine((*cpu, *numpy_backends()), usage=usage)
@@ -170,6 +178,7 @@ def describe_machine(
     cpu_kernels: bool | None = None,
     *,
     int8_weights: bool = True,
+    only_int8: bool = False,
 ) -> tuple[Machine, list[str]]:
     """The machine that a device by name would give, to be printed; and the rates that it predicts
     with, as text.
@@ -180,7 +189,7 @@ def describe_machine(
     from whisper_npu.backends.numpy.host_rates import measure_host
 
     own = _cpu_kernels(cpu_kernels)
-    usage = _usage(precision, name != CPU, int8_weights, own)
+    usage = _usage(precision, name != CPU, int8_weights, own, only_int8)
     host = measure_host()
     backends: list[Backend] = []
     rates = [
@@ -256,7 +265,9 @@ def _cpu(kernels: UsableKernels | str, usage: Usage) -> list[CpuBackend]:
     return [CpuBackend(kernels, usage)]
 
 
-def _usage(asked: str, on_npu: bool, int8_weights: bool, kernels: UsableKernels | str) -> Usage:
-    precision, reason = choose_precision(asked, on_npu, int8_weights, kernels)
+def _usage(
+    asked: str, on_npu: bool, int8_weights: bool, kernels: UsableKernels | str, only_int8: bool
+) -> Usage:
+    precision, reason = choose_precision(asked, on_npu, int8_weights, kernels, only_int8=only_int8)
     instruction_set = None if isinstance(kernels, str) else kernels.library.isa
     return Usage(precision=precision, precision_reason=reason, instruction_set=instruction_set)

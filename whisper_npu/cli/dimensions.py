@@ -52,6 +52,19 @@ def has_int8_weights(model: str) -> bool:
     return any(entry.dtype == "I8" for file in files for entry in file.entries.values())
 
 
+def has_only_integers(model: str) -> bool:
+    """Whether a model folder was converted for int8, and has no floats. Raises ModelError for
+    damaged weights."""
+    path = _path(model)
+    if path is None or _is_foreign(path) or not has_safetensors(path):
+        return False
+    # Imported here, as it needs NumPy.
+    from whisper_npu.model.integer_files import holds_integers
+    from whisper_npu.model.safetensors_file import open_files
+
+    return holds_integers(open_files(path), path)
+
+
 def _path(model: str) -> Path | None:
     """Where the model is; None if it is only a name."""
     if model == BUILT_IN:

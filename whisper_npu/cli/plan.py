@@ -15,7 +15,7 @@ from whisper_npu.backends.machine_options import (
     PHOENIX,
     SOFTWARE,
 )
-from whisper_npu.cli.dimensions import dimensions_of, has_int8_weights
+from whisper_npu.cli.dimensions import dimensions_of, has_int8_weights, has_only_integers
 from whisper_npu.cli.machine import CPU_KERNELS
 from whisper_npu.cli.options import add_format, add_kernels, add_options, as_options
 from whisper_npu.cli.process import say
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             args.kernels,
             args.cpu_kernels,
             int8_weights=has_int8_weights(args.model),
+            only_int8=has_only_integers(args.model),
         )
     precision = machine.usage.precision
     graphs = phase_graphs(dims, precision)

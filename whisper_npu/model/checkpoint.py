@@ -1,4 +1,4 @@
-"""Loading a model folder: Hugging Face's layout, weights as floats or quantised to int8."""
+"""Loading a model folder: Hugging Face's layout, weights as floats, or the integers of int8."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions, dimensions_from_config
 from whisper_npu.model.folder import CONFIG, GENERATION
+from whisper_npu.model.integer_files import CONVERT_FLOATS, holds_integers, stored_integers
+from whisper_npu.model.integer_weights import IntegerWeights, quantized_weights
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.safetensors_file import SafetensorsFile, find_stored, open_files
 from whisper_npu.model.stored import is_finite
@@ -30,20 +32,54 @@ _LARGEST_SCALE = np.finfo(np.float32).max / LARGEST
 class Checkpoint:
     """A model on disk.
 
-    ``weights`` maps Hugging Face names to float32 arrays, or to integers with their scales where
-    the file holds int8. Those of ``load_checkpoint`` are read when they are asked for.
+    ``weights`` maps Hugging Face names to float32 arrays, or to integers with their scales where a
+    folder of an earlier version holds int8; of a folder that ``convert`` made for int8 they are the
+    integers that precision int8 computes with. Those of ``load_checkpoint`` are read when they are
+    asked for.
     """
 
     path: Path
     dims: ModelDimensions
     config: Mapping[str, Any]
     generation: Mapping[str, Any]
-    weights: Mapping[str, F32 | Quantized]
+    weights: Mapping[str, F32 | Quantized] | IntegerWeights
 
     @property
     def has_int8_weights(self) -> bool:
         """Whether matrices are stored as integers."""
+        return self.has_only_integers or self.is_quantized_again
+
+    @property
+    def has_only_integers(self) -> bool:
+        """Whether nothing but precision int8 can be computed with the weights."""
+        return isinstance(self.weights, IntegerWeights)
+
+    @property
+    def is_quantized_again(self) -> bool:
+        """Whether precision int8 rounds integers once more, of a folder of an earlier version."""
         return isinstance(self.weights, StoredWeights) and bool(self.weights.integers)
+
+    def float_weights(self) -> Mapping[str, F32 | Quantized]:
+        """The weights for precision float32. Raises ModelError if there are only integers."""
+        if isinstance(self.weights, IntegerWeights):
+            raise ModelError(
+                f"{self.path}: holds integers for precision int8 only; for float32, "
+                f"{CONVERT_FLOATS}"
+            )
+        return self.weights
+
+    def integer_weights(self) -> IntegerWeights:
+        """The weights for precision int8, made of floats where the folder has those."""
+        weights = self.weights
+        if isinstance(weights, IntegerWeights):
+            return weights
+        if isinstance(weights, StoredWeights):
+            return quantized_weights(weights.rows, self.dims, weights.files)
+
+        def rows(name: str, part: slice | None) -> F32 | Quantized:
+            return weights[name] if part is None else weights[name][part]
+
+        return quantized_weights(rows, self.dims)
 
 
 class StoredWeights(Mapping[str, F32 | Quantized]):
@@ -118,7 +154,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Open a Hugging Face directory (model.safetensors, or the sharded form with its index).
 
     Names and shapes are checked here, what weights hold when they are read. Floating-point weights
-    become float32; int8 weights keep their integers. Warns of tensors that are no weights. Raises
+    become float32; integers stay what they are. Warns of tensors that are no weights. Raises
     ModelError.
     """
     folder = Path(path)
@@ -129,7 +165,10 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     dims = dimensions_from_config(config, str(folder / CONFIG))
     generation_file = folder / GENERATION
     generation = read_json(generation_file) if generation_file.exists() else {}
-    weights = StoredWeights(open_files(folder), dims, folder)
+    files = open_files(folder)
+    weights = (stored_integers if holds_integers(files, folder) else StoredWeights)(
+        files, dims, folder
+    )
     return Checkpoint(folder, dims, config, generation, weights)
 
 

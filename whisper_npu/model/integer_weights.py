@@ -22,8 +22,10 @@ one result on every machine, in the order of ``Folding.matrix``.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,7 @@ from whisper_npu.ops.rows import LARGEST_INT8
 Array = NDArray[Any]
 # Gives some rows of a float weight, or (None) all of it, to any thread.
 FloatRows = Callable[[str, slice | None], F32 | Quantized]
+Files = Mapping[Path, os.stat_result]
 
 # The product that turns the encoder's stream, which the convolutions write, into R C x.
 ROTATION = "model.encoder.rotation.weight"
@@ -166,10 +169,14 @@ class IntegerWeights(Mapping[str, Array]):
 
     From any thread. ``specification`` says what each is without making it. What is made is not
     kept, but for scales and biases, which come with their matrix: ask for that first. ``make``
-    gives a tensor by its name.
+    gives a tensor by its name; ``files`` are the files that it reads, as they were when their
+    headers were read, or None.
     """
 
-    def __init__(self, dims: ModelDimensions, make: Callable[[str], Array]) -> None:
+    def __init__(
+        self, dims: ModelDimensions, make: Callable[[str], Array], files: Files | None = None
+    ) -> None:
+        self.files = files
         specification = integer_specification(dims)
 
         def size(name: str) -> int:
@@ -195,13 +202,15 @@ class IntegerWeights(Mapping[str, Array]):
         return name in self.specification
 
 
-def quantized_weights(rows: FloatRows, dims: ModelDimensions) -> IntegerWeights:
+def quantized_weights(
+    rows: FloatRows, dims: ModelDimensions, files: Files | None = None
+) -> IntegerWeights:
     """The integer weights of a float model, each value rounded to the nearest.
 
     Raises ModelError, when a weight is asked for, if it holds NaN, infinity or values so large that
     they are beyond float32 when they are folded; and what ``rows`` raises.
     """
-    return IntegerWeights(dims, _Quantizing(Folding(rows, dims)))
+    return IntegerWeights(dims, _Quantizing(Folding(rows, dims)), files)
 
 
 class _Quantizing:

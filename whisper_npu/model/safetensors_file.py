@@ -20,7 +20,7 @@ from whisper_npu.files.whole import open_regular
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.folder import WEIGHTS
 from whisper_npu.model.json_file import read_json
-from whisper_npu.model.stored import INT8, SAFETENSORS, StoredType, fill
+from whisper_npu.model.stored import INTEGERS, SAFETENSORS, StoredType, fill
 from whisper_npu.model.weight_names import TIED_OUTPUT, WeightNames, find_weights, named
 from whisper_npu.model.weight_shapes import Shape, is_quantizable, scale_name
 from whisper_npu.ops.arrays import U8
@@ -124,9 +124,11 @@ class SafetensorsFile:
             for name, entry in header.items()
             if name != "__metadata__"
         }
+        #: What the writer says of the file: strings by name.
+        self.metadata: Mapping[str, str] = header.get("__metadata__") or {}
 
     def read(self, name: str, rows: slice | None = None) -> NDArray[Any]:
-        """A tensor that is no scalar: int8 as it is, all others as float32.
+        """A tensor that is no scalar: int8 and int32 as they are, all others as float32.
 
         With ``rows`` only those, to be converted and dropped; without, to be kept. From any thread.
         Raises ModelError.
@@ -135,20 +137,25 @@ class SafetensorsFile:
         first, stop, _ = (rows or slice(None)).indices(entry.shape[0])
         row = (entry.stop - entry.start) // entry.shape[0]
         size = (stop - first) * row
-        stays = rows is None and size < _LARGE and entry.dtype in ("F32", "I8")
+        stays = rows is None and size < _LARGE and entry.dtype in ("F32", "I8", "I32")
         raw = self._rooms.take(size) if stays else np.empty(size, np.uint8)
         try:
             with open_regular(self.path, ModelError) as file:
                 fill(file, self.data_start + entry.start + first * row, raw, f"tensor {name}")
         except OSError as error:
             raise ModelError(f"{self.path}: cannot be read: {error.strerror}") from error
-        array = raw.view(np.int8) if entry.dtype == "I8" else self.float_type(name).decode(raw)
+        stored = SAFETENSORS.get(entry.dtype)
+        array: NDArray[Any]
+        if stored is not None and stored in INTEGERS:
+            array = raw.view(INTEGERS[stored])
+        else:
+            array = self.float_type(name).decode(raw)
         return array.reshape(stop - first, *entry.shape[1:])
 
     def float_type(self, name: str) -> StoredType:
         """How a tensor of floating-point numbers is stored; others raise ModelError."""
         stored = SAFETENSORS.get(self.entries[name].dtype)
-        if stored is None or stored is INT8:
+        if stored is None or stored in INTEGERS:
             raise ModelError(
                 f"{self.path}: tensor {name} is {self.entries[name].dtype}; "
                 "F64, F32, F16, BF16 and I8 with scales are read"

@@ -21,7 +21,7 @@ _CHECKED = 1 << 16
 class StoredType:
     """How the values of a tensor are stored: ``group`` values take ``group_bytes`` bytes.
 
-    ``decode`` makes float32 of whole groups, without loss but for what float64 has more.
+    ``decode`` makes float32 of whole groups, without loss but for what float64 and int32 have more.
     """
 
     name: str
@@ -56,11 +56,16 @@ def _from_int8(raw: U8) -> F32:
     return raw.view(np.int8).astype(np.float32)
 
 
+def _from_int32(raw: U8) -> F32:
+    return raw.view("<i4").astype(np.float32)
+
+
 FLOAT64 = StoredType("float64", 1, 8, _from_float64)
 FLOAT32 = StoredType("float32", 1, 4, _from_float32)
 FLOAT16 = StoredType("float16", 1, 2, _from_float16)
 BFLOAT16 = StoredType("bfloat16", 1, 2, _from_bfloat16)
 INT8 = StoredType("int8", 1, 1, _from_int8)
+INT32 = StoredType("int32", 1, 4, _from_int32)
 
 # By their names in safetensors files.
 SAFETENSORS: Mapping[str, StoredType] = {
@@ -69,7 +74,10 @@ SAFETENSORS: Mapping[str, StoredType] = {
     "F16": FLOAT16,
     "BF16": BFLOAT16,
     "I8": INT8,
+    "I32": INT32,
 }
+# Those whose values are read as they are.
+INTEGERS: Mapping[StoredType, str] = {INT8: "i1", INT32: "<i4"}
 
 
 def is_finite(array: F32) -> bool:

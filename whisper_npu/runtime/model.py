@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from whisper_npu.model import builders
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph
-from whisper_npu.model.integer_weights import IntegerWeights, quantized_weights
+from whisper_npu.model.integer_weights import IntegerWeights
 from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32
 from whisper_npu.ops.fixed import FEATURE_FRACTION
@@ -22,7 +22,7 @@ from whisper_npu.runtime.network import Network
 from whisper_npu.runtime.plan import Observer, Plan
 from whisper_npu.runtime.plan_cache import PlanCache
 from whisper_npu.runtime.session import DecoderPlans, DecoderSession
-from whisper_npu.runtime.weights import Weight, Weights
+from whisper_npu.runtime.weights import Weights
 
 # Shapes vary with batches and beams; plans for more of them are not kept. A batch of eight windows
 # has four shapes as they end, and as many again where they are decoded again with other beams.
@@ -33,22 +33,6 @@ _SHAPES = 8
 def phase_graphs(dims: ModelDimensions, precision: Precision) -> list[Graph]:
     """The graphs by which the forms of weights and states are settled: one of each phase."""
     return [builders.build_phase(phase, dims, precision=precision) for phase in builders.PHASES]
-
-
-def _weights_for(
-    stored: Mapping[str, Weight], dims: ModelDimensions, precision: Precision
-) -> Mapping[str, Weight] | IntegerWeights:
-    """The weights of a checkpoint for a precision: those of floats are quantised for int8."""
-    if precision == "float32" or isinstance(stored, IntegerWeights):
-        return stored
-    if isinstance(stored, StoredWeights):
-        return quantized_weights(stored.rows, dims)
-
-    def rows(name: str, part: slice | None) -> Weight:
-        weight = stored[name]
-        return weight if part is None else weight[part]
-
-    return quantized_weights(rows, dims)
 
 
 class Model:
@@ -69,10 +53,12 @@ class Model:
         self.machine.usage.precision = precision
         forms = machine.settle(phase_graphs(self.dims, precision))
         constants = {builders.MEL_FILTERS: mel_filters(self.dims.n_mels)}
-        stored = checkpoint.weights
-        self._weights = Weights(_weights_for(stored, self.dims, precision), constants)
+        int8 = precision == "int8"
+        weights = checkpoint.integer_weights() if int8 else checkpoint.float_weights()
+        self._weights = Weights(weights, constants)
         self._weights.load(
-            forms.weights, stored.files if isinstance(stored, StoredWeights) else None
+            forms.weights,
+            weights.files if isinstance(weights, StoredWeights | IntegerWeights) else None,
         )
         self._network = Network(self.dims, precision, self._weights, forms.states, machine)
         self._mel: PlanCache[int, Plan] = PlanCache(_PLANS)
