@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +12,23 @@ import pytest
 
 from tests.unit.decoding_fakes import Levels
 from whisper_npu.decoding.clips import Clip, cut_at_pauses, find_clips
+from whisper_npu.decoding.levels import levels
 from whisper_npu.decoding.options import TranscribeOptions
 
 
 def cuts(levels: np.ndarray, start: int = 0, longest: int = 3000) -> list[Clip]:
     return list(cut_at_pauses(Levels(levels.astype(np.float32)), start, longest))
+
+
+class Integers(Levels):
+    """Features of these frames, [n_mels, n]."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        super().__init__(np.zeros(frames.shape[1]))
+        self.frames = frames
+
+    def window(self, seek: int, size: int | None = None) -> np.ndarray:
+        return self.frames[:, seek : seek + (size or 3000)]
 
 
 def loud(n_frames: int, *quiet: tuple[int, int, float]) -> np.ndarray:
@@ -47,6 +60,19 @@ def loud(n_frames: int, *quiet: tuple[int, int, float]) -> np.ndarray:
 )
 def test_cuts(levels: np.ndarray, expected: list[Clip]) -> None:
     assert cuts(levels) == expected
+
+
+def test_cuts_of_integers() -> None:
+    """Where levels are equal in integers, the latest is taken, however the sums are formed."""
+    frames = np.random.RandomState(0).randint(-9000, 9000, (80, 3000)).astype(np.int16)
+    found = levels(frames)
+    np.testing.assert_allclose(found, frames.mean(axis=0) / 8192, rtol=0, atol=2.0**-21)
+    assert float(sum(map(Fraction, found))) == found.sum() == found[::-1].cumsum()[-1]
+    frames = np.tile(frames[:, :100], (1, 40))
+    ((_, end), _) = cut_at_pauses(Integers(frames), 0, 3000)
+    sums = [sum(map(Fraction, found[(np.arange(40) + i) % 100])) for i in range(100)]
+    assert (end - 20) % 100 == int(np.argmin(sums))
+    assert 2960 - 100 < end - 20 <= 2960
 
 
 @pytest.mark.parametrize("longest", [2, 3, 30, 100, 1000, 3000])

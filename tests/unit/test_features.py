@@ -16,7 +16,8 @@ from tests.support.signals import noise
 from whisper_npu.audio import features
 from whisper_npu.audio.features import LogMel, compute_log_mel, compute_log_mels
 from whisper_npu.errors import OutputError
-from whisper_npu.ops import mel
+from whisper_npu.ops import mel, mel_int
+from whisper_npu.ops.mel_tables import mel_tables
 
 # Where something changes: a frame, half a frame, the mirrored samples, a block with the part of a
 # frame that reaches into the next. The last frame of 481600 reaches beyond the end.
@@ -198,6 +199,70 @@ class TestChannels:
             compute_log_mels(broken(), 80, log_mel)
         assert len(made) == 3
         assert all(result._file.closed for result in made)
+
+
+class TestIntegers:
+    """Precision int8: the same windows, in integers, equal however the samples were cut."""
+
+    TABLES = mel_tables(80)
+
+    def log_mel(self, samples: np.ndarray) -> np.ndarray:
+        assert samples.shape in {(480240,), (560,)}
+        return mel_int.log_mel_int16(samples, self.TABLES)
+
+    def compute(self, samples: np.ndarray, size: int = 480000) -> LogMel:
+        return compute_log_mel(cut(samples, size), 80, self.log_mel, "int8")
+
+    def whole(self, samples: np.ndarray) -> np.ndarray:
+        padded = np.pad(np.pad(samples, (0, 480000)), 200, mode="reflect")
+        n_frames = len(samples) // 160 + 3000
+        result = mel_int.log_mel_int16(padded[: 160 * (n_frames - 1) + 400], self.TABLES)
+        return mel_int.normalise_int16(result, int(result.max()))
+
+    @pytest.mark.parametrize("n", [1, 161, 4000, 480000, 480041, 960039])
+    def test_windows(self, n: int) -> None:
+        samples = noise(n)
+        samples[-100:] *= 1000
+        samples[200 : n // 2] = 0
+        expected = self.whole(samples)
+        with self.compute(samples) as result:
+            for seek in {0, 1, result.n_frames // 2, max(result.n_frames - 3000, 0)}:
+                for size in (None, 7, 3000):
+                    window = result.window(seek, size)
+                    assert window.dtype == np.int16
+                    kept = max(min(result.n_frames - seek, 3000 if size is None else size), 0)
+                    kept = min(kept, 3000)
+                    np.testing.assert_array_equal(window[:, :kept], expected[:, seek : seek + kept])
+                    assert not window[:, kept:].any()
+            np.testing.assert_array_equal(result.full_window(0), expected[:, :3000])
+
+    @pytest.mark.parametrize("size", [16384, 160001, 479999])
+    def test_the_cut_does_not_matter(self, size: int) -> None:
+        samples = noise(1000000)
+        samples[:300000] *= np.float32(1e-4)
+        with self.compute(samples) as once, self.compute(samples, size) as cut_up:
+            assert cut_up.maximum == once.maximum
+            for seek in (0, 2990, 5000):
+                np.testing.assert_array_equal(cut_up.window(seek), once.window(seek))
+
+    def test_close_to_floats(self) -> None:
+        samples = noise(480000)
+        with self.compute(samples) as integers, compute(samples) as floats:
+            assert integers.maximum / 2048 == pytest.approx(floats.maximum, abs=5e-4)
+            np.testing.assert_allclose(
+                integers.window(0) / 8192, floats.window(0), rtol=0, atol=1e-4
+            )
+
+    def test_silence(self) -> None:
+        samples = np.stack([noise(480000, level=1e-5), np.zeros(480000)], axis=1)
+        found = compute_log_mels([samples.astype(np.float32)], 80, self.log_mel, "int8")
+        assert [each.is_silent for each in found] == [False, True]
+        assert (found[1].full_window(0) == -12288).all()
+        (nothing,) = compute_log_mels([], 80, self.log_mel, "int8")
+        assert nothing.window(0).dtype == np.int16
+        assert nothing.is_silent
+        for each in (*found, nothing):
+            each.close()
 
 
 def test_no_room_for_the_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:

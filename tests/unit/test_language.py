@@ -20,14 +20,20 @@ from tests.unit.decoding_fakes import (
 from whisper_npu.audio.features import LogMel, compute_log_mel
 from whisper_npu.decoding.language import Detection, detect_file_language
 from whisper_npu.decoding.levels import may_be_speech
+from whisper_npu.model.precision import Precision
 from whisper_npu.ops import mel
+from whisper_npu.ops.mel_int import log_mel_int16
+from whisper_npu.ops.mel_tables import mel_tables
 
 TOKENIZER = small_tokenizer()
 BEGIN = TOKENIZER.timestamp_begin
 A, B = TOKENIZER.encode(" the water"), TOKENIZER.encode(" and the")
 
 
-def spectrum(samples: np.ndarray) -> LogMel:
+def spectrum(samples: np.ndarray, precision: Precision = "float32") -> LogMel:
+    if precision == "int8":
+        tables = mel_tables(80)
+        return compute_log_mel([samples], 80, lambda s: log_mel_int16(s, tables), precision)
     filters = mel.mel_filters(80)
     return compute_log_mel([samples], 80, lambda s: mel.mel_log10(mel.stft_power(s), filters))
 
@@ -50,12 +56,13 @@ SPOKEN = {
 }
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("name", [*QUIET, *SPOKEN])
-def test_windows_that_may_be_speech(name: str) -> None:
+def test_windows_that_may_be_speech(name: str, precision: Precision) -> None:
     """Also where others of the file are louder."""
     samples = {**QUIET, **SPOKEN}[name]
     for file in (samples, np.r_[samples, synthetic_audio.speech(5, seed=2)]):
-        with spectrum(file) as features:
+        with spectrum(file, precision) as features:
             assert may_be_speech(features.full_window(0)) == (name in SPOKEN)
 
 

@@ -10,20 +10,40 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from whisper_npu.audio import HOP_LENGTH, N_FFT, N_FRAMES, SAMPLE_RATE
 from whisper_npu.errors import OutputError
-from whisper_npu.ops.arrays import F32
+from whisper_npu.model.precision import Precision
+from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.ops.mel import FLOOR, normalise
+from whisper_npu.ops.mel_int import SILENCE, normalise_int16
 
-# What the frames of pure silence hold.
-_SILENCE = np.log10(FLOOR)
-# What kernels may differ by in a logarithm.
-_ROUNDING = 1e-3
+Frames = F32 | I16
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What the logarithms of frames are held as.
+
+    ``silence`` is what frames of zeros have, and ``rounding`` what kernels may differ by.
+    """
+
+    dtype: np.dtype[Any]
+    silence: float
+    rounding: float
+    normalise: Callable[..., Frames]
+
+
+_SCALES: Mapping[Precision, _Scale] = {
+    "float32": _Scale(np.dtype(np.float32), float(np.log10(FLOOR)), 1e-3, normalise),
+    "int8": _Scale(np.dtype(np.int16), SILENCE, 0, normalise_int16),
+}
 
 _PADDING = N_FFT // 2
 _BLOCK_HOP = N_FRAMES * HOP_LENGTH
@@ -38,14 +58,16 @@ _SPILL_BYTES = 32 * 2**20
 class LogMel:
     """Log-mel frames of one file, kept unnormalised in a temporary file.
 
-    Made by ``compute_log_mel``. A context manager; the temporary file is also removed when the
-    object is collected. Not to be used from several threads at once.
+    Made by ``compute_log_mel``. Frames are float32; of precision ``int8`` they are int16, and
+    windows have ``FEATURE_FRACTION`` fraction bits. A context manager; the temporary file is also
+    removed when the object is collected. Not to be used from several threads at once.
     """
 
-    def __init__(self, n_mels: int, n_channels: int = 1) -> None:
+    def __init__(self, n_mels: int, n_channels: int = 1, precision: Precision = "float32") -> None:
         self.n_mels = n_mels
         self.n_samples = 0
-        self.maximum = float(_SILENCE)
+        self._scale = _SCALES[precision]
+        self.maximum = self._scale.silence
         self._n_stored = 0
         # Closed by close() or the finalizer: a window is read long after this function.
         self._file = tempfile.SpooledTemporaryFile(max_size=_SPILL_BYTES // n_channels)  # noqa: SIM115
@@ -64,15 +86,15 @@ class LogMel:
     @property
     def is_silent(self) -> bool:
         """Whether nothing is heard in it: all samples are 0."""
-        return self.maximum <= float(_SILENCE) + _ROUNDING
+        return self.maximum <= self._scale.silence + self._scale.rounding
 
-    def _append(self, frames: F32, n_samples: int) -> None:  # [n_mels, t]
+    def _append(self, frames: Frames, n_samples: int) -> None:  # [n_mels, t]
         """Add log10 mel frames; those that do not reach into the first ``n_samples`` are silence
         and not stored."""
         self.n_samples = n_samples
         n_audible = (n_samples + _PADDING - 1) // HOP_LENGTH + 1
         frames = frames[:, : n_audible - self._n_stored]
-        self.maximum = max(self.maximum, float(frames.max()))
+        self.maximum = max(self.maximum, frames.max().item())
         try:
             self._file.write(np.ascontiguousarray(frames.T).tobytes())
         except OSError as error:
@@ -82,7 +104,7 @@ class LogMel:
             ) from error
         self._n_stored += frames.shape[1]
 
-    def window(self, seek: int, size: int | None = None) -> F32:  # -> [n_mels, 3000]
+    def window(self, seek: int, size: int | None = None) -> Frames:  # -> [n_mels, 3000]
         """Normalised frames ``seek`` to ``seek + size``, padded with zeros to 30 s.
 
         Frames beyond the audio are not part of a window, so ``size`` may be too large (None: as
@@ -91,24 +113,26 @@ class LogMel:
         available = min(N_FRAMES, self.n_frames - seek)
         return self._read(seek, available if size is None else min(size, available), 0)
 
-    def full_window(self, seek: int) -> F32:  # -> [n_mels, 3000]
+    def full_window(self, seek: int) -> Frames:  # -> [n_mels, 3000]
         """30 s from frame ``seek`` on, with the silence that follows the audio.
 
         That is what the language is detected from; it differs from ``window(seek)``, where zeros,
         which stand for a level far above silence, follow the audio.
         """
-        silence = normalise(np.full((), _SILENCE, np.float32), self.maximum)
+        scale = self._scale
+        silence = scale.normalise(np.full((), scale.silence, scale.dtype), self.maximum)
         return self._read(seek, min(N_FRAMES, self._n_stored - seek), silence)
 
-    def _read(self, seek: int, size: int, padding: F32 | int) -> F32:
-        window = np.empty((self.n_mels, N_FRAMES), np.float32)
+    def _read(self, seek: int, size: int, padding: Frames | int) -> Frames:
+        window: Frames = np.empty((self.n_mels, N_FRAMES), self._scale.dtype)
         size = max(size, 0)
         window[:, size:] = padding
         if size:
             row = self.n_mels * window.itemsize
             self._file.seek(seek * row)
-            frames = np.frombuffer(self._file.read(size * row), np.float32)
-            normalise(frames.reshape(size, self.n_mels).T, self.maximum, out=window[:, :size])
+            frames = np.frombuffer(self._file.read(size * row), window.dtype)
+            frames = frames.reshape(size, self.n_mels).T
+            self._scale.normalise(frames, self.maximum, out=window[:, :size])
         return window
 
     def close(self) -> None:
@@ -127,20 +151,29 @@ class LogMel:
         self.close()
 
 
-def compute_log_mel(blocks: Iterable[F32], n_mels: int, log_mel: Callable[[F32], F32]) -> LogMel:
+def compute_log_mel(
+    blocks: Iterable[F32],
+    n_mels: int,
+    log_mel: Callable[[F32], Frames],
+    precision: Precision = "float32",
+) -> LogMel:
     """Compute the log-mel frames of a stream of samples.
 
     ``blocks`` are mono float32 samples at 16 kHz, in pieces of any length; ``log_mel`` maps samples
-    [160 (t - 1) + 400] to log10 mel [n_mels, t]. It is always called with 30 s of frames, or with
+    [160 (t - 1) + 400] to log10 mel [n_mels, t] of a precision: float32, or for ``int8`` what
+    ``ops.mel_int.log_mel_int16`` gives. It is always called with 30 s of frames, or with
     two where audio ends between the last of them and the end of its samples, so that the result
     does not depend on how the samples were cut. Raises what ``blocks`` raises, and OutputError if
     the temporary file cannot be written.
     """
-    return compute_log_mels((block[:, None] for block in blocks), n_mels, log_mel)[0]
+    return compute_log_mels((block[:, None] for block in blocks), n_mels, log_mel, precision)[0]
 
 
 def compute_log_mels(
-    blocks: Iterable[F32], n_mels: int, log_mel: Callable[[F32], F32]
+    blocks: Iterable[F32],
+    n_mels: int,
+    log_mel: Callable[[F32], Frames],
+    precision: Precision = "float32",
 ) -> list[LogMel]:  # [n, channels], ... -> of each channel
     """As ``compute_log_mel``, for each channel. Without any block there is one, which is empty."""
     results: list[LogMel] = []
@@ -148,7 +181,7 @@ def compute_log_mels(
     try:
         for block in blocks:
             if not results:
-                results = [LogMel(n_mels, len(block.T)) for _ in block.T]
+                results = [LogMel(n_mels, len(block.T), precision) for _ in block.T]
                 overlapping = [_Overlapping() for _ in block.T]
             for samples, cut, result in zip(block.T, overlapping, results, strict=True):
                 for frames, n_samples in cut.add(samples):
@@ -160,7 +193,7 @@ def compute_log_mels(
         for result in results:
             result.close()
         raise
-    return results or [LogMel(n_mels)]
+    return results or [LogMel(n_mels, precision=precision)]
 
 
 class _Overlapping:

@@ -14,7 +14,7 @@ from itertools import islice
 
 from whisper_npu.decoding.levels import may_be_speech
 from whisper_npu.decoding.protocols import Features
-from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.arrays import F32, I16
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Detection:
 
 def detect_file_language(
     features: Features,
-    probabilities: Callable[[F32], Mapping[str, float]],
+    probabilities: Callable[[F32 | I16], Mapping[str, float]],
     longest: int,
     segments: int,
     threshold: float,
@@ -52,7 +52,7 @@ def detect_file_language(
     return max((each for each in found if each.language == most), key=lambda d: d.probability)
 
 
-def _windows_with_speech(features: Features, longest: int) -> Iterator[F32]:
+def _windows_with_speech(features: Features, longest: int) -> Iterator[F32 | I16]:
     """Windows that hold speech, from the start of the file on; the first one if there are none."""
     opening = features.full_window(0)
     if features.n_frames <= longest:

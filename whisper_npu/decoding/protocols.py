@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.arrays import F32, I16, I64
 
 
 class Session(Protocol):
@@ -52,7 +52,7 @@ class Whisper(Protocol):
     @property
     def dims(self) -> ModelDimensions: ...
 
-    def encode(self, features: F32) -> F32:
+    def encode(self, features: F32 | I16) -> F32:
         # [b, n_mels, 2 * n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
         ...
 
@@ -62,7 +62,10 @@ class Whisper(Protocol):
 
 
 class Features(Protocol):
-    """The log-mel spectrogram of one file."""
+    """The log-mel spectrogram of one file.
+
+    Its numbers are floats, or integers that stand for themselves times 2**-13.
+    """
 
     @property
     def n_frames(self) -> int: ...
@@ -72,10 +75,10 @@ class Features(Protocol):
         """Length of the audio in seconds."""
         ...
 
-    def window(self, seek: int, size: int | None = None) -> F32:  # -> [n_mels, N_FRAMES]
+    def window(self, seek: int, size: int | None = None) -> F32 | I16:  # -> [n_mels, N_FRAMES]
         """The model's input for the frames from ``seek`` on, ``size`` of them at most."""
         ...
 
-    def full_window(self, seek: int) -> F32:  # -> [n_mels, N_FRAMES]
+    def full_window(self, seek: int) -> F32 | I16:  # -> [n_mels, N_FRAMES]
         """30 s from frame ``seek`` on, with the silence that follows the audio."""
         ...

@@ -28,7 +28,7 @@ from whisper_npu.decoding.times import last_time, within
 from whisper_npu.decoding.timing import Heads, alignment_heads
 from whisper_npu.decoding.words import WordSettings
 from whisper_npu.errors import ModelError, OptionError
-from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.results import Segment
 from whisper_npu.text.languages import LANGUAGES, to_language_code
 from whisper_npu.text.tokenizer import Tokenizer
@@ -118,7 +118,7 @@ class Transcript(Iterator[Segment]):
         heads: Heads,
     ) -> None:
         self._model, self._features, self._options = model, features, options
-        self._encoded: tuple[F32, F32] | None = None
+        self._encoded: tuple[F32 | I16, F32] | None = None
         self.n_frames = features.n_frames
         self.language_probability: float | None = None
         self.language_probs: Mapping[str, float] | None = None
@@ -172,7 +172,7 @@ class Transcript(Iterator[Segment]):
             yield segments
 
     def _detect_language(self, tokenizer: Tokenizer) -> Detection:
-        def probabilities(window: F32) -> Mapping[str, float]:  # [n_mels, N_FRAMES]
+        def probabilities(window: F32 | I16) -> Mapping[str, float]:  # [n_mels, N_FRAMES]
             session = self._model.decoder([self._encode(window)], self._options.group)
             _, (by_code,) = detect_session_language(session, tokenizer)
             return by_code
@@ -193,7 +193,7 @@ class Transcript(Iterator[Segment]):
             )
         return detected
 
-    def _encode(self, features: F32) -> F32:  # [n_mels, N_FRAMES] -> [n_audio_ctx, d]
+    def _encode(self, features: F32 | I16) -> F32:  # [n_mels, N_FRAMES] -> [n_audio_ctx, d]
         """Encoder states of a window; the latest is not encoded again."""
         if self._encoded is None or not np.array_equal(features, self._encoded[0]):
             window = features[None, :, : self._model.dims.n_frames]

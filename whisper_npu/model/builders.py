@@ -23,6 +23,7 @@ from whisper_npu.model.weight_shapes import (
     matrix_shape,
     weight_specification,
 )
+from whisper_npu.ops import mel, mel_int
 
 MEL_FILTERS = "mel_filters"
 
@@ -104,10 +105,20 @@ class _Builder:
 
 
 @_kept
-def build_mel(n_mels: int, n_frames: int, n_fft: int = 400, hop: int = 160) -> Graph:
-    """Samples [hop (n_frames - 1) + n_fft] -> log_mel [n_mels, n_frames]: log10, not clamped."""
+def build_mel(n_mels: int, n_frames: int, precision: Precision = "float32") -> Graph:
+    """Samples [160 (n_frames - 1) + 400] -> log_mel [n_mels, n_frames]: log10, not clamped.
+
+    In ``int8`` that is int16 with ``mel_int.LOG10_FRACTION`` bits.
+    """
+    n_fft, hop = mel.N_FFT, mel.HOP_LENGTH
     b = _Builder({MEL_FILTERS: (n_mels, n_fft // 2 + 1)})
     samples = b.declare("samples", (hop * (n_frames - 1) + n_fft,), "input")
+    if precision == "int8":
+        shapes = mel_int.table_shapes(n_mels)
+        tables = [b.declare(name, shapes[name], "weight", "int32") for name in shapes]
+        b.declare("log_mel", (n_mels, n_frames), "output", "int16")
+        b.op("log_mel_int16", [samples, *tables], "log_mel", n_fft=n_fft, hop=hop)
+        return b.build("mel")
     power = b.op("stft_power", [samples], "power", n_fft=n_fft, hop=hop)
     b.op("mel_log10", [power, b.weight(MEL_FILTERS)], "log_mel", "output")
     return b.build("mel")

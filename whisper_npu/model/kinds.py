@@ -64,6 +64,22 @@ def _mel_log10(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     return ((filters[0], power[0]),)
 
 
+def _log_mel_int16(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    samples, window, short, long, filters, shifts, logarithms = inputs
+    ((frames, bins),) = _stft_power(op, [samples])
+    _require(window == (_int(op, "n_fft"),), "the window is not as long as a frame")
+    _require(window == (short[1] * long[1],), "transforms do not fit the window")
+    _require(filters == (*shifts, bins) and len(logarithms) == 1, "tables do not fit")
+    return ((filters[0], frames),)
+
+
+def _log_mel_int16_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
+    # Both transforms, and power in two halves by filters.
+    _, _, (m, short), (n, long), (n_mels, bins), _, _ = inputs
+    _, frames = outputs[0]
+    return 2 * frames * (m * short * long + m * n * long + 2 * n_mels * bins)
+
+
 def _transpose(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     ((b, c, t),) = inputs
     return ((b, t, c),)
@@ -233,6 +249,7 @@ def _select_rows(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
 KINDS: Mapping[str, OpKind] = {
     "stft_power": OpKind(_stft_power, _stft_flops),
     "mel_log10": OpKind(_mel_log10, lambda op, i, o: 2 * math.prod(o[0]) * i[0][1]),
+    "log_mel_int16": OpKind(_log_mel_int16, _log_mel_int16_flops),
     "transpose": OpKind(_transpose, _no_flops),
     "conv1d": OpKind(_conv1d, _conv1d_flops),
     "gelu": OpKind(_same, _per_element(8)),

@@ -12,7 +12,7 @@ from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph
 from whisper_npu.model.integer_weights import IntegerWeights
 from whisper_npu.model.precision import Precision
-from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.ops.fixed import FEATURE_FRACTION
 from whisper_npu.ops.mel import mel_filters
 from whisper_npu.runtime.backend import Array
@@ -88,7 +88,7 @@ class Model:
         return log_mel
 
     def encode(
-        self, features: F32, observe: Observer | None = None
+        self, features: F32 | I16, observe: Observer | None = None
     ) -> Array:  # [b, n_mels, 2 n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
         """Encoder states of a batch of windows, as ``builders.build_encoder`` has them."""
         plan = self._encoder.get(len(features), lambda: self._plan_encoder(len(features)))

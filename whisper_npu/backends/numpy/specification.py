@@ -21,6 +21,7 @@ from whisper_npu.ops import (
     choice,
     linear,
     mel,
+    mel_int,
     product_int8,
     quant,
     rows,
@@ -230,6 +231,10 @@ def _over_audio(b: Bound) -> tuple[Any, ...]:
 FUNCTIONS: Mapping[str, tuple[Callable[..., Any], Callable[[Bound], tuple[Any, ...]]]] = {
     "stft_power": (mel.stft_power, _plain),
     "mel_log10": (mel.mel_log10, _plain),
+    "log_mel_int16": (
+        mel_int.log_mel_int16,
+        lambda b: (b.inputs[0], mel_int.MelTables(*b.inputs[1:]), *b.outputs),
+    ),
     "transpose": (transpose, _plain),
     "conv1d": (conv1d, lambda b: (*_plain(b), stride_of(b.op), b.scratch)),
     "gelu": (activation.gelu, _plain),
