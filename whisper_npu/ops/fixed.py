@@ -48,7 +48,7 @@ def shift_down(x: I64, bits: I64, largest: int) -> I64:  # [...], [...] -> [...]
 def square_root(x: I64) -> I64:  # [...] -> [...]
     """``floor(sqrt x)`` of numbers in [0, 2**60)."""
     root = np.sqrt(x.astype(np.float64)).astype(np.int64)
-    # x was rounded to 53 bits: the root may be off by one.
+    # x may have been rounded up to the next square. Rounded down, a square of up to 60 bits still
+    # has a root that float64 rounds to the right one.
     root -= root * root > x
-    root += (root + 1) * (root + 1) <= x
     return root
