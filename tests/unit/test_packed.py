@@ -357,7 +357,7 @@ def test_where_nothing_can_be_kept_the_model_is_in_memory(
 
 def test_weights_that_no_file_has_are_in_memory(nano: Path) -> None:
     stored = dict(load_checkpoint(nano).weights)
-    held = weights.Weights(stored, "float32")
+    held = weights.Weights(stored)
     held.load({"model.encoder.layer_norm.bias": (weights.Form("float32"),)})
     assert held.nbytes("model.encoder.layer_norm.bias") > 0
     assert not packed_folder().exists()

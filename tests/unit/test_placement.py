@@ -616,7 +616,7 @@ def test_a_backend_that_does_not_expect_to_fail_does_not_fail_silently() -> None
             raise KernelError("broken")
 
     graph = two_products(True)
-    weights = Weights({"w": np.ones((5, 6), "f"), "b": np.ones(5, "f")}, "float32")
+    weights = Weights({"w": np.ones((5, 6), "f"), "b": np.ones(5, "f")})
     with pytest.raises(KernelError, match="broken"):
         Plan(graph, weights, {}, Machine((Broken(), Specification())))
 

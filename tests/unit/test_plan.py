@@ -103,7 +103,7 @@ def test_what_is_read_again_is_not_written_over() -> None:
     ops = [("gelu", ("x",), "h"), ("gelu", ("h",), "g"), ("add", ("g", "h"), "y")]
     graph = Graph("twice", tuple(tensors), tuple(Op(y, kind, xs, (y,)) for kind, xs, y in ops))
     validate(graph)
-    plan = Plan(graph, Weights({}, "float32"), {}, numpy_machine())
+    plan = Plan(graph, Weights({}), {}, numpy_machine())
     x = np.random.RandomState(0).standard_normal((3, 5)).astype(np.float32)
     plan(x=x)
     np.testing.assert_array_equal(plan.outputs["y"], gelu(gelu(x)) + gelu(x))
@@ -260,7 +260,7 @@ def test_the_graph_of_a_plan_is_what_lies_in_memory(
 
 def test_a_state_of_another_dtype_or_shape_is_refused(model: Model) -> None:
     graph = graph_of(model, "choice")
-    weights, machine = Weights({}, "float32"), numpy_machine()
+    weights, machine = Weights({}), numpy_machine()
     for wrong in (np.zeros((1, 49), np.float32), np.zeros((1, 50), np.float64)):
         with pytest.raises(ValueError, match=r"state logits is .*, not float32 \(1, 50\)"):
             Plan(graph, weights, {"logits": wrong}, machine)

@@ -16,11 +16,12 @@ from safetensors.numpy import load_file, save_file
 from whisper_npu.backends.opening import numpy_machine, numpy_model
 from whisper_npu.errors import KernelError, ModelError
 from whisper_npu.model.builders import PHASES, build_encoder, build_phase
-from whisper_npu.model.checkpoint import Checkpoint, StoredWeights, load_checkpoint
+from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
+from whisper_npu.model.integer_weights import IntegerWeights, quantized_weights
 from whisper_npu.model.weight_shapes import is_quantizable, scale_name
-from whisper_npu.ops.linear import conv_matrix
-from whisper_npu.ops.quant import Quantized, quantize_rows, quantize_weight
+from whisper_npu.ops.quant import Quantized, quantize_weight
+from whisper_npu.ops.rows import quantize_int32, rms_norm
 from whisper_npu.runtime.backend import Form
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.plan import Plan
@@ -50,22 +51,25 @@ def int8_directory(small_directory: Path) -> Path:
 INTEGERS, FLOATS, COLUMNS = Form("int8"), Form("float32"), Form("float32", "F")
 
 
-def prepared(stored: Mapping[str, np.ndarray | Quantized], form: Form) -> dict[str, np.ndarray]:
-    """The weights of an int8 model, matrices in a form, by name."""
-    shapes = stored.shapes if isinstance(stored, StoredWeights) else _shapes(stored)
-    wanted = dict.fromkeys(shapes, (FLOATS,))
-    for name, shape in shapes.items():
-        if is_quantizable(name, shape):
-            wanted[name] = (form,)
-            wanted[scale_name(name)] = (FLOATS,)
-    weights = Weights(stored, "int8")
+def integers_of(stored: Mapping[str, np.ndarray | Quantized]) -> IntegerWeights:
+    """The integer weights of floats that a test can watch."""
+
+    def rows(name: str, part: slice | None) -> np.ndarray | Quantized:
+        weight = stored[name]
+        return weight if part is None else weight[part]
+
+    return quantized_weights(rows, SMALL)
+
+
+def prepared(stored: IntegerWeights, form: Form) -> dict[str, np.ndarray]:
+    """Integer weights with the int8 ones in a form, by name."""
+    wanted = {
+        name: (form if dtype == "int8" else Form(dtype),)
+        for name, (_, dtype) in stored.specification.items()
+    }
+    weights = Weights(stored)
     weights.load(wanted)
     return {name: weights.get(name, forms[0]) for name, forms in wanted.items()}
-
-
-def _shapes(stored: Mapping[str, np.ndarray | Quantized]) -> dict[str, tuple[int, ...]]:
-    plain = stored.weights if isinstance(stored, Watched) else stored
-    return {n: (w.values if isinstance(w, Quantized) else w).shape for n, w in plain.items()}
 
 
 def features() -> np.ndarray:
@@ -84,40 +88,61 @@ def test_int8_graphs_hold_together_and_products_are_int8(phase: str) -> None:
     kinds = [op.kind for op in graph.ops]
     plain = [op.kind for op in build_phase(phase, KNOWN_DIMENSIONS["tiny"]).ops]
     assert not {"linear", "conv1d", "embed"}.intersection(kinds)
-    assert kinds.count("linear_int8") == plain.count("linear") + plain.count("conv1d")
+    # The encoder has one product more: the rotation of its residual stream.
+    products = plain.count("linear") + plain.count("conv1d") + (phase == "encoder")
+    assert kinds.count("product_int8") == products
     for op in graph.ops:
-        if op.kind == "linear_int8":
-            assert [graph[name].dtype for name in op.inputs[:4]] == ["int8", "float32"] * 2
+        if op.kind == "product_int8":
+            dtypes = [graph[name].dtype for name in (*op.inputs, *op.outputs)]
+            assert dtypes[0] in ("int8", "int16")
+            assert dtypes[1:4] == ["float32", "int8", "float32"]
+            assert set(dtypes[4:]) == {"int32"}
+
+
+def test_only_scales_and_what_stands_for_logits_are_floats() -> None:
+    for phase in ("encoder", "cross_kv", "prefill", "step"):
+        graph = build_phase(phase, KNOWN_DIMENSIONS["tiny"], precision="int8")
+        floats = {tensor.name for tensor in graph.tensors if tensor.dtype == "float32"}
+        assert {name for name in floats if not name.endswith("_scale")} <= {"logits"}
 
 
 def test_an_activation_is_quantised_once() -> None:
     graph = build_encoder(KNOWN_DIMENSIONS["tiny"], precision="int8")
-    sources = [op.inputs[0] for op in graph.ops if op.kind == "quantize_rows"]
+    sources = [op.inputs[0] for op in graph.ops if op.kind in ("quantize_int32", "rms_norm")]
     assert len(sources) == len(set(sources))
     # q, k and v read the same rows.
-    assert sum("encoder.0.attn_ln.int8" in op.inputs for op in graph.ops) == 3
+    assert sum("encoder.0.attn_ln" in op.inputs for op in graph.ops) == 3
 
 
 def test_every_product_of_the_encoder_is_exact(small_checkpoint: Checkpoint) -> None:
     graph = build_encoder(SMALL, precision="int8")
-    weights = prepared(small_checkpoint.weights, INTEGERS)
-    weights_of = {op.name: op.inputs for op in graph.ops}
-    seen: dict[str, np.ndarray] = {}
-    source = Weights(small_checkpoint.weights, "int8")
-    plan = Plan(graph, source, {}, numpy_machine())
-    plan(lambda name, array: seen.__setitem__(name, array.copy()), features=features())
+    integers = integers_of(small_checkpoint.weights)
+    weights = prepared(integers, INTEGERS)
+    # Scales of rows are no first outputs: ops by the rows that they make, and what they read.
+    makes = {op.outputs[0]: op for op in graph.ops if op.kind in ("quantize_int32", "rms_norm")}
+    seen: dict[str, np.ndarray] = {"features": np.rint(features() * 2.0**13).astype(np.int32)}
+    plan = Plan(graph, Weights(integers), {}, numpy_machine())
+    plan(lambda name, array: seen.__setitem__(name, array.copy()), features=seen["features"])
     checked = 0
-    for name, inputs in weights_of.items():
-        if not inputs[0].endswith(".int8"):
+    for op in graph.ops:
+        if op.kind != "product_int8":
             continue
-        rows, scale = quantize_rows(seen[inputs[0].removesuffix(".int8")])
-        sums = rows.astype(np.int64) @ weights[inputs[2]].astype(np.int64).T
-        expected = sums.astype(np.float32) * scale[..., None] * weights[inputs[3]]
-        if len(inputs) > 4:
-            expected += weights[inputs[4]]
-        assert np.array_equal(seen[name], expected), name
+        rows = makes[op.inputs[0]]
+        source, bits = seen[rows.inputs[0]], int(str(rows.attr("bits")))
+        if rows.kind == "rms_norm":
+            values, scale = rms_norm(source, bits)
+        else:
+            values, scale = quantize_int32(source, bits, int(str(rows.attr("fraction"))))
+        assert np.array_equal(values, seen[rows.name])
+        sums = values.astype(np.int64) @ weights[op.inputs[2]].astype(np.int64).T
+        assert np.abs(sums).max() < 2**31
+        # Scales and sums are integers times powers of two: this is exact but for rint.
+        expected = np.rint(sums * (scale[..., None] * 4096.0) * weights[op.inputs[3]])
+        if len(op.inputs) > 4:
+            expected += weights[op.inputs[4]]
+        assert np.array_equal(seen[op.name], expected), op.name
         checked += 1
-    assert checked == 2 + 6 * SMALL.n_audio_layer
+    assert checked == 3 + 6 * SMALL.n_audio_layer
 
 
 def test_an_int8_file_keeps_its_integers(int8_directory: Path) -> None:
@@ -130,56 +155,28 @@ def test_an_int8_file_keeps_its_integers(int8_directory: Path) -> None:
     assert scale_name(FC1) not in weights
 
 
-def test_quantised_on_disk_or_at_load_is_the_same(
-    small_checkpoint: Checkpoint, int8_directory: Path
+def test_a_folder_of_version_1_is_quantised_as_the_floats_that_it_stands_for(
+    int8_directory: Path,
 ) -> None:
-    at_load = logits(numpy_model(small_checkpoint, "int8"))
-    on_disk = logits(numpy_model(load_checkpoint(int8_directory), "int8"))
-    assert np.array_equal(at_load, on_disk)
-
-
-@pytest.mark.parametrize("as_integers", [True, False])
-def test_integers_are_read_whole_where_they_are_kept_so(
-    int8_directory: Path, as_integers: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: dict[str, list[slice | None]] = {}
-    rows = StoredWeights.rows
-
-    def watched(self: StoredWeights, name: str, part: slice | None) -> np.ndarray | Quantized:
-        read.setdefault(name, []).append(part)
-        return rows(self, name, part)
-
-    monkeypatch.setattr(StoredWeights, "rows", watched)
-    monkeypatch.setattr("whisper_npu.runtime.weights._QUANTIZED", 60)
-    stored = load_checkpoint(int8_directory).weights
-    assert isinstance(stored, StoredWeights)
-    found = prepared(stored, INTEGERS if as_integers else FLOATS)
-    assert FC1 in stored.integers
-    for name in stored.integers:
-        # Convolutions are kept as matrices, which are copies.
-        whole = as_integers and len(stored.shapes[name]) == 2
-        assert (read[name] == [None]) == whole
-    assert found[FC1].dtype == (np.int8 if as_integers else np.float32)
-    assert np.array_equal(found[FC1], load_file(int8_directory / "model.safetensors")[FC1])
+    stored = load_checkpoint(int8_directory)
+    plain = {
+        name: weight.dequantize() if isinstance(weight, Quantized) else weight
+        for name, weight in stored.weights.items()
+    }
+    floats = Checkpoint(stored.path, stored.dims, stored.config, stored.generation, plain)
+    assert np.array_equal(logits(numpy_model(stored, "int8")), logits(numpy_model(floats, "int8")))
 
 
 @pytest.mark.parametrize("form", [INTEGERS, FLOATS, COLUMNS], ids=str)
-def test_int8_weights_are_prepared_as_they_are_quantised(
-    small_checkpoint: Checkpoint, form: Form
-) -> None:
-    stored = {n: w for n, w in small_checkpoint.weights.items() if w.ndim < 3 or form.order == "C"}
+def test_integer_weights_are_prepared_as_they_are(small_checkpoint: Checkpoint, form: Form) -> None:
+    stored = integers_of(small_checkpoint.weights)
     found = prepared(stored, form)
-    for name, weight in stored.items():
-        if is_quantizable(name, weight.shape):
-            quantized = quantize_weight(weight)
-            values = quantized.values
-            matrix = values.transpose(0, 2, 1) if values.ndim == 3 else values
-            assert np.array_equal(found[name], matrix.reshape(len(values), -1))
-            assert found[name].dtype == form.dtype
-            assert found[name].T.flags.c_contiguous or form.order == "C"
-            assert np.array_equal(found[scale_name(name)], quantized.scale)
-        else:
-            assert np.array_equal(found[name], weight)
+    for name, (shape, dtype) in stored.specification.items():
+        expected = stored[name]
+        assert (expected.shape, expected.dtype) == (shape, dtype)
+        assert np.array_equal(found[name], expected)
+        assert found[name].dtype == (form.dtype if dtype == "int8" else dtype)
+        assert found[name].T.flags.c_contiguous or dtype != "int8" or form.order == "C"
 
 
 def test_float32_from_an_int8_file_uses_the_dequantised_weights(int8_directory: Path) -> None:
@@ -198,6 +195,8 @@ def test_the_two_precisions_differ_by_little(int8_directory: Path) -> None:
     checkpoint = load_checkpoint(int8_directory)
     plain, int8 = (logits(numpy_model(checkpoint, precision)) for precision in ("float32", "int8"))
     assert not np.array_equal(plain, int8)
+    # The logits of int8 are less a constant for each row.
+    plain, int8 = (x - x.mean(axis=-1, keepdims=True) for x in (plain, int8))
     assert np.linalg.norm(plain - int8) < 0.05 * np.linalg.norm(plain)
 
 
@@ -261,29 +260,13 @@ class Watched(Mapping[str, np.ndarray]):
         return len(self.weights)
 
 
-def test_weights_are_asked_for_once_and_not_held_when_they_are_converted(
-    small_checkpoint: Checkpoint,
-) -> None:
-    matrices = {
-        name: weight
-        for name, weight in small_checkpoint.weights.items()
-        if is_quantizable(name, weight.shape)
-    }
-    watched = Watched(matrices)
-    found = prepared(watched, INTEGERS)
-    assert watched.asked == Counter(dict.fromkeys(matrices, 1))
-    assert (watched.held, len(found)) == (0, 2 * len(matrices))
-    # One for each of the threads that convert, and one that is just being dropped.
-    assert watched.most <= 8 < len(matrices)
-
-
-def test_weights_are_quantised_in_parts_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    w = np.random.default_rng(0).standard_normal((50, 8), np.float32)
-    monkeypatch.setattr("whisper_npu.runtime.weights._QUANTIZED", 60)
-    found = prepared({FC1: w}, INTEGERS)
-    expected = quantize_weight(w)
-    assert np.array_equal(found[FC1], expected.values)
-    assert np.array_equal(found[scale_name(FC1)], expected.scale)
+def test_weights_are_not_held_when_they_are_converted(small_checkpoint: Checkpoint) -> None:
+    watched = Watched(small_checkpoint.weights)
+    found = prepared(integers_of(watched), INTEGERS)
+    assert watched.held == 0
+    assert len(found) > len(watched)
+    # A weight and a norm for each of the threads that convert, and those that are being dropped.
+    assert watched.most <= 12 < len(watched)
 
 
 class Tiles:
@@ -310,38 +293,27 @@ class Tiles:
         packed[first : first + len(values)] = values
 
 
-def test_packed_weights_are_filled_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those of a convolution; scales come along, and nothing is read twice."""
-    monkeypatch.setattr("whisper_npu.runtime.weights._QUANTIZED", 60)
-    random = np.random.default_rng(0)
-    matrix = random.standard_normal((50, 8), np.float32)
-    conv = random.standard_normal((50, 4, 3), np.float32)
-    for name, w in ((FC1, matrix), ("model.encoder.conv1.weight", conv)):
-        tiles = Tiles()
-        form = Form.packed("int8", tiles)
-        watched = Watched({name: w})
-        weights = Weights(watched, "int8")
-        weights.load({name: (form,), scale_name(name): (FLOATS,)})
-        expected = quantize_weight(w)
-        values = expected.values if w.ndim == 2 else conv_matrix(expected.values)
-        assert np.array_equal(weights.get(name, form), values)
-        assert np.array_equal(weights.get(scale_name(name), FLOATS), expected.scale)
-        assert [first for first, _ in tiles.filled] == list(range(0, 50, 4))
-        assert sum(count for _, count in tiles.filled) == 50
-        # Once for its shape, and once for each part.
-        assert watched.asked[name] <= 1 + len(tiles.filled)
-        assert watched.held == 0
+def test_packed_weights_are_those_that_were_made(small_checkpoint: Checkpoint) -> None:
+    integers = integers_of(small_checkpoint.weights)
+    tiles = Tiles()
+    weights = Weights(integers)
+    form = Form.packed("int8", tiles)
+    weights.load({FC1: (form,), scale_name(FC1): (FLOATS,)})
+    assert np.array_equal(weights.get(FC1, form), integers[FC1])
+    assert np.array_equal(weights.get(scale_name(FC1), FLOATS), integers[scale_name(FC1)])
+    assert tiles.filled == [(0, 4 * SMALL.n_audio_state)]
 
 
 def test_memory_that_was_refused_is_an_error_once(small_checkpoint: Checkpoint) -> None:
     tiles = Tiles(full=True)
     form = Form.packed("int8", tiles)
-    weights = Weights(small_checkpoint.weights, "int8")
+    integers = integers_of(small_checkpoint.weights)
+    weights = Weights(integers)
     weights.load({FC1: (form,)})
     assert tiles.taken == 1
     with pytest.raises(KernelError, match=r"^full$"):
         weights.get(FC1, form)
-    values = quantize_weight(small_checkpoint.weights[FC1]).values  # type: ignore[arg-type]
+    values = integers[FC1]
     assert np.array_equal(weights.get(FC1, form), values)
     assert tiles.taken == 2
     weights.get(FC1, INTEGERS)
@@ -360,12 +332,12 @@ def test_an_error_keeps_nothing_alive(small_checkpoint: Checkpoint) -> None:
     gc.disable()
     try:
         form = Form.packed("int8", Tiles(full=True))
-        weights = Weights(small_checkpoint.weights, "int8")
+        weights = Weights(integers_of(small_checkpoint.weights))
         weights.load({FC1: (form,), EMBEDDING: (INTEGERS,)})
         known = weakref.ref(weights)
         del weights
         assert known() is None
-        weights = Weights(small_checkpoint.weights, "int8")
+        weights = Weights(integers_of(small_checkpoint.weights))
         weights.load({FC1: (Form.packed("int8", Tiles(full=True)),)})
         known = weakref.ref(weights)
         with suppress(KernelError):
