@@ -175,7 +175,9 @@ class _Window:
         """
         found: Seconds = {}
         with _timed(found, "mel"):
-            spectrum = compute_log_mel([self._audio], self.model.dims.n_mels, self.model.log_mel)
+            spectrum = compute_log_mel(
+                [self._audio], self.model.dims.n_mels, self.model.log_mel, self.model.precision
+            )
             with spectrum:
                 features = spectrum.window(0)[None]
         with _timed(found, "encoder", encoder):

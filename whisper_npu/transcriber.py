@@ -26,7 +26,7 @@ from whisper_npu.errors import OptionError
 from whisper_npu.hub.folders import BUILT_IN, built_in_directory, model_directory
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.folder import has_safetensors
-from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.runtime.model import Model
 from whisper_npu.runtime.workers import use_threads
@@ -211,12 +211,13 @@ class Transcriber:
         elif keywords:
             raise OptionError(f"{next(iter(keywords))}: cannot be given together with options")
         turns = _Turns(self)
+        n_mels, precision = self.dims.n_mels, self._model.precision
         with ExitStack() as undo:
             if options.channel == EACH_CHANNEL:
                 channels = stream_channels(
                     audio, sampling_rate=sampling_rate, audio_track=options.audio_track
                 )
-                features = compute_log_mels(channels, self.dims.n_mels, turns.log_mel)
+                features = compute_log_mels(channels, n_mels, turns.log_mel, precision)
             else:
                 mono = stream_audio(
                     audio,
@@ -224,7 +225,7 @@ class Transcriber:
                     channel=options.channel,
                     audio_track=options.audio_track,
                 )
-                features = [compute_log_mel(mono, self.dims.n_mels, turns.log_mel)]
+                features = [compute_log_mel(mono, n_mels, turns.log_mel, precision)]
             for each in features:
                 undo.callback(each.close)
             with turns:
@@ -269,7 +270,7 @@ class _Turns:
         self._latest = self._model.machine.usage.snapshot()
         self._lock.release()
 
-    def log_mel(self, samples: F32) -> F32:  # [160 (t - 1) + 400] -> [n_mels, t]
+    def log_mel(self, samples: F32) -> F32 | I16:  # [160 (t - 1) + 400] -> [n_mels, t]
         """``Model.log_mel`` in a turn of its own: between two of them audio is read."""
         with self:
             return self._model.log_mel(samples)

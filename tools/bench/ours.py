@@ -16,6 +16,7 @@ from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.decoding.options import DecodingOptions
 from whisper_npu.decoding.task import decode
 from whisper_npu.errors import KernelError
+from whisper_npu.ops.fixed import FEATURE_FRACTION
 
 WINDOW_SECONDS = 30
 # In the type that every runtime decodes in.
@@ -46,12 +47,15 @@ class Ours(Runtime):
         return f"whisper-npu {whisper_npu.__version__}, numpy {np.__version__}"
 
     def features(self, values: array[float], n_mels: int) -> Any:
-        return np.frombuffer(values, np.float32).reshape(n_mels, -1)
+        features = np.frombuffer(values, np.float32).reshape(n_mels, -1)
+        if self._model.precision == "float32":
+            return features
+        return np.rint(features * 2.0**FEATURE_FRACTION).astype(np.int16)
 
     def mel(self, samples: array[float]) -> Any:
         model = self._model
         blocks = [np.frombuffer(samples, np.float32)]
-        with compute_log_mel(blocks, model.dims.n_mels, model.log_mel) as log_mel:
+        with compute_log_mel(blocks, model.dims.n_mels, model.log_mel, model.precision) as log_mel:
             return log_mel.window(0)
 
     def encode(self, windows: Sequence[Any]) -> Any:

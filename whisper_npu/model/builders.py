@@ -276,7 +276,7 @@ def build_phase(
 ) -> Graph:
     """The graph of one of ``PHASES`` for one 30-second window and one sequence."""
     if phase == "mel":
-        return build_mel(dims.n_mels, dims.n_frames)
+        return build_mel(dims.n_mels, dims.n_frames, precision)
     if phase == "encoder":
         return build_encoder(dims, precision=precision)
     if phase == "cross_kv":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from whisper_npu.model import builders
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights
 from whisper_npu.model.dims import ModelDimensions
@@ -13,8 +11,8 @@ from whisper_npu.model.graph import Graph
 from whisper_npu.model.integer_weights import IntegerWeights
 from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32, I16
-from whisper_npu.ops.fixed import FEATURE_FRACTION
 from whisper_npu.ops.mel import mel_filters
+from whisper_npu.ops.mel_tables import named_tables
 from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.caches import CrossCache, OwnCache
 from whisper_npu.runtime.machine import Machine
@@ -52,8 +50,12 @@ class Model:
         self.machine = machine
         self.machine.usage.precision = precision
         forms = machine.settle(phase_graphs(self.dims, precision))
-        constants = {builders.MEL_FILTERS: mel_filters(self.dims.n_mels)}
         int8 = precision == "int8"
+        constants: dict[str, Array] = (
+            dict(named_tables(self.dims.n_mels))
+            if int8
+            else {builders.MEL_FILTERS: mel_filters(self.dims.n_mels)}
+        )
         weights = checkpoint.integer_weights() if int8 else checkpoint.float_weights()
         self._weights = Weights(weights, constants)
         self._weights.load(
@@ -76,24 +78,24 @@ class Model:
         self._cross = CrossCache(self._network, 0)
         self._weights.release()
 
-    def log_mel(self, samples: F32) -> F32:  # [160 (t - 1) + 400] -> [n_mels, t]
-        """log10 of the mel spectrum, neither clamped nor normalised."""
+    def log_mel(self, samples: F32) -> F32 | I16:  # [160 (t - 1) + 400] -> [n_mels, t]
+        """log10 of the mel spectrum, neither clamped nor normalised, as ``builders.build_mel`` has
+        it."""
         n_frames = 1 + (len(samples) - 400) // 160
-        plan = self._mel.get(
-            n_frames,
-            lambda: self._network.plan(builders.build_mel(self.dims.n_mels, n_frames)),
-        )
+        plan = self._mel.get(n_frames, lambda: self._plan_mel(n_frames))
         plan(samples=samples)
-        log_mel: F32 = plan.outputs["log_mel"].copy()
+        log_mel: F32 | I16 = plan.outputs["log_mel"].copy()
         return log_mel
+
+    def _plan_mel(self, n_frames: int) -> Plan:
+        graph = builders.build_mel(self.dims.n_mels, n_frames, self.precision)
+        return self._network.plan(graph)
 
     def encode(
         self, features: F32 | I16, observe: Observer | None = None
     ) -> Array:  # [b, n_mels, 2 n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
         """Encoder states of a batch of windows, as ``builders.build_encoder`` has them."""
         plan = self._encoder.get(len(features), lambda: self._plan_encoder(len(features)))
-        if self.precision == "int8" and features.dtype.kind == "f":
-            features = np.rint(features * np.float32(2.0**FEATURE_FRACTION))
         plan(observe, features=features)
         states: Array = plan.outputs["states"].copy()
         return states
