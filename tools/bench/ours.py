@@ -16,7 +16,6 @@ from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.decoding.options import DecodingOptions
 from whisper_npu.decoding.task import decode
 from whisper_npu.errors import KernelError
-from whisper_npu.ops.fixed import FEATURE_FRACTION
 
 WINDOW_SECONDS = 30
 # In the type that every runtime decodes in.
@@ -47,10 +46,7 @@ class Ours(Runtime):
         return f"whisper-npu {whisper_npu.__version__}, numpy {np.__version__}"
 
     def features(self, values: array[float], n_mels: int) -> Any:
-        features = np.frombuffer(values, np.float32).reshape(n_mels, -1)
-        if self._model.precision == "float32":
-            return features
-        return np.rint(features * 2.0**FEATURE_FRACTION).astype(np.int16)
+        return np.frombuffer(values, np.float32).reshape(n_mels, -1)
 
     def mel(self, samples: array[float]) -> Any:
         model = self._model

@@ -11,6 +11,7 @@ from whisper_npu.model.graph import Graph
 from whisper_npu.model.integer_weights import IntegerWeights
 from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32, I16
+from whisper_npu.ops.fixed import FEATURE_FRACTION
 from whisper_npu.ops.mel import mel_filters
 from whisper_npu.ops.mel_tables import named_tables
 from whisper_npu.runtime.backend import Array
@@ -94,8 +95,13 @@ class Model:
     def encode(
         self, features: F32 | I16, observe: Observer | None = None
     ) -> Array:  # [b, n_mels, 2 n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]
-        """Encoder states of a batch of windows, as ``builders.build_encoder`` has them."""
+        """Encoder states of a batch of windows, as ``builders.build_encoder`` has them.
+
+        For the integers of ``int8``, features that are floats are rounded.
+        """
         plan = self._encoder.get(len(features), lambda: self._plan_encoder(len(features)))
+        if self.precision == "int8" and features.dtype != np.int16:
+            features = np.rint(features * np.float32(2.0**FEATURE_FRACTION)).astype(np.int16)
         plan(observe, features=features)
         states: Array = plan.outputs["states"].copy()
         return states
