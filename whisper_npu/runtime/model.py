@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from whisper_npu.model import builders
 from whisper_npu.model.checkpoint import Checkpoint, StoredWeights
 from whisper_npu.model.dims import ModelDimensions
