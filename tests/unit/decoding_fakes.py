@@ -17,6 +17,7 @@ from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.choice import top_logprobs
+from whisper_npu.ops.probabilities import FLOATS
 from whisper_npu.text.tokenizer import Tokenizer
 
 LANGUAGES = ["en", "de", "ja"]
@@ -75,6 +76,8 @@ def likeliest(logits: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 class FakeSession:
     """Keeps the tokens of every sequence and asks the script for logits."""
+
+    probabilities = FLOATS
 
     def __init__(self, model: FakeModel, windows: Sequence[int], group: int) -> None:
         self.model, self.windows = model, windows

@@ -22,6 +22,7 @@ from whisper_npu.decoding.rules import (
     suppressed_tokens,
 )
 from whisper_npu.errors import OptionError
+from whisper_npu.ops.probabilities import FLOATS, INTEGERS, Probabilities
 
 # Text is 0 to 3, the end of text 4, <|notimestamps|> 5, timestamps 6 to 11.
 EOT, NO_TIMESTAMPS, BEGIN, N_VOCAB = 4, 5, 6, 12
@@ -36,8 +37,10 @@ def allowed(rule: Any, sampled: list[list[int]], logits: Any = None) -> list[lis
     return [np.flatnonzero(row > -np.inf).tolist() for row in values]
 
 
-def timestamp_rules(max_initial: int | None = None) -> TimestampRules:
-    return TimestampRules(EOT, NO_TIMESTAMPS, BEGIN, max_initial)
+def timestamp_rules(
+    max_initial: int | None = None, probabilities: Probabilities = FLOATS
+) -> TimestampRules:
+    return TimestampRules(EOT, NO_TIMESTAMPS, BEGIN, max_initial, probabilities.outweigh)
 
 
 # Logits at which text is likelier than all timestamps together.
@@ -79,36 +82,47 @@ def test_sequences_do_not_affect_each_other() -> None:
     assert both == [[4, 9, 10, 11], [0, 1, 2, 3, 4, 9, 10, 11]]
 
 
-def test_timestamps_that_are_likelier_together_than_any_text_are_taken() -> None:
-    # log(3 exp(1)) = 2.099 is above 2 and below 2.2, for the three timestamps that may follow.
+BOTH = pytest.mark.parametrize("probabilities", [FLOATS, INTEGERS], ids=["floats", "integers"])
+
+
+@BOTH
+def test_timestamps_that_are_likelier_together_than_any_text_are_taken(
+    probabilities: Probabilities,
+) -> None:
+    rules = timestamp_rules(probabilities=probabilities)
+    # log(3 exp(1)) = 2.0986 is above 2.0984 and below 2.0988, for the three timestamps that may
+    # follow.
     logits = [2.0] * 5 + [0.0] + [1.0] * 6
-    assert allowed(timestamp_rules(), [[8, 1]], logits) == [[9, 10, 11]]
-    logits[0] = 2.2
-    assert allowed(timestamp_rules(), [[8, 1]], logits) == [[0, 1, 2, 3, 4, 9, 10, 11]]
+    logits[0] = 2.0984
+    assert allowed(rules, [[8, 1]], logits) == [[9, 10, 11]]
+    logits[0] = 2.0988
+    assert allowed(rules, [[8, 1]], logits) == [[0, 1, 2, 3, 4, 9, 10, 11]]
 
 
-def test_large_logits_do_not_overflow() -> None:
+@BOTH
+def test_large_logits_do_not_overflow(probabilities: Probabilities) -> None:
     logits = [100.0] * 5 + [0.0] + [99.0] * 6
     with np.errstate(over="raise", invalid="raise"):
-        assert allowed(timestamp_rules(), [[8, 1]], logits) == [[9, 10, 11]]
+        rules = timestamp_rules(probabilities=probabilities)
+        assert allowed(rules, [[8, 1]], logits) == [[9, 10, 11]]
 
 
 def test_options_choose_the_rules() -> None:
     tokenizer, dims = small_tokenizer(), dimensions()
-    blank, suppressed, timestamps = logit_rules(tokenizer, dims, DecodingOptions())
+    blank, suppressed, timestamps = logit_rules(tokenizer, dims, DecodingOptions(), FLOATS)
     assert blank == SuppressBlank([*tokenizer.encode(" "), tokenizer.eot])
     assert isinstance(suppressed, SuppressTokens)
     assert timestamps == TimestampRules(
-        tokenizer.eot, tokenizer.no_timestamps, tokenizer.timestamp_begin, 50
+        tokenizer.eot, tokenizer.no_timestamps, tokenizer.timestamp_begin, 50, FLOATS.outweigh
     )
     bare = DecodingOptions(suppress_blank=False, suppress_tokens=None, without_timestamps=True)
-    assert logit_rules(tokenizer, dims, bare) == []
+    assert logit_rules(tokenizer, dims, bare, FLOATS) == []
 
 
 @pytest.mark.parametrize(("seconds", "index"), [(0.5, 25), (None, None), (0, None)])
 def test_the_first_timestamp_is_limited_in_seconds(seconds: Any, index: Any) -> None:
     options = DecodingOptions(max_initial_timestamp=seconds)
-    *_, timestamps = logit_rules(small_tokenizer(), dimensions(), options)
+    *_, timestamps = logit_rules(small_tokenizer(), dimensions(), options, FLOATS)
     assert isinstance(timestamps, TimestampRules)
     assert timestamps.max_initial == index
 
@@ -144,8 +158,9 @@ def test_ids_that_the_tokenizer_does_not_know_are_always_suppressed() -> None:
     assert suppressed_tokens(tokenizer, options) == [n_vocab, n_vocab + 1]
 
 
+@BOTH
 @pytest.mark.reference
-def test_timestamp_rules_are_openais() -> None:
+def test_timestamp_rules_are_openais(probabilities: Probabilities) -> None:
     whisper = pytest.importorskip("whisper")
     torch = pytest.importorskip("torch")
 
@@ -162,7 +177,7 @@ def test_timestamp_rules_are_openais() -> None:
         sampled = random.randint(N_VOCAB, size=(n, t))
         prompt = random.randint(N_VOCAB, size=(n, 3))
         ours = logits.copy()
-        timestamp_rules(max_initial)(ours, sampled)
+        timestamp_rules(max_initial, probabilities)(ours, sampled)
         theirs = torch.from_numpy(logits.copy())
         rule = whisper.decoding.ApplyTimestampRules(Tokens(), 3, max_initial)
         rule.apply(theirs, torch.from_numpy(np.concatenate([prompt, sampled], axis=1)))

@@ -10,6 +10,10 @@ import pytest
 
 from whisper_npu.decoding.sampling import sample_from, sample_uniforms
 from whisper_npu.decoding.search import GreedySearch, Sampler
+from whisper_npu.errors import ModelError
+from whisper_npu.ops.probabilities import FLOATS, INTEGERS, Probabilities
+
+both = pytest.mark.parametrize("probabilities", [FLOATS, INTEGERS], ids=["floats", "integers"])
 
 
 def test_uniforms_do_not_change_from_version_to_version() -> None:
@@ -57,26 +61,39 @@ def test_uniforms_are_uniform_and_independent() -> None:
     assert abs(np.corrcoef(values[:-1, 0], values[1:, 0])[0, 1]) < 4 / np.sqrt(2000)
 
 
-def test_tokens_by_cumulative_probability() -> None:
+@both
+def test_tokens_by_cumulative_probability(probabilities: Probabilities) -> None:
     # Probabilities 1/4, 0, 1/4, 1/2.
     logits = np.log(np.array([1, 0, 1, 2], np.float32) + 1e-45)
     logits[1] = -np.inf
+    cumulative = probabilities.cumulative(logits)
     uniforms = [0.0, 0.2499, 0.2501, 0.4999, 0.5001]
-    assert [sample_from(logits, uniform) for uniform in uniforms] == [0, 0, 2, 2, 3]
+    assert [sample_from(cumulative, uniform) for uniform in uniforms] == [0, 0, 2, 2, 3]
 
 
-def test_tokens_of_probability_0_are_never_taken() -> None:
+@both
+def test_tokens_of_probability_0_are_never_taken(probabilities: Probabilities) -> None:
     logits = np.array([-np.inf, 0, -np.inf, 5, -np.inf], np.float32)
+    cumulative = probabilities.cumulative(logits)
     for uniform in (0.0, 1e-300, 0.5, 1 - 2.0**-53):
-        assert sample_from(logits, uniform) in (1, 3)
-    assert sample_from(logits, 0.0) == 1
-    assert sample_from(logits, 1 - 2.0**-53) == 3
+        assert sample_from(cumulative, uniform) in (1, 3)
+    assert sample_from(cumulative, 0.0) == 1
+    assert sample_from(cumulative, 1 - 2.0**-53) == 3
 
 
-def test_frequencies_follow_the_probabilities() -> None:
-    logits = np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32))
-    uniforms = (sample_uniforms(0, 0, 1.0, 5, step) for step in range(2000))
-    counts = np.bincount([sample_from(logits, u) for five in uniforms for u in five], minlength=4)
+@both
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_token_is_drawn_of_what_is_no_number(probabilities: Probabilities, value: float) -> None:
+    logits = np.array([0, value, 1], np.float32)
+    with np.errstate(invalid="ignore"), pytest.raises(ModelError, match="not finite numbers"):
+        sample_from(probabilities.cumulative(logits), 0.5)
+
+
+@both
+def test_frequencies_follow_the_probabilities(probabilities: Probabilities) -> None:
+    cumulative = probabilities.cumulative(np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32)))
+    uniforms = np.array([sample_uniforms(0, 0, 1.0, 5, step) for step in range(2000)])
+    counts = np.bincount([sample_from(cumulative, u) for u in uniforms.ravel()], minlength=4)
     assert ((counts - [1000, 2000, 3000, 4000]) ** 2 / [1000, 2000, 3000, 4000]).sum() < 16.3
 
 
@@ -86,7 +103,7 @@ def test_a_window_is_sampled_alike_alone_and_in_a_batch() -> None:
     seeks = [0, 3000, 4400]
 
     def tokens(windows: list[int]) -> np.ndarray:
-        sampler = Sampler(9, [seeks[i] for i in windows], 0.8, group=2)
+        sampler = Sampler(9, [seeks[i] for i in windows], 0.8, 2, FLOATS)
         search = GreedySearch(len(windows), 2, eot=99, choose=sampler)
         for logits in steps:
             search.update(np.repeat(logits[windows], 2, axis=0))
@@ -98,26 +115,35 @@ def test_a_window_is_sampled_alike_alone_and_in_a_batch() -> None:
     assert not np.array_equal(together[0], together[1])
 
 
+@both
 @pytest.mark.parametrize("temperature", [0.2, 1.0])
-def test_the_temperature_divides_the_logits(temperature: float) -> None:
+def test_the_temperature_divides_the_logits(
+    temperature: float, probabilities: Probabilities
+) -> None:
     logits = np.array([[0.0, 1.0]], np.float32)
-    sampler = Sampler(0, [0], temperature, group=1)
+    sampler = Sampler(0, [0], temperature, 1, probabilities)
     share = np.mean([sampler(logits, [0], step, [0])[0][0] for step in range(3000)])
     expected = 1 / (1 + np.exp(-1 / temperature))
     assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 3000)
 
 
+@both
 @pytest.mark.parametrize("temperature", [1e-30, 1e-6])
-def test_the_coldest_temperatures_take_the_likeliest(temperature: float) -> None:
+def test_the_coldest_temperatures_take_the_likeliest(
+    temperature: float, probabilities: Probabilities
+) -> None:
     logits = np.array([[-np.inf, 70.0, 70.5, -1e4, -np.inf]], np.float32)
-    sampler = Sampler(0, [0], temperature, group=1)
+    sampler = Sampler(0, [0], temperature, 1, probabilities)
     assert {sampler(logits, [0], step, [0])[0][0] for step in range(50)} == {2}
 
 
+@both
 @pytest.mark.parametrize("temperature", [1e30, 1e9])
-def test_the_hottest_temperatures_take_any_that_is_not_forbidden(temperature: float) -> None:
+def test_the_hottest_temperatures_take_any_that_is_not_forbidden(
+    temperature: float, probabilities: Probabilities
+) -> None:
     logits = np.array([[-np.inf, 70.0, -1e4, -np.inf]], np.float32)
-    sampler = Sampler(0, [0], temperature, group=1)
+    sampler = Sampler(0, [0], temperature, 1, probabilities)
     counts = np.bincount([sampler(logits, [0], step, [0])[0][0] for step in range(2000)])
     assert counts[[0]] == 0
     assert len(counts) == 3

@@ -19,6 +19,7 @@ from whisper_npu.decoding.search import (
     windows_to_keep,
 )
 from whisper_npu.ops.choice import token_logprobs, top_tokens
+from whisper_npu.ops.probabilities import FLOATS
 
 EOT, N_VOCAB = 0, 7
 
@@ -205,7 +206,7 @@ def run_narrowing(search: Search, logits: Table, n: int, group: int) -> list[lis
     ("make", "group"),
     [
         (lambda n: GreedySearch(n, 1, EOT, TakeLikeliest(likeliest)), 1),
-        (lambda n: GreedySearch(n, 2, EOT, Sampler(3, range(8)[:n], 1.0, 2)), 2),
+        (lambda n: GreedySearch(n, 2, EOT, Sampler(3, range(8)[:n], 1.0, 2, FLOATS)), 2),
         (lambda n: BeamSearch(n, 3, None, EOT, likeliest), 3),
         (lambda n: BeamSearch(n, 2, 2.0, EOT, likeliest), 2),
     ],
@@ -270,17 +271,17 @@ def test_sequences_that_do_not_end_are_candidates_best_first() -> None:
 
 def test_ranking_by_length() -> None:
     short, long = Candidate((1,), -1.0), Candidate((1, 2, 3, 4), -3.0)
-    assert rank([short, long], None) is long
-    assert rank([short, long], 0.0) is short
+    assert rank([short, long], None, pow) is long
+    assert rank([short, long], 0.0, pow) is short
     # ((5 + 1) / 6) ** 1 = 1 and ((5 + 4) / 6) ** 1 = 1.5.
-    assert rank([short, long], 1.0) is short
-    assert rank([Candidate((1,), -1.95), long], 1.0).tokens == (1,)
-    assert rank([Candidate((1,), -2.05), long], 1.0) is long
-    assert rank([short, Candidate((2,), -1.0)], None) is short
+    assert rank([short, long], 1.0, pow) is short
+    assert rank([Candidate((1,), -1.95), long], 1.0, pow).tokens == (1,)
+    assert rank([Candidate((1,), -2.05), long], 1.0, pow) is long
+    assert rank([short, Candidate((2,), -1.0)], None, pow) is short
 
 
 def test_an_empty_sequence_can_be_ranked() -> None:
-    assert rank([Candidate((), -0.5), Candidate((1,), -1.0)], None).tokens == ()
+    assert rank([Candidate((), -0.5), Candidate((1,), -1.0)], None, pow).tokens == ()
 
 
 @pytest.mark.reference
@@ -347,5 +348,5 @@ def test_greedy_and_ranking_are_openais() -> None:
             candidates = [
                 Candidate((i,) * n, s) for i, (n, s) in enumerate(zip(lengths, scores, strict=True))
             ]
-            best = rank(candidates, penalty)
+            best = rank(candidates, penalty, pow)
             assert candidates.index(best) == ranker.rank(sequences, [scores])[0]

@@ -18,6 +18,7 @@ from whisper_npu.decoding.timing import (
     token_times,
 )
 from whisper_npu.errors import ModelError
+from whisper_npu.ops.probabilities import FLOATS
 
 TOKENIZER = small_tokenizer()
 WORDS = TOKENIZER.encode(" the water")
@@ -136,18 +137,24 @@ def plain_attention_matrix(scores: np.ndarray) -> np.ndarray:
 def test_attention_matrix() -> None:
     scores = np.random.RandomState(0).standard_normal((4, 9, 50)).astype(np.float32) * 3
     # Measured: 1.1e-6.
-    assert abs(attention_matrix(scores) - plain_attention_matrix(scores)).max() < 4e-6
+    assert (
+        abs(attention_matrix(scores, FLOATS.softmax) - plain_attention_matrix(scores)).max() < 4e-6
+    )
 
 
 def test_a_frame_that_all_tokens_attend_alike_counts_nothing() -> None:
     scores = np.zeros((2, 5, 20), np.float32)
     scores[:, :, 7] = -200  # the softmax gives exactly 0 there
     with np.errstate(all="raise", under="ignore"):
-        assert np.array_equal(attention_matrix(scores), np.zeros((5, 20), np.float32))
+        assert np.array_equal(
+            attention_matrix(scores, FLOATS.softmax), np.zeros((5, 20), np.float32)
+        )
 
 
 class Alignment:
     """A session whose heads follow the audio: token i attends to frames 4 i to 4 i + 3."""
+
+    probabilities = FLOATS
 
     def __init__(self, probability: float = 0.9, scores: np.ndarray | None = None) -> None:
         self.probability, self.scores = probability, scores

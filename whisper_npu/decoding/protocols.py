@@ -7,6 +7,7 @@ from typing import Protocol
 
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I16, I64
+from whisper_npu.ops.probabilities import Probabilities
 
 
 class Session(Protocol):
@@ -17,6 +18,11 @@ class Session(Protocol):
 
     @property
     def group(self) -> int: ...
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """How probabilities are computed of the logits."""
+        ...
 
     def prefill(self, tokens: I64, rows: Sequence[int]) -> F32:
         # [n_audio, n], rows of n -> [n_audio, len(rows), n_vocab]

@@ -7,7 +7,7 @@ and with the tokens that they have sampled since the prompt. The rules are opena
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -19,6 +19,7 @@ from whisper_npu.decoding.options import DecodingOptions
 from whisper_npu.errors import OptionError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.probabilities import Probabilities
 from whisper_npu.text.tokenizer import Tokenizer
 
 _MARGIN = 0.01
@@ -59,13 +60,15 @@ class SuppressTokens:
 class TimestampRules:
     """Timestamps begin the text, come in pairs and grow; likely ones are preferred to text.
 
-    ``max_initial`` is the largest first timestamp, as an index from ``timestamp_begin``.
+    ``max_initial`` is the largest first timestamp, as an index from ``timestamp_begin``;
+    ``outweigh`` says whether some tokens are together likelier than another.
     """
 
     eot: int
     no_timestamps: int
     timestamp_begin: int
     max_initial: int | None
+    outweigh: Callable[[F32, float], bool]
 
     def __call__(self, logits: F32, sampled: I64) -> None:  # [n, n_vocab], [n, t]
         logits[:, self.no_timestamps] = -np.inf
@@ -107,12 +110,15 @@ class TimestampRules:
         # for rounding: where it is close, they are added up.
         if largest + math.log(len(stamps)) + _MARGIN < text or largest == -np.inf:
             return
-        if largest + np.log(np.exp(stamps - largest).sum()) > text:
+        if self.outweigh(stamps, text):
             row[: self.timestamp_begin] = -np.inf
 
 
 def logit_rules(
-    tokenizer: Tokenizer, dims: ModelDimensions, options: DecodingOptions
+    tokenizer: Tokenizer,
+    dims: ModelDimensions,
+    options: DecodingOptions,
+    probabilities: Probabilities,
 ) -> list[Rule]:
     """The rules that ``options`` ask for, in the order in which they apply."""
     rules: list[Rule] = []
@@ -130,6 +136,7 @@ def logit_rules(
                 tokenizer.no_timestamps,
                 tokenizer.timestamp_begin,
                 None if limit is None else round(limit / seconds_per_token),
+                probabilities.outweigh,
             )
         )
     return rules

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.decoding.finite import require_numbers
-from whisper_npu.ops.arrays import F32
 
 F64 = NDArray[np.float64]
 
@@ -33,13 +32,11 @@ def sample_uniforms(seed: int, seek: int, temperature: float, n: int, step: int)
     return uniforms
 
 
-def sample_from(logits: F32, uniform: float) -> int:  # [n_vocab]
-    """One token, by inverting the cumulative probabilities.
+def sample_from(cumulative: F64, uniform: float) -> int:  # [n_vocab]
+    """One token, by inverting the cumulative probabilities, which need not end at 1.
 
     It is the first at which they exceed ``uniform``, so a token of probability 0 is never taken.
-    Raises ModelError for logits with a NaN or +infinity.
+    Raises ModelError for those of logits with a NaN or +infinity.
     """
-    weights = np.exp(logits - logits.max())
-    cumulative = weights.cumsum(dtype=np.float64)
     require_numbers(cumulative[-1])
     return int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from whisper_npu.decoding.finite import require_numbers
 from whisper_npu.decoding.sampling import sample_from, sample_uniforms
 from whisper_npu.ops.arrays import F32, I64
-from whisper_npu.ops.choice import token_logprobs
+from whisper_npu.ops.probabilities import Probabilities
 
 # Logits, k -> the k likeliest tokens of each row, best first, and their log-probabilities:
 # [n, n_vocab], k -> [n, k], [n, k].
@@ -129,9 +129,17 @@ class TakeLikeliest:
 class Sampler:
     """Draws tokens at a temperature; ``seeks`` are the positions of the windows in mel frames."""
 
-    def __init__(self, seed: int, seeks: Sequence[int], temperature: float, group: int) -> None:
+    def __init__(
+        self,
+        seed: int,
+        seeks: Sequence[int],
+        temperature: float,
+        group: int,
+        probabilities: Probabilities,
+    ) -> None:
         self._seed, self._seeks = seed, seeks
         self._temperature, self._group = temperature, group
+        self._probabilities = probabilities
 
     def __call__(
         self, logits: F32, places: Sequence[int], step: int, sequences: Sequence[int]
@@ -145,8 +153,10 @@ class Sampler:
         found = []
         for place, sequence in zip(places, sequences, strict=True):
             row, uniform = logits[place], uniforms[sequence // self._group][sequence % self._group]
-            token = sample_from(row / np.float32(self._temperature), uniform)
-            found.append((token, float(token_logprobs(row, np.array([token]))[0])))
+            cumulative = self._probabilities.cumulative(row / np.float32(self._temperature))
+            token = sample_from(cumulative, uniform)
+            (logprob,) = self._probabilities.token_logprobs(row, np.array([token])).tolist()
+            found.append((token, logprob))
         return found
 
 
@@ -260,7 +270,11 @@ def windows_to_keep(searched: NDArray[np.bool_]) -> I64 | None:  # [n]
     return np.sort(np.argsort(~searched, kind="stable")[:size])
 
 
-def rank(candidates: Sequence[Candidate], length_penalty: float | None) -> Candidate:
+def rank(
+    candidates: Sequence[Candidate],
+    length_penalty: float | None,
+    power: Callable[[float, float], float],
+) -> Candidate:
     """The candidate with the highest log-probability for its length, the first of several.
 
     The penalty is the length itself or, if ``length_penalty`` (alpha) is given, that of Wu et al.
@@ -271,7 +285,6 @@ def rank(candidates: Sequence[Candidate], length_penalty: float | None) -> Candi
         length = len(candidate.tokens)
         if length_penalty is None:
             return candidate.sum_logprob / max(length, 1)
-        penalty: float = ((5 + length) / 6) ** length_penalty
-        return candidate.sum_logprob / penalty
+        return candidate.sum_logprob / power((5 + length) / 6, length_penalty)
 
     return max(candidates, key=score)

@@ -66,7 +66,7 @@ def detect_session_language(
         raise OptionError("language: this model is English-only and cannot detect languages")
     start = np.full((session.n_audio, 1), tokenizer.sot)
     ids = np.array(tokenizer.all_language_tokens)
-    probabilities = softmax(session.prefill(start, [0])[:, 0, ids])
+    probabilities = session.probabilities.softmax(session.prefill(start, [0])[:, 0, ids])
     require_numbers(float(probabilities.sum()))
     by_code = [
         dict(zip(tokenizer.all_language_codes, p.tolist(), strict=True)) for p in probabilities
@@ -116,10 +116,11 @@ class _Decoding:
         prompt: str | Sequence[int] | None,
     ) -> None:
         self._session, self._tokenizer, self._options = session, tokenizer, options
+        self._probabilities = session.probabilities
         self._n_ctx = dims.n_text_ctx
         self._initial = initial_tokens(tokenizer, options, prompt, dims.n_text_ctx)
         self._sot_index = self._initial.index(tokenizer.sot)
-        self._rules = logit_rules(tokenizer, dims, options)
+        self._rules = logit_rules(tokenizer, dims, options, self._probabilities)
         if options.group >= dims.n_vocab:
             raise OptionError(f"beam_size: must be below the model's {dims.n_vocab} tokens")
 
@@ -130,8 +131,9 @@ class _Decoding:
             prompt[:, self._sot_index + 1] = languages
         search = self._search(seeks)
         no_speech = self._advance(search, prompt)
+        penalty, power = self._options.length_penalty, self._probabilities.power
         return [
-            self._result(rank(candidates, self._options.length_penalty), probability)
+            self._result(rank(candidates, penalty, power), probability)
             for candidates, probability in zip(search.candidates(), no_speech, strict=True)
         ]
 
@@ -143,7 +145,9 @@ class _Decoding:
         if options.temperature == 0:
             choose = TakeLikeliest(self._session.likeliest)
             return GreedySearch(n_audio, options.group, eot, choose)
-        sampler = Sampler(options.seed, seeks, options.temperature, options.group)
+        sampler = Sampler(
+            options.seed, seeks, options.temperature, options.group, self._probabilities
+        )
         return GreedySearch(n_audio, options.group, eot, sampler)
 
     def _advance(self, search: Search, prompt: I64) -> list[float]:  # [n_audio, n] -> n_audio
@@ -173,9 +177,10 @@ class _Decoding:
         # Read where the transcript starts, before any token is forbidden.
         if self._tokenizer.no_speech is None:
             return [math.nan] * len(logits)
-        probabilities: list[float] = softmax(logits)[:, self._tokenizer.no_speech].tolist()
-        require_numbers(sum(probabilities))
-        return probabilities
+        probabilities = self._probabilities.softmax(logits)[:, self._tokenizer.no_speech]
+        require_numbers(float(probabilities.sum()))
+        found: list[float] = probabilities.tolist()
+        return found
 
     def _result(self, best: Candidate, no_speech_prob: float) -> DecodingResult:
         text = self._tokenizer.decode(best.tokens).strip()
@@ -237,9 +242,3 @@ def compression_ratio(text: str) -> float:
     """Length of the text in UTF-8 over that of its zlib compression: high if it repeats itself."""
     encoded = text.encode("utf-8")
     return len(encoded) / len(zlib.compress(encoded))
-
-
-def softmax(logits: F32) -> F32:  # [..., n] -> [..., n]
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: F32 = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return probabilities

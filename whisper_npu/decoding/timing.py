@@ -8,7 +8,7 @@ monotonic path through it gives each token its time (openai-whisper's timing).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from whisper_npu.audio import TOKENS_PER_SECOND
 from whisper_npu.decoding.finite import require_numbers
 from whisper_npu.decoding.protocols import Session
-from whisper_npu.decoding.task import softmax
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
@@ -101,10 +100,11 @@ def find_alignment(
         [*tokenizer.sot_sequence, tokenizer.no_timestamps, *text_tokens, tokenizer.eot]
     )
     logits, scores = session.align(tokens, heads)
+    softmax = session.probabilities.softmax
     probabilities = softmax(logits[start : start + len(text_tokens), : tokenizer.eot])
     token_probs = probabilities[np.arange(len(text_tokens)), text_tokens].astype(np.float64)
     require_numbers(float(token_probs.sum()))
-    times = token_times(attention_matrix(scores[:, :, : num_frames // 2])[start:-1])
+    times = token_times(attention_matrix(scores[:, :, : num_frames // 2], softmax)[start:-1])
 
     words, word_tokens = tokenizer.split_to_word_tokens([*text_tokens, tokenizer.eot])
     # The last word is the end of text: it closes the word before it.
@@ -115,7 +115,8 @@ def find_alignment(
     ]
 
 
-def attention_matrix(scores: F32) -> F32:  # [h, n, frames] -> [n, frames]
+def attention_matrix(scores: F32, softmax: Callable[[F32], F32]) -> F32:
+    # [h, n, frames] -> [n, frames]
     """Mean attention of heads: softmax over frames, standardised over tokens, median-filtered.
 
     ``scores`` are those before the softmax. A frame at which all tokens have the same attention

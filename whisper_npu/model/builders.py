@@ -255,13 +255,14 @@ def _build_decoder(
 
 
 @_kept
-def build_choice(n_vocab: int, sequences: int, k: int) -> Graph:
+def build_choice(n_vocab: int, sequences: int, k: int, precision: Precision = "float32") -> Graph:
     """logits [sequences, n_vocab], where the rules have changed them -> the ``k`` likeliest tokens
     of each sequence and their logprobs, both [sequences, k]."""
     b = _Builder({})
     logits = b.declare("logits", (sequences, n_vocab), "state")
     tokens = b.declare("tokens", (sequences, k), "output", "int64")
-    b.op("top_logprobs", [logits], tokens, extra=["logprobs"], k=k)
+    kind = "top_logprobs_int32" if precision == "int8" else "top_logprobs"
+    b.op(kind, [logits], tokens, extra=["logprobs"], k=k)
     return b.build("choice")
 
 
@@ -286,5 +287,5 @@ def build_phase(
     if phase == "step":
         return build_step(dims, precision=precision)
     if phase == "choice":
-        return build_choice(dims.n_vocab, 1, 1)
+        return build_choice(dims.n_vocab, 1, 1, precision)
     raise ValueError(f"unknown phase {phase!r}; one of {', '.join(PHASES)}")

@@ -282,4 +282,5 @@ KINDS: Mapping[str, OpKind] = {
     "logits_float": OpKind(_same, _per_element(1)),
     "select_rows": OpKind(_select_rows, _no_flops),
     "top_logprobs": OpKind(_top_logprobs, _top_logprobs_flops),
+    "top_logprobs_int32": OpKind(_top_logprobs, _top_logprobs_flops),
 }

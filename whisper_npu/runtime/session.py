@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from whisper_npu.model import builders
 from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.probabilities import FLOATS, INTEGERS, Probabilities
 from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.caches import CrossCache, OwnCache
 from whisper_npu.runtime.network import Network
@@ -54,7 +55,7 @@ class DecoderPlans:
         n_vocab, sequences = self._network.dims.n_vocab, self.n_audio * self.group
 
         def plan() -> Plan:
-            graph = builders.build_choice(n_vocab, sequences, k)
+            graph = builders.build_choice(n_vocab, sequences, k, self._network.precision)
             return self._network.plan(graph, {"logits": self.logits})
 
         return self._choices.get(k, plan)
@@ -103,6 +104,11 @@ class DecoderSession:
     def group(self) -> int:
         """Sequences of each window."""
         return self._plans.group
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """The functions that compute probabilities of the logits."""
+        return INTEGERS if self._network.precision == "int8" else FLOATS
 
     def _start_over(self, position: int) -> None:
         self.position = position

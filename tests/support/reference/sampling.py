@@ -19,6 +19,7 @@ from torch import Tensor
 from whisper import decoding
 
 from whisper_npu.decoding.sampling import sample_from, sample_uniforms
+from whisper_npu.ops.probabilities import FLOATS
 
 
 @dataclass
@@ -94,7 +95,7 @@ class _State:
         n = len(logits)
         uniforms = sample_uniforms(self.seed, self.seek, self.temperature, n, self.step)
         pairs = zip(logits.numpy(), uniforms, strict=True)
-        tokens = np.array([sample_from(row, uniform) for row, uniform in pairs])
+        tokens = np.array([sample_from(FLOATS.cumulative(row), uniform) for row, uniform in pairs])
         upper = logits.double().softmax(-1).cumsum(-1).numpy()
         lower = np.concatenate([np.zeros((n, 1)), upper[:, :-1]], axis=1)
         rows = np.arange(n)

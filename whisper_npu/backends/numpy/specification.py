@@ -273,6 +273,7 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], Callable[[Bound], tuple[Any, .
     "logits_float": (product_int8.logits_float, _plain),
     "select_rows": (select_rows, _plain),
     "top_logprobs": (choice.top_logprobs, _plain),
+    "top_logprobs_int32": (choice.top_logprobs_int32, _plain),
 }
 
 
