@@ -252,12 +252,6 @@ def test_cross_attention(audios: int, group: int, n: int, team: Workers) -> None
         "cross_attention", (q, k, v), (q.shape,), team, (q.shape[0] * h * n * t,), heads=()
     )
     assert np.abs(fast - spec).max() < 20 * EPS * np.abs(v).max()
-    k_scale, v_scale = (np.abs(randn(audios, h, t, seed=i)) for i in (3, 4))
-    inputs = (q, k, v, k_scale, v_scale)
-    fast, spec = both(
-        "cross_attention_int8", inputs, (q.shape,), team, (q.shape[0] * h * n * t,), heads=()
-    )
-    assert np.abs(fast - spec).max() < 4 * EPS * np.abs(v * v_scale[..., None]).max()
 
 
 @pytest.mark.parametrize("group", [1, 2, 8, 9])
@@ -296,6 +290,8 @@ def test_a_model_says_the_same_with_fast_ops_and_without(
     monkeypatch.setattr(fast_ops, "FAST", {})
     monkeypatch.setattr(weights, "by_columns", lambda shape, rows: rows(slice(None)))
     specified = logits()
-    tolerance = 2e-5 if precision == "float32" else 2e-2  # a quantised value may round otherwise
-    assert np.abs(fast - specified).max() < tolerance * np.abs(specified).max()
+    if precision == "int8":
+        assert np.array_equal(fast, specified)
+        return
+    assert np.abs(fast - specified).max() < 2e-5 * np.abs(specified).max()
     assert not np.array_equal(fast, specified)  # else the fast ops were not used at all

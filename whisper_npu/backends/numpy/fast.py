@@ -30,7 +30,6 @@ from whisper_npu.runtime.backend import (
     Array,
     Backend,
     Bound,
-    Form,
     Offer,
     Refusal,
     Step,
@@ -210,26 +209,16 @@ def _embed(b: Bound, team: Workers) -> Step:
 
 
 def cross_attention_by_query(
-    queries: F32,
-    keys: F32,
-    values: F32,
-    scales: Sequence[F32],
-    scale: np.float32,
-    scores: F32,
-    result: F32,
-) -> None:  # [a, h, r, dh], [a, h, 1, dh, t], [a, h, t, dh], two [a, h, t] -> [a, h, r, dh]
+    queries: F32, keys: F32, values: F32, scale: np.float32, scores: F32, result: F32
+) -> None:  # [a, h, r, dh], [a, h, 1, dh, t], [a, h, t, dh] -> [a, h, r, dh]
     """Attention to the audio, one query at a time, as products with weights are."""
     np.matmul((queries * scale)[..., None, :], keys, out=scores)
-    if scales:
-        scores[..., 0, :] *= scales[0][:, :, None]
     total = activation.softmax_rows(scores[..., 0, :])
-    if scales:
-        scores[..., 0, :] *= scales[1][:, :, None]
     np.divide(np.matmul(scores[..., 0, :], values), total, out=result)
 
 
 def _cross_attention(b: Bound, team: Workers) -> Step:
-    q, k, v, *scales = b.inputs
+    q, k, v = b.inputs
     (out,), n_head = b.outputs, k.shape[1]
     assert b.scratch is not None
     rows = q.shape[0] * q.shape[1] // len(k)
@@ -240,7 +229,7 @@ def _cross_attention(b: Bound, team: Workers) -> Step:
     scores = b.scratch.reshape(-1)[: math.prod(shape) * k.shape[2]].reshape(*shape, 1, -1)
     scale = np.float32(k.shape[3] ** -0.5)
     keys = k.transpose(0, 1, 3, 2)[:, :, None]
-    return partial(cross_attention_by_query, queries, keys, v, scales, scale, scores, result)
+    return partial(cross_attention_by_query, queries, keys, v, scale, scores, result)
 
 
 def _rows_of(graph: Graph, op: Op) -> int:
@@ -297,9 +286,6 @@ FAST: Mapping[str, _Way] = {
     "cross_attention": _Way(
         _pays_cross_attention, _cross_attention, lambda graph, op: cross_attention_by_query
     ),
-    "cross_attention_int8": _Way(
-        _pays_cross_attention, _cross_attention, lambda graph, op: cross_attention_by_query
-    ),
 }
 
 
@@ -318,17 +304,13 @@ class FastNumPy(Backend):
             return Refusal(self.name, f"no faster way for {op.kind}")
         if not way.pays(graph, op, team):
             return Refusal(self.name, "no faster way for this shape")
-        forms = forms_of(graph, op)
-        if op.kind == "cross_attention_int8":
-            # BLAS multiplies the integers only as floats.
-            forms = {name: (Form("float32"),) for name in forms}
         return Offer(
             backend=self.name,
             kernel=NUMPY,
             function=name_of(way.function(graph, op)),
             ops=(op,),
             bind=lambda bound: way.bind(bound, team),
-            forms=forms,
+            forms=forms_of(graph, op),
             scratch=scratch_shape(op, graph),
             in_place=op.kind in IN_PLACE,
             seconds=None if self._host is None else self._host.seconds(graph, op),
