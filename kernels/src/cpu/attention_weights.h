@@ -93,6 +93,12 @@ inline int32_t weigh(int32_t *scores, int64_t count, int exponent) {
   return sum;
 }
 
+// A number that is known when code is compiled, as a type.
+template <int N>
+struct Count {
+  static constexpr int kCount = N;
+};
+
 // Sums that outgrow int32 are kept as 2^16 high + low.
 constexpr int kLowBits = 16;
 
@@ -146,25 +152,25 @@ inline double reciprocal(int32_t total) {
   return static_cast<double>((int64_t{1} << places) / total) * power_of_two(-places);
 }
 
-// x * factor, rounded to the nearest integer, halves to even, and saturated.
-inline int32_t rounded_product(double x, double factor) {
-  constexpr double kLargest = 2147483647.0;
-  double y = x * factor;
-  y = y < -kLargest ? -kLargest : y;
-  y = y > kLargest ? kLargest : y;
-  // Adding 3 * 2^51 rounds to an integer, which is then in the low bits.
-  y += 6755399441055744.0;
-  int64_t bits;
-  memcpy(&bits, &y, sizeof bits);
-  return static_cast<int32_t>(bits);
-}
-
-// What comes out of sums of weighted values, with the factor of each column.
-template <typename Factor>
+// Sums of weighted values, 2^kLowBits high + low, times a factor for each column, rounded to the
+// nearest integer, halves to even, and saturated. factors(i) gives those of kHalf columns; high and
+// low have whole vectors.
+template <typename Factors>
 inline void divide(const int32_t *high, const int32_t *low, int64_t count, int32_t *out,
-                   const Factor &factor) {
-  for (int64_t i = 0; i < count; ++i)
-    out[i] = rounded_product(static_cast<double>(1 << kLowBits) * high[i] + low[i], factor(i));
+                   const Factors &factors) {
+  const Doubles largest = all_doubles(2147483647.0);
+  // Adding 3 * 2^51 rounds to an integer.
+  constexpr double kRound = 6755399441055744.0;
+  for (int64_t i = 0; i < count; i += kHalf) {
+    const Doubles mixed = to_doubles(load_vector<HalfInts>(high + i)) * (1 << kLowBits) +
+                          to_doubles(load_vector<HalfInts>(low + i));
+    const Doubles y = smaller(larger(mixed * factors(i), -largest), largest);
+    const HalfInts whole = to_ints(y + kRound - kRound);
+    if (i + kHalf <= count)
+      store_vector(out + i, whole);
+    else
+      memcpy(out + i, &whole, static_cast<size_t>(count - i) * sizeof *out);
+  }
 }
 
 }  // namespace

@@ -36,6 +36,11 @@ typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t UnsignedInts __attribute__((vector_size(4 * kLanes)));
 typedef int16_t Shorts __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t UnsignedShorts __attribute__((vector_size(4 * kLanes)));
+// Half as many numbers, of which float64 has a vector.
+constexpr int kHalf = kLanes / 2;
+typedef double Doubles __attribute__((vector_size(8 * kHalf)));
+typedef int32_t HalfInts __attribute__((vector_size(4 * kHalf)));
+typedef float HalfFloats __attribute__((vector_size(4 * kHalf)));
 
 inline Ints all_ints(int32_t x) { return x - Ints{}; }
 inline Shorts all_shorts(int16_t x) { return x - Shorts{}; }
@@ -59,7 +64,20 @@ inline Ints all_pairs(const int16_t *p) {
   return all_ints(pair);
 }
 
-inline Ints larger(Ints a, Ints b) { return a > b ? a : b; }
+template <typename Vector>
+inline Vector larger(Vector a, Vector b) {
+  return a > b ? a : b;
+}
+template <typename Vector>
+inline Vector smaller(Vector a, Vector b) {
+  return a < b ? a : b;
+}
+
+inline Doubles all_doubles(double x) { return x - Doubles{}; }
+inline Doubles to_doubles(HalfInts x) { return __builtin_convertvector(x, Doubles); }
+inline Doubles to_doubles(HalfFloats x) { return __builtin_convertvector(x, Doubles); }
+// Cut off towards 0.
+inline HalfInts to_ints(Doubles x) { return __builtin_convertvector(x, HalfInts); }
 
 inline int32_t largest_of_lanes(Ints x) {
   int32_t found = x[0];

@@ -101,8 +101,8 @@ void pack(const AttentionInt32 &a, int64_t head, int32_t *shared) {
 
 int64_t blocks(const AttentionInt32 &a) { return (a.t + kQueries - 1) / kQueries; }
 
-// Scores of kBlockRows queries with a panel of keys. A function of its own, or compilers do not keep
-// the sums in registers.
+// Scores of kBlockRows queries with a panel of keys. A function of its own, or compilers do not
+// keep the sums in registers.
 __attribute__((noinline)) void score_block(const int16_t *queries, int64_t pairs,
                                            const int32_t *panel, int32_t *scores,
                                            int64_t stride) {
@@ -191,7 +191,7 @@ void block(const AttentionInt32 &a, int64_t head, int64_t block, const int32_t *
       for (int64_t m = 0; m < kBlockRows && row + m < rows; ++m)
         divide(room.high + m * kColumns, room.low + m * kColumns, count,
                a.out + from + (row + m) * d + c,
-               [factor = factors[row + m]](int64_t) { return factor; });
+               [factor = all_doubles(factors[row + m])](int64_t) { return factor; });
     }
   }
 }

@@ -11,22 +11,13 @@ from whisper_npu.backends.cpu.kernels.attention_over_cache import (
 from whisper_npu.backends.cpu.kernels.copies import IM2COL, SPLIT_HEADS, STORE_CACHE
 from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
 from whisper_npu.backends.cpu.kernels.embed_int8 import EMBED_INT8
-from whisper_npu.backends.cpu.kernels.fixed_elements import (
-    ADD_INT32,
-    EMBED_INT32,
-    GELU_INT32,
-    LOGITS_FLOAT,
-    STORE_INT16,
+from whisper_npu.backends.cpu.kernels.integer_attention import (
+    ATTENTION_INT32,
+    CACHED_ATTENTION_INT16,
+    CROSS_ATTENTION_INT32,
 )
-from whisper_npu.backends.cpu.kernels.fixed_rows import (
-    QUANTIZE_COLUMNS,
-    QUANTIZE_INT32,
-    RMS_NORM,
-)
-from whisper_npu.backends.cpu.kernels.integer_attention import ATTENTION_INT32
 from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
-from whisper_npu.backends.cpu.kernels.product_int8 import PRODUCT_INT8
 from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_HEADS, QUANTIZE_ROWS
 from whisper_npu.backends.cpu.kernels.top_logprobs import TOP_LOGPROBS
 from whisper_npu.backends.cpu.records import CpuKernel
@@ -35,15 +26,6 @@ KERNELS: tuple[CpuKernel, ...] = (
     QUANTIZE_ROWS,
     LINEAR_INT8,
     EMBED_INT8,
-    QUANTIZE_INT32,
-    RMS_NORM,
-    PRODUCT_INT8,
-    GELU_INT32,
-    ADD_INT32,
-    EMBED_INT32,
-    STORE_INT16,
-    QUANTIZE_COLUMNS,
-    LOGITS_FLOAT,
     STORE_CACHE,
     SPLIT_HEADS,
     QUANTIZE_HEADS,
@@ -57,5 +39,7 @@ KERNELS: tuple[CpuKernel, ...] = (
     CACHED_ATTENTION,
     CROSS_ATTENTION,
     CROSS_ATTENTION_INT8,
+    CACHED_ATTENTION_INT16,
+    CROSS_ATTENTION_INT32,
     TOP_LOGPROBS,
 )

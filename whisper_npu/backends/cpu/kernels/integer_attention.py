@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.op_case import OpCase, Random
-from whisper_npu.backends.cpu.records import CpuKernel, Ops, TensorField, Values
-from whisper_npu.model.graph import Op
-from whisper_npu.ops.arrays import I32
+from whisper_npu.backends.cpu.op_case import OpCase, Random, integers
+from whisper_npu.backends.cpu.records import BYTES, INTEGERS, CpuKernel, Ops, TensorField, Values
+from whisper_npu.model.graph import Graph, Op
+from whisper_npu.ops.arrays import F32, I16, I32
 from whisper_npu.ops.fixed import LARGEST
 from whisper_npu.runtime.backend import Array, Form
 
-_INT32 = Form("int32")
+_INT32, _INT16 = Form("int32"), Form("int16")
 _SOURCES = ("integer_attention.cc", "attention_weights.h", "pair_vectors.h")
 
 
@@ -103,3 +103,163 @@ ATTENTION_INT32 = CpuKernel(
     sources=("window_attention_int32.h", *_SOURCES),
     model="attention_int.attention_int32",
 )
+
+
+def _cached_values(ops: Ops, a: Mapping[str, Array]) -> Values:
+    # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh] -> [b, n, h * dh]
+    """Raises ValueError for keys and values that lie apart differently."""
+    k, v = a["k"], a["v"]
+    if k.strides != v.strides:
+        raise ValueError(
+            f"op {ops[0].name}: {ops[0].inputs[1]} lies with strides {k.strides}, "
+            f"{ops[0].inputs[2]} with {v.strides}"
+        )
+    b, n_head, t, d_head = k.shape
+    return {
+        "b": b, "n": a["q"].shape[1], "t": t, "n_head": n_head, "d_head": d_head,
+        "stride": k.strides[0] // k.itemsize,
+    }  # fmt: skip
+
+
+def _cached_scratch(library: Library, args: Any, threads: int) -> int:
+    return library.scratch_bytes("cpu_cached_attention_int16_scratch", args)
+
+
+def _steps(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I16]]:
+    """Keys or values of a cache, of several kinds."""
+    normal = rng.standard_normal(shape)
+    for bits in (5, 9, 12):
+        yield f"of {bits} bits", np.rint(normal * 2**bits).clip(-32767, 32767).astype(np.int16)
+    yield "extreme", rng.choice(np.array([-32767, 32767], np.int16), shape)
+    yield "all negative", np.full(shape, -32767, np.int16)
+    yield "zeros", np.zeros(shape, np.int16)
+    structured = np.arange(normal.size) * 7919 % 65521 - 32760
+    yield "structured", structured.astype(np.int16).reshape(shape)
+
+
+# n_head, d_head, n, position, ctx
+_CACHED = (
+    (1, 1, 1, 0, 1), (2, 64, 1, 37, 64), (3, 33, 5, 0, 64), (2, 20, 4, 60, 64), (1, 64, 3, 61, 80),
+    (1, 128, 1, 447, 448), (1, 96, 2, 130, 132),
+)  # fmt: skip
+
+
+def _cached_cases(rng: Random) -> Iterator[OpCase]:
+    """Over caches with any numbers behind what has been written; also of sequences that lie apart.
+
+    Each kind of queries meets each kind of keys and of values in one of the cases.
+    """
+    op = Op("out", "cached_attention_int16", ("q", "k", "v", "position"), ("out",))
+    for index, (n_head, d_head, n, position, ctx) in enumerate(_CACHED):
+        shape = (2, n, n_head * d_head)
+        steps = dict(_steps(rng, (2, 2, n_head, ctx, d_head)))
+        kinds = list(steps)
+        for i, (name, q) in enumerate(_numbers(rng, shape)):
+            of_keys, of_values = kinds[(i + index) % len(kinds)], kinds[i * 3 % len(kinds)]
+            k, v = steps[of_keys][:, 0], steps[of_values][:, 1]
+            # Those of a batch lie further apart while it is not full.
+            if i % 2 == 0:
+                k, v = np.ascontiguousarray(k), np.ascontiguousarray(v)
+            yield OpCase(
+                f"{name}, {of_keys} keys, {of_values} values, {shape} at {position}", (op,),
+                (q, k, v, np.array(position)), (np.empty(shape, np.int32),),
+            )  # fmt: skip
+
+
+CACHED_ATTENTION_INT16 = CpuKernel(
+    name="cpu_cached_attention_int16",
+    kinds=("cached_attention_int16",),
+    structure="CachedAttentionInt16",
+    # The first sequences of some that lie further apart are caches too.
+    reads=(
+        TensorField("q", _INT32), TensorField("k", _INT16, apart=True),
+        TensorField("v", _INT16, apart=True), TensorField("position", INTEGERS),
+    ),
+    writes=(TensorField("out", _INT32),),
+    values=_cached_values,
+    scratch=_cached_scratch,
+    cases=_cached_cases,
+    layout="q and out [b, n, heads * d_head], k and v [b, heads, ctx, d_head], apart by any number "
+    "of integers in b; position int64",
+    arithmetic="exact scores of a query, in two halves, with the keys so far, weights of 13 bits, "
+    "exact sums of weighted values",
+    notes=("For d_head up to 256, and keys and values above -32768.",),
+    sources=("integers_over_cache.h", *_SOURCES),
+    model="attention_int.cached_attention_int16",
+)  # fmt: skip
+
+
+def _refuses_scores(graph: Graph, ops: Ops) -> str | None:
+    # They are for the words of a window, once.
+    kept = ops[0].attr("heads")
+    return "scores of alignment heads are kept; NumPy does that" if kept else None
+
+
+def _cross_values(ops: Ops, a: Mapping[str, Array]) -> Values:
+    # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, dh], ... -> [a * g, n, h * dh]
+    sequences, n, _ = a["q"].shape
+    audios, n_head, t, d_head = a["k"].shape
+    return {
+        "b": sequences, "n": n, "group": sequences // audios, "t": t, "n_head": n_head,
+        "d_head": d_head,
+    }  # fmt: skip
+
+
+def _cross_scratch(library: Library, args: Any, threads: int) -> int:
+    return library.scratch_bytes("cpu_cross_attention_int32_scratch", args)
+
+
+def _powers(rng: Random, shape: tuple[int, ...], least: int, most: int) -> F32:
+    """Powers of two from 2^least to 2^most."""
+    powers: F32 = np.ldexp(np.float32(1), rng.integers(least, most, shape, endpoint=True))
+    return powers
+
+
+# n_head, d_head, n, t, sequences of an audio
+_CROSS = (
+    (1, 1, 1, 1, 1), (2, 64, 1, 63, 1), (1, 64, 1, 64, 5), (2, 33, 3, 65, 2), (1, 20, 1, 130, 3),
+    (1, 64, 8, 100, 2), (1, 96, 1, 200, 1), (1, 64, 1, 1500, 2),
+)  # fmt: skip
+
+
+def _cross_cases(rng: Random) -> Iterator[OpCase]:
+    """Of several sequences to the keys and values of their audio."""
+    names = ("q", "k", "v", "k_scale", "v_scale")
+    op = Op("out", "cross_attention_int32", names, ("out",), (("heads", ()),))
+    for index, (n_head, d_head, n, t, group) in enumerate(_CROSS):
+        shape, scales = (2 * group, n, n_head * d_head), (2, n_head, d_head)
+        keys = list(integers(rng, (2, n_head, t, d_head)))
+        values = list(integers(rng, (2, n_head, t, d_head)))
+        for i, (name, q) in enumerate(_numbers(rng, shape)):
+            of_keys, k = keys[(i + index) % len(keys)]
+            of_values, v = values[i * 5 % len(values)]
+            # From the least that there are to the largest, and much as in a model.
+            ranges = ((-12, 12), (-7, -4), (-12, -12))[i % 3]
+            k_scale, v_scale = (_powers(rng, scales, *ranges) for _ in range(2))
+            yield OpCase(
+                f"{name}, {of_keys} keys, {of_values} values, {shape} over {t}", (op,),
+                (q, k, v, k_scale, v_scale), (np.empty(shape, np.int32),),
+            )  # fmt: skip
+
+
+CROSS_ATTENTION_INT32 = CpuKernel(
+    name="cpu_cross_attention_int32",
+    kinds=("cross_attention_int32",),
+    structure="CrossAttentionInt32",
+    reads=(
+        TensorField("q", _INT32), TensorField("k", BYTES), TensorField("v", BYTES),
+        TensorField("k_scale"), TensorField("v_scale"),
+    ),
+    writes=(TensorField("out", _INT32),),
+    values=_cross_values,
+    scratch=_cross_scratch,
+    refuses=_refuses_scores,
+    cases=_cross_cases,
+    layout="q and out [a * g, n, heads * d_head], k and v [a, heads, t, d_head], their scales "
+    "[a, heads, d_head]",
+    arithmetic="exact scores of queries, scaled by column and cut to 16 bits, with all keys, "
+    "weights of 13 bits, exact sums of weighted values; scores are not kept",
+    notes=("For d_head up to 256.",),
+    sources=("integers_over_cache.h", *_SOURCES),
+    model="attention_int.cross_attention_int32",
+)  # fmt: skip
