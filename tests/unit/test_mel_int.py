@@ -282,6 +282,18 @@ class TestTables:
             digest.update(table.astype("<i4").tobytes())
         assert digest.hexdigest() == self.HASHES[n_mels]
 
+    def test_symmetries(self) -> None:
+        """By which kernels add samples up before they multiply."""
+        tables = mel_tables(80)
+        for waves in (tables.short_waves, tables.long_waves):
+            cosines, sines = np.split(waves, 2)
+            np.testing.assert_array_equal(cosines[:, 1:], cosines[:, :0:-1])
+            np.testing.assert_array_equal(sines[:, 1:], -sines[:, :0:-1])
+        cosines, sines = np.split(tables.short_waves, 2)
+        signs = np.where(np.arange(9) % 2, -1, 1)[:, None]
+        np.testing.assert_array_equal(cosines[:, :9], signs * cosines[:, 8::-1])
+        np.testing.assert_array_equal(sines[:, :9], -signs * sines[:, 8::-1])
+
     def test_formulas(self) -> None:
         tables = mel_tables(80)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * sample_order() / 400)

@@ -166,6 +166,15 @@ struct TopLogprobs {
   const Scratch *scratch;
 };
 
+// samples [160 (t - 1) + 400] -> log10 of the mel spectrum, out [n_mels, t], by the tables of
+// mel_tables in whisper_npu/ops/mel_tables.py, and no others: their symmetries are relied on.
+struct LogMelInt16 {
+  const float *samples;
+  const int32_t *window, *short_waves, *long_waves, *filters, *shifts, *logarithms;
+  int16_t *out;
+  int64_t t, n_mels;
+};
+
 // A kernel with what it is to be called with.
 struct Call {
   int32_t (*kernel)(const void *args);
@@ -195,6 +204,7 @@ int32_t cpu_cross_attention_int8(const OverCache *args);
 int32_t cpu_cached_attention_int16(const CachedAttentionInt16 *args);
 int32_t cpu_cross_attention_int32(const CrossAttentionInt32 *args);
 int32_t cpu_top_logprobs(const TopLogprobs *args);
+int32_t cpu_log_mel_int16(const LogMelInt16 *args);
 
 // Bytes of scratch for each thread: of a product over k, and of the attentions, the pointers of
 // which do not matter here.

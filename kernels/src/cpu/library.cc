@@ -16,11 +16,13 @@ struct Variant {
   const IntegerKernels *integers;
   const FloatKernels *floats;
   const IntegerAttention *attention;
+  const MelKernels *mel;
 };
 
 const Variant kVariants[] = {
 #define ROW(name, floats, options) \
-  {#name, has_##name, &integers_##name, &floats_##floats, &integer_attention_##floats},
+  {#name, has_##name, &integers_##name, &floats_##floats, &integer_attention_##floats, \
+   &mel_##floats},
     ISAS(ROW)
 #undef ROW
 };
@@ -358,6 +360,15 @@ int32_t cpu_top_logprobs(const TopLogprobs *args) {
         [&](int64_t first, int64_t last) { floats().sum_pieces(a, first, last); });
   share(a.m, 1, a.m * a.n,
         [&](int64_t first, int64_t last) { floats().choose_tokens(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_log_mel_int16(const LogMelInt16 *args) {
+  const LogMelInt16 &a = *args;
+  // Frames side by side in the widest vectors.
+  constexpr int64_t kUnit = 8;
+  share(a.t, kUnit, a.t * a.n_mels,
+        [&](int64_t first, int64_t last) { state().chosen->mel->frames(a, first, last); });
   return 0;
 }
 

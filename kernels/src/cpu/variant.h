@@ -1,7 +1,7 @@
-// The kernels of one instruction set of isas.h. integers.cc is compiled once for each, floats.cc
-// and integer_attention.cc for each that has floats of its own, with the compiler's options for it
-// and VARIANT defined as its name: nothing in them may be shared with another (no inline function
-// with a name that the linker sees), or the linker would keep one.
+// The kernels of one instruction set of isas.h. integers.cc is compiled once for each, floats.cc,
+// integer_attention.cc and log_mel.cc for each that has floats of its own, with the compiler's
+// options for it and VARIANT defined as its name: nothing in them may be shared with another (no
+// inline function with a name that the linker sees), or the linker would keep one.
 #pragma once
 
 #include "api.h"
@@ -86,10 +86,16 @@ struct IntegerAttention {
                      uint8_t *scratch);
 };
 
-#define DECLARE(name, floats, options)          \
-  extern const IntegerKernels integers_##name; \
-  extern const FloatKernels floats_##floats;   \
-  extern const IntegerAttention integer_attention_##floats;
+struct MelKernels {
+  // Frames first ... last - 1.
+  void (*frames)(const LogMelInt16 &, int64_t first, int64_t last);
+};
+
+#define DECLARE(name, floats, options)                      \
+  extern const IntegerKernels integers_##name;              \
+  extern const FloatKernels floats_##floats;                \
+  extern const IntegerAttention integer_attention_##floats; \
+  extern const MelKernels mel_##floats;
 ISAS(DECLARE)
 #undef DECLARE
 

@@ -97,7 +97,14 @@ def test_floats_are_compiled_for_those_that_have_their_own(
 ) -> None:
     folder = tmp_path / "sources"
     folder.mkdir()
-    for name in ("api.h", "integers.cc", "floats.cc", "integer_attention.cc", "pool.cc"):
+    for name in (
+        "api.h",
+        "integers.cc",
+        "floats.cc",
+        "integer_attention.cc",
+        "log_mel.cc",
+        "pool.cc",
+    ):
         (folder / name).write_text("")
     _read(folder, ISAS)
     monkeypatch.setattr(build, "shipped_file", lambda name: folder / "api.h")
@@ -129,6 +136,8 @@ def test_floats_are_compiled_for_those_that_have_their_own(
         "floats.wide.o": ["-DVARIANT=wide", "-mwide"],
         "integer_attention.plain.o": ["-DVARIANT=plain"],
         "integer_attention.wide.o": ["-DVARIANT=wide", "-mwide"],
+        "log_mel.plain.o": ["-DVARIANT=plain"],
+        "log_mel.wide.o": ["-DVARIANT=wide", "-mwide"],
         "pool.o": [],
     }
     assert build_folder().is_dir()

@@ -18,6 +18,7 @@ from whisper_npu.backends.cpu.kernels.integer_attention import (
 )
 from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
+from whisper_npu.backends.cpu.kernels.log_mel import LOG_MEL_INT16
 from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_HEADS, QUANTIZE_ROWS
 from whisper_npu.backends.cpu.kernels.top_logprobs import TOP_LOGPROBS
 from whisper_npu.backends.cpu.records import CpuKernel
@@ -42,4 +43,5 @@ KERNELS: tuple[CpuKernel, ...] = (
     CACHED_ATTENTION_INT16,
     CROSS_ATTENTION_INT32,
     TOP_LOGPROBS,
+    LOG_MEL_INT16,
 )
