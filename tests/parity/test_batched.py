@@ -110,19 +110,23 @@ def test_no_word_is_cut(single: Transcription) -> None:
 
 
 def test_int8(transcriber: Transcriber) -> None:
-    seeks = [0, 1161, 1552]
-    with compute_log_mel([audio()], 80, transcriber._model.log_mel) as log_mel:
-        states = [transcriber._model.encode(log_mel.window(seek, 400)[None]) for seek in seeks]
+    """In integers, a batch and its windows one by one are equal to the last bit."""
     model = numpy_model(load_checkpoint(built_in_directory()), "int8")
+    seeks = [0, 1161, 1552]
+    with compute_log_mel([audio()], 80, model.log_mel) as log_mel:
+        features = np.stack([log_mel.window(seek, 400) for seek in seeks])
+    alone = [model.encode(window[None]) for window in features]
+    together = model.encode(features)
+    assert np.array_equal(together, np.concatenate(alone))
     options = DecodingOptions(language="en", beam_size=2, sample_len=12)
 
     def results(states: np.ndarray, seeks: list[int]) -> list[DecodingResult]:
         return decode(model, transcriber._tokenizer, states, options, seeks=seeks)
 
-    together = results(np.concatenate(states), seeks)
-    alone = [results(of_window, [seek])[0] for of_window, seek in zip(states, seeks, strict=True)]
-    assert [result.tokens for result in together] == [result.tokens for result in alone]
-    assert len({result.tokens for result in together}) == 3
-    # A last bit may move an activation by one of 127 steps.
-    for ours, theirs in zip(together, alone, strict=True):
-        assert ours.avg_logprob == pytest.approx(theirs.avg_logprob, abs=5e-3)
+    found = results(together, seeks)
+    for result, states, seek in zip(found, alone, seeks, strict=True):
+        # Not equal as a whole: languages are not detected, and NaN is not NaN.
+        (other,) = results(states, [seek])
+        assert (result.tokens, result.avg_logprob) == (other.tokens, other.avg_logprob)
+        assert result.no_speech_prob == other.no_speech_prob
+    assert len({result.tokens for result in found}) == 3

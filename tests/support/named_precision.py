@@ -32,9 +32,9 @@ def precision_is_named() -> Iterator[None]:
     """Within it, loading a model is an AssertionError unless its precision is named."""
     choose = opening.choose_precision
 
-    def checked(asked: str, *others: Any) -> Any:
+    def checked(asked: str, *others: Any, **named: Any) -> Any:
         assert asked != AUTO, 'a comparison names no precision, such as "float32"'
-        return choose(asked, *others)
+        return choose(asked, *others, **named)
 
     with mock.patch.object(opening, "choose_precision", checked):
         yield
