@@ -113,7 +113,7 @@ def test_int8(transcriber: Transcriber) -> None:
     """In integers, a batch and its windows one by one are equal to the last bit."""
     model = numpy_model(load_checkpoint(built_in_directory()), "int8")
     seeks = [0, 1161, 1552]
-    with compute_log_mel([audio()], 80, model.log_mel) as log_mel:
+    with compute_log_mel([audio()], 80, model.log_mel, "int8") as log_mel:
         features = np.stack([log_mel.window(seek, 400) for seek in seeks])
     alone = [model.encode(window[None]) for window in features]
     together = model.encode(features)

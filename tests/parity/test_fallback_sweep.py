@@ -57,7 +57,7 @@ class Sweep:
 
     def _transcribe(self, model: Model) -> list[Segment]:
         blocks = stream_audio(str(JFK))
-        with compute_log_mel(blocks, model.dims.n_mels, model.log_mel) as features:
+        with compute_log_mel(blocks, model.dims.n_mels, model.log_mel, "int8") as features:
             found = transcribe_windows(model, self._tokenizer, features, OPTIONS, self._heads)
             return list(found)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from whisper_npu.model.builders import build_cross_kv, build_encoder, build_step
 from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.graph import ITEM_SIZE
 from whisper_npu.model.report import op_flops
 
 
@@ -47,13 +48,18 @@ PHOENIX_PEAK = 6.76e12
 def physical_limits(dims: ModelDimensions) -> dict[str, float]:
     """Seconds that no software on Phoenix can go below, by what they bound.
 
-    The window's products at the best published rate of the whole array, and a token's INT8 weights
-    through its DMA, which is what decoding one sequence waits for.
+    The window's products at the best published rate of the whole array, twice those with int16
+    rows, and a token's INT8 weights through its DMA, which is what decoding one sequence waits for.
     """
     window = [build_encoder(dims, precision="int8"), build_cross_kv(dims, precision="int8")]
-    operations = sum(op_flops(g, op) for g in window for op in g.ops if op.kind == "linear_int8")
+    operations = sum(
+        op_flops(g, op) * ITEM_SIZE[g[op.inputs[0]].dtype]
+        for g in window
+        for op in g.ops
+        if op.kind == "product_int8"
+    )
     step = build_step(dims, precision="int8")
-    weights = sum(step[op.inputs[2]].nbytes for op in step.ops if op.kind == "linear_int8")
+    weights = sum(step[op.inputs[2]].nbytes for op in step.ops if op.kind == "product_int8")
     return {
         "products of a window at 6.76 TOPS": operations / PHOENIX_PEAK,
         "weights of a token at 17 GB/s": weights / PHOENIX_CORE.dma_bytes_per_second,
