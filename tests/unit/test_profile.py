@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from whisper_npu.backends.opening import numpy_machine
-from whisper_npu.model.builders import build_encoder
+from whisper_npu.model.builders import build_encoder, build_step
 from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.precision import PRECISIONS
 from whisper_npu.runtime import profile
 from whisper_npu.runtime.placement import Forms
 from whisper_npu.runtime.profile import Profile
@@ -61,6 +62,21 @@ def test_times_are_by_kind_and_shape_and_add_up(encoder: Profile, clock: list[fl
     assert square.bytes >= square.regions * 4 * (64 * 64 + 2 * 10 * 64)
     assert "linear [256, 64]" in by_kind
     assert "linear [64, 256]" in by_kind
+
+
+def test_integers_are_told_apart_like_floats() -> None:
+    counted = {}
+    for precision in PRECISIONS:
+        graph = build_step(DIMS, precision=precision)
+        profile = Profile(graph, numpy_machine().place(graph, Forms()))
+        profile.begin()
+        times = profile.times()
+        # By their products' weights, and by what of them has costs.
+        shapes = {each.kind.partition(" ")[2] for each in times if "[" in each.kind}
+        counted[precision] = shapes, {each.kind for each in times if each.flops is None}
+    shapes = {"[64, 64]", "[256, 64]", "[64, 256]", "[100, 64]"}
+    assert counted["float32"] == (shapes, {"embed", "store_cache", "cached_attention"})
+    assert counted["int8"] == (shapes, {"embed_int32", "store_int16", "cached_attention_int16"})
 
 
 def test_runs_that_were_disturbed_do_not_count(encoder: Profile, clock: list[float]) -> None:

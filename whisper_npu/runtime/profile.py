@@ -13,7 +13,12 @@ from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.placement import PlacedGraph, Region
 
 # How much of the cache or of the embedding these read is not said by their shapes.
-_UNCOUNTED = frozenset(("cached_attention", "store_cache", "embed", "embed_int8"))
+_UNCOUNTED = frozenset(
+    (
+        *("cached_attention", "store_cache", "embed"),
+        *("cached_attention_int16", "store_int16", "embed_int32"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ class Profile:
 def _label(graph: Graph, op: Op) -> str:
     """The kind of an op; that of a product with the shape of its weight."""
     shapes = [graph[name].shape for name in op.inputs if graph[name].role == "weight"]
-    if op.kind.startswith(("linear", "conv")):
+    if op.kind.startswith(("linear", "conv", "product")):
         return f"{op.kind} {list(next(shape for shape in shapes if len(shape) > 1))}"
     return op.kind
 
