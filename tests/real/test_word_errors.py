@@ -56,7 +56,6 @@ _INT8 = {"tiny.en": 0.0143, "base": 0.0378}
 CHANGED = {
     FLOAT32: {"tiny.en": 0.0, "base": 0.0},
     FLOAT32_ON_KERNELS: {"tiny.en": 0.0, "base": 0.0},
-    "INT8 weights in float32": _WEIGHTS,
     "int8 on NumPy": _INT8,
     "int8 on kernels": _INT8,
 }

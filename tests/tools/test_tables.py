@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,6 @@ from tools.tables import conversion, loading, quantisation
 from tools.tables.__main__ import COUNTED, DOCUMENTS, MEASURED, NAMES, TableError, main
 from tools.tables.peers.outputs import Inputs
 from whisper_npu.backends.opening import numpy_model
-from whisper_npu.model.weight_shapes import is_quantizable
-from whisper_npu.ops.quant import quantize_weight
 
 OLD = "Before.\n\n<!-- table npu_limits -->\nold\n<!-- end -->\n\nAfter.\n"
 
@@ -159,29 +156,26 @@ def test_quantisation() -> None:
     """Of a small model: errors of every layer, which integers make larger."""
     recipe = Recipe("nano", seed=1)
     plain = checkpoint(recipe)
-    weights = {
-        name: quantize_weight(weight) if is_quantizable(name, weight.shape) else weight
-        for name, weight in plain.weights.items()
-    }
-    int8 = replace(plain, weights=weights)
+    norm = tuple(plain.weights[f"model.encoder.layer_norm.{part}"] for part in ("weight", "bias"))
     features = np.random.default_rng(1).standard_normal(
         (plain.dims.n_mels, plain.dims.n_frames), np.float32
     )
     given = Inputs(features, [1, 2, 3, 4], list(range(5, 25)))
-    wanted, rounded, integers = (
-        quantisation.layers(model, given)
-        for model in (numpy_model(plain), numpy_model(int8), numpy_model(int8, "int8"))
+    wanted, integers = (
+        quantisation.layers(numpy_model(plain, precision), given, norm)
+        for precision in ("float32", "int8")
     )
-    found = {"weights": quantisation.errors(wanted, rounded)}
+    found = {"none": quantisation.errors(wanted, wanted)}
     found["int8"] = quantisation.errors(wanted, integers)
     assert list(found["int8"])[:1] == ["encoder.0.residual"]
     assert list(found["int8"])[-1] == "logits"
     assert len(wanted["logits"]) == 21
-    for layer, error in found["weights"].items():
-        assert 0 < error < found["int8"][layer] < 0.05
+    assert set(found["none"].values()) == {0.0}
+    for error in found["int8"].values():
+        assert 0 < error < 0.05
     shorter = {"int8": {"logits": 0.5}}
     rows = list(quantisation.table({"a": shorter, "b": found}))
-    assert rows[0].split("|")[2:5] == [" a: int8 ", " b: weights ", " b: int8 "]
+    assert rows[0].split("|")[2:5] == [" a: int8 ", " b: none ", " b: int8 "]
     assert rows[-1].split("|")[2].strip() == "5.0e-01"
     assert {row.split("|")[2].strip() for row in rows[2:-1]} == {"-"}
 

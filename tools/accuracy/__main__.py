@@ -4,10 +4,10 @@
     python -m tools.accuracy --models tiny.en --peers /somewhere/bin/python
 
 Systems are openai-whisper in float32, faster-whisper in float32 and int8, and ours: float32 on
-NumPy (the reference) and on CPU kernels, INT8 weights computed in float32, int8 on NumPy and on
-CPU kernels. All decode greedily at temperature 0, windows not conditioned on each other, the
-language given. Speech are telephone prompts, joined to recordings of at most a window (all English
-ones for tiny.en, 305 of each of five languages for base), and sentences of a LibriVox reading.
+NumPy (the reference) and on CPU kernels, and int8. All decode greedily at temperature 0, windows
+not conditioned on each other, the language given. Speech are telephone prompts, joined to
+recordings of at most a window (all English ones for tiny.en, 305 of each of five languages for
+base), and sentences of a LibriVox reading.
 
 A table has for each system
 

@@ -103,7 +103,8 @@ class Model:
         """
         plan = self._encoder.get(len(features), lambda: self._plan_encoder(len(features)))
         if self.precision == "int8" and features.dtype != np.int16:
-            features = np.rint(features * np.float32(2.0**FEATURE_FRACTION)).astype(np.int16)
+            steps = np.rint(features * np.float32(2.0**FEATURE_FRACTION))
+            features = np.clip(steps, 1 - 2**15, 2**15 - 1).astype(np.int16)
         plan(observe, features=features)
         states: Array = plan.outputs["states"].copy()
         return states

@@ -148,8 +148,87 @@ struct StoreCache {
   int64_t b, n, t, n_head, d_head, stride;
 };
 
+// x [m, k] -> values [m, k], int8 or int16 by ``bits``, scale [m]; x has ``fraction`` fraction bits.
+struct QuantizeInt32 {
+  const int32_t *x;
+  void *values;
+  float *scale;
+  int64_t bits, fraction, m, k;
+};
+
+// x [m, d] -> values [m, d], int8 or int16 by ``bits``, scale [m].
+struct RmsNorm {
+  const int32_t *x;
+  void *values;
+  float *scale;
+  int64_t bits, m, d;
+};
+
+// x [m, k], int8 or int16 by ``bits``, x_scale [m], w [n, k], w_scale [n], bias [n] or null ->
+// out [m, n].
+struct ProductInt8 {
+  const void *x;
+  const float *x_scale;
+  const int8_t *w;
+  const float *w_scale;
+  const int32_t *bias;
+  int32_t *out;
+  int64_t bits, m, k, n;
+  const Scratch *scratch;
+};
+
+// x [count] -> out [count], which may be x.
+struct GeluInt32 {
+  const int32_t *x;
+  int32_t *out;
+  int64_t count;
+};
+
+// x [count] + y [period], repeated -> out [count], which may be x.
+struct AddInt32 {
+  const int32_t *x, *y;
+  int32_t *out;
+  int64_t count, period;
+};
+
+// tokens [rows], n for each sequence, each below the length of the table; table [v, d], scale [v],
+// positions [ctx, d] -> out [rows, d].
+struct EmbedInt32 {
+  const int64_t *tokens;
+  const int8_t *table;
+  const float *scale;
+  const int32_t *positions;
+  const int64_t *position;
+  int32_t *out;
+  int64_t rows, n, d, ctx;
+};
+
+// x [b, n, n_head * d_head] -> cache [b, n_head, t, d_head] from *position on, ``stride`` numbers
+// from one of b to the next.
+struct StoreInt16 {
+  const int32_t *x;
+  int16_t *cache;
+  const int64_t *position;
+  int64_t b, n, t, n_head, d_head, stride;
+};
+
+// x [b, t, n_head * d_head] -> values [b, n_head, t, d_head], scale [b, n_head, d_head].
+struct QuantizeColumns {
+  const int32_t *x;
+  int8_t *values;
+  float *scale;
+  int64_t b, t, n_head, d_head;
+};
+
+// x [count] -> out [count].
+struct LogitsFloat {
+  const int32_t *x;
+  float *out;
+  int64_t count;
+};
+
 // x [b, t, c] -> out [b, t / step, 3 c]: three frames side by side, zeros before the first and
-// behind the last.
+// behind the last. Of int32 as of floats.
 struct Im2Col {
   const float *x;
   float *out;
@@ -191,6 +270,15 @@ int32_t cpu_embed_int8(const EmbedInt8 *args);
 int32_t cpu_store_cache(const StoreCache *args);
 int32_t cpu_split_heads(const SplitHeads *args);
 int32_t cpu_quantize_heads(const QuantizeHeads *args);
+int32_t cpu_quantize_int32(const QuantizeInt32 *args);
+int32_t cpu_rms_norm(const RmsNorm *args);
+int32_t cpu_product_int8(const ProductInt8 *args);
+int32_t cpu_gelu_int32(const GeluInt32 *args);
+int32_t cpu_add_int32(const AddInt32 *args);
+int32_t cpu_embed_int32(const EmbedInt32 *args);
+int32_t cpu_store_int16(const StoreInt16 *args);
+int32_t cpu_quantize_columns(const QuantizeColumns *args);
+int32_t cpu_logits_float(const LogitsFloat *args);
 int32_t cpu_im2col(const Im2Col *args);
 int32_t cpu_gelu(const Gelu *args);
 int32_t cpu_add(const Add *args);
@@ -209,6 +297,7 @@ int32_t cpu_log_mel_int16(const LogMelInt16 *args);
 // Bytes of scratch for each thread: of a product over k, and of the attentions, the pointers of
 // which do not matter here.
 int64_t cpu_linear_int8_scratch(int64_t k);
+int64_t cpu_product_int8_scratch(int64_t k);
 int64_t cpu_attention_scratch(const Attention *args, int64_t threads);
 int64_t cpu_attention_int32_scratch(const AttentionInt32 *args, int64_t threads);
 int64_t cpu_over_cache_scratch(const OverCache *args);

@@ -13,6 +13,7 @@ namespace {
 struct Variant {
   const char *name;
   bool (*is_there)();
+  const FixedKernels *fixed;
   const IntegerKernels *integers;
   const FloatKernels *floats;
   const IntegerAttention *attention;
@@ -21,8 +22,8 @@ struct Variant {
 
 const Variant kVariants[] = {
 #define ROW(name, floats, options) \
-  {#name, has_##name, &integers_##name, &floats_##floats, &integer_attention_##floats, \
-   &mel_##floats},
+  {#name, has_##name, &fixed_##name, &integers_##name, &floats_##floats, \
+   &integer_attention_##floats, &mel_##floats},
     ISAS(ROW)
 #undef ROW
 };
@@ -44,13 +45,14 @@ State &state() {
   return only;
 }
 
+const FixedKernels &fixed() { return *state().chosen->fixed; }
 const IntegerKernels &integers() { return *state().chosen->integers; }
 const FloatKernels &floats() { return *state().chosen->floats; }
 const IntegerAttention &attention() { return *state().chosen->attention; }
 
 // Work below this is done by the caller alone: to share it costs a microsecond or two.
 constexpr int64_t kSharedProducts = 1 << 16;
-constexpr int64_t kSharedFloats = 1 << 13;
+constexpr int64_t kSharedNumbers = 1 << 13;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -76,24 +78,29 @@ constexpr int64_t kItemsPerThread = 4;
 // Bytes of weights for an item of few rows, so that all threads read what lies close together.
 constexpr int64_t kItemBytes = 1 << 18;
 
-void linear_few_rows(const LinearInt8 &a) {
+// function(first, last) for parts of the columns of a product of few rows.
+template <typename Function>
+void share_columns(int64_t m, int64_t k, int64_t n, const Function &function) {
   constexpr int64_t kUnit = 16;
   const int threads = get_threads();
-  const bool shared = a.m * a.n * a.k >= kSharedProducts;
-  const int64_t enough =
-      threads == 1 ? 1 : most(threads * kItemsPerThread, a.n * a.k / kItemBytes);
-  const int64_t items = shared ? least(ceil_div(a.n, kUnit), enough) : 1;
+  const bool shared = m * n * k >= kSharedProducts;
+  const int64_t enough = threads == 1 ? 1 : most(threads * kItemsPerThread, n * k / kItemBytes);
+  const int64_t items = shared ? least(ceil_div(n, kUnit), enough) : 1;
   parallel(items, threads, [&](int64_t item, int) {
-    const Part part(a.n, items, kUnit, item);
-    integers().linear_columns(a, part.first, part.last);
+    const Part part(n, items, kUnit, item);
+    function(part.first, part.last);
   });
 }
 
-void linear_many_rows(const LinearInt8 &a, int threads) {
-  const IntegerKernels &kernels = integers();
-  const int64_t panels = ceil_div(a.n, kPanel);
+// function(first, last, first_row, last_row, scratch) for parts of a product of many rows: whole
+// panels of columns, and at most kMostRows rows.
+template <typename Function>
+void share_panels(int64_t m, int64_t k, int64_t n, const Scratch &scratch,
+                  const Function &function) {
+  const int threads = static_cast<int>(least(get_threads(), scratch.threads));
+  const int64_t panels = ceil_div(n, kPanel);
   // As many panels to an item as there is room for, and no more than leave one for every thread.
-  const int64_t fitting = most(1, kPackedBytes / (kPanel * a.k));
+  const int64_t fitting = most(1, kPackedBytes / (kPanel * k));
   const int64_t columns = ceil_div(panels, least(fitting, ceil_div(panels, threads)));
   // Columns alone may not make enough items: then rows are cut too, though not so short that
   // packing the weights again would show.
@@ -101,20 +108,27 @@ void linear_many_rows(const LinearInt8 &a, int threads) {
   // Parts are of whole units, so that one may be larger than its share.
   constexpr int64_t kUnit = 12;
   const int64_t rows =
-      most(ceil_div(a.m, kMostRows - 2 * kUnit), least(ceil_div(enough, columns), a.m / 256));
+      most(ceil_div(m, kMostRows - 2 * kUnit), least(ceil_div(enough, columns), m / 256));
   parallel(columns * rows, threads, [&](int64_t item, int thread) {
-    const Part column(a.n, columns, kPanel, item % columns);
-    const Part row(a.m, rows, kUnit, item / columns);
-    kernels.linear_panels(a, column.first, column.last, row.first, row.last,
-                          a.scratch->data + thread * a.scratch->bytes);
+    const Part column(n, columns, kPanel, item % columns);
+    const Part row(m, rows, kUnit, item / columns);
+    function(column.first, column.last, row.first, row.last,
+             scratch.data + thread * scratch.bytes);
   });
 }
 
-// function(first, last) for parts of [0, n) that are shared if there are enough floats in all.
+// Whether there is scratch of so many bytes for every thread.
+bool has_scratch(const Scratch *scratch, int64_t bytes) {
+  return scratch != nullptr && scratch->threads >= 1 && scratch->bytes >= bytes;
+}
+
+bool is_row_type(int64_t bits) { return bits == 8 || bits == 16; }
+
+// function(first, last) for parts of [0, n) that are shared if there are enough numbers in all.
 template <typename Function>
-void share(int64_t n, int64_t unit, int64_t floats_in_all, const Function &function) {
+void share(int64_t n, int64_t unit, int64_t numbers, const Function &function) {
   const int threads = get_threads();
-  const int64_t items = floats_in_all >= kSharedFloats && threads > 1
+  const int64_t items = numbers >= kSharedNumbers && threads > 1
                             ? least(ceil_div(n, unit), threads * kItemsPerThread)
                             : 1;
   parallel(items, threads, [&](int64_t item, int) {
@@ -199,15 +213,89 @@ int32_t cpu_linear_int8(const LinearInt8 *args) {
   const LinearInt8 &a = *args;
   // A sum of more products than these could leave int32.
   if (a.k < 1 || a.k > 65536) return 1;
-  const bool panels = a.m > kSkinny && integers().linear_panels != nullptr;
-  if (!panels) {
-    linear_few_rows(a);
+  const IntegerKernels &kernels = integers();
+  if (a.m <= kSkinny || kernels.linear_panels == nullptr) {
+    share_columns(a.m, a.k, a.n,
+                  [&](int64_t first, int64_t last) { kernels.linear_columns(a, first, last); });
     return 0;
   }
-  if (a.scratch == nullptr || a.scratch->threads < 1 ||
-      a.scratch->bytes < integers().linear_scratch(a.k))
-    return 2;
-  linear_many_rows(a, static_cast<int>(least(get_threads(), a.scratch->threads)));
+  if (!has_scratch(a.scratch, kernels.linear_scratch(a.k))) return 2;
+  share_panels(a.m, a.k, a.n, *a.scratch, [&](auto... part) { kernels.linear_panels(a, part...); });
+  return 0;
+}
+
+int32_t cpu_quantize_int32(const QuantizeInt32 *args) {
+  const QuantizeInt32 &a = *args;
+  if (!is_row_type(a.bits)) return 1;
+  share(a.m, 1, a.m * a.k,
+        [&](int64_t first, int64_t last) { fixed().quantize_rows(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_rms_norm(const RmsNorm *args) {
+  const RmsNorm &a = *args;
+  if (!is_row_type(a.bits)) return 1;
+  share(a.m, 1, a.m * a.d,
+        [&](int64_t first, int64_t last) { fixed().rms_norm_rows(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_product_int8(const ProductInt8 *args) {
+  const ProductInt8 &a = *args;
+  // A sum of more products than these could leave int32.
+  if (!is_row_type(a.bits) || a.k < 1 || a.k > 65536) return 1;
+  const ProductKernels &kernels = a.bits == 8 ? fixed().products8 : fixed().products16;
+  if (a.m <= kSkinny || kernels.panels == nullptr) {
+    share_columns(a.m, a.k, a.n,
+                  [&](int64_t first, int64_t last) { kernels.columns(a, first, last); });
+    return 0;
+  }
+  if (!has_scratch(a.scratch, kernels.scratch(a.k))) return 2;
+  share_panels(a.m, a.k, a.n, *a.scratch, [&](auto... part) { kernels.panels(a, part...); });
+  return 0;
+}
+
+int32_t cpu_gelu_int32(const GeluInt32 *args) {
+  const GeluInt32 &a = *args;
+  share(a.count, 64, a.count,
+        [&](int64_t first, int64_t last) { fixed().gelu_elements(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_add_int32(const AddInt32 *args) {
+  const AddInt32 &a = *args;
+  share(a.count, 64, a.count,
+        [&](int64_t first, int64_t last) { fixed().add_elements(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_embed_int32(const EmbedInt32 *args) {
+  const EmbedInt32 &a = *args;
+  if (*a.position < 0 || *a.position + a.n > a.ctx) return 3;
+  share(a.rows, 1, a.rows * a.d,
+        [&](int64_t first, int64_t last) { fixed().embed_rows(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_store_int16(const StoreInt16 *args) {
+  const StoreInt16 &a = *args;
+  if (*a.position < 0 || *a.position + a.n > a.t) return 3;
+  share(a.b * a.n, 1, a.b * a.n * a.n_head * a.d_head,
+        [&](int64_t first, int64_t last) { fixed().store_rows(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_quantize_columns(const QuantizeColumns *args) {
+  const QuantizeColumns &a = *args;
+  share(a.b * a.n_head, 1, a.b * a.t * a.n_head * a.d_head,
+        [&](int64_t first, int64_t last) { fixed().quantize_columns_heads(a, first, last); });
+  return 0;
+}
+
+int32_t cpu_logits_float(const LogitsFloat *args) {
+  const LogitsFloat &a = *args;
+  share(a.count, 64, a.count,
+        [&](int64_t first, int64_t last) { fixed().logits_elements(a, first, last); });
   return 0;
 }
 
@@ -418,6 +506,14 @@ int64_t cpu_linear_int8_scratch(int64_t k) {
   for (const Variant &variant : kVariants)
     if (variant.integers->linear_scratch != nullptr)
       bytes = most(bytes, variant.integers->linear_scratch(k));
+  return ceil_div(bytes, 64) * 64;
+}
+
+int64_t cpu_product_int8_scratch(int64_t k) {
+  int64_t bytes = 64;
+  for (const Variant &variant : kVariants)
+    for (const ProductKernels *kernels : {&variant.fixed->products8, &variant.fixed->products16})
+      if (kernels->scratch != nullptr) bytes = most(bytes, kernels->scratch(k));
   return ceil_div(bytes, 64) * 64;
 }
 

@@ -1,7 +1,7 @@
-// The kernels of one instruction set of isas.h. integers.cc is compiled once for each, floats.cc,
-// integer_attention.cc and log_mel.cc for each that has floats of its own, with the compiler's
-// options for it and VARIANT defined as its name: nothing in them may be shared with another (no
-// inline function with a name that the linker sees), or the linker would keep one.
+// The kernels of one instruction set of isas.h. fixed_point.cc and integers.cc are compiled once for
+// each, floats.cc, integer_attention.cc and log_mel.cc for each that has floats of its own, with
+// the compiler's options for it and VARIANT defined as its name: nothing in them may be shared with
+// another (no inline function with a name that the linker sees), or the linker would keep one.
 #pragma once
 
 #include "api.h"
@@ -28,6 +28,33 @@ struct IntegerKernels {
   void (*linear_panels)(const LinearInt8 &, int64_t first, int64_t last, int64_t first_row,
                         int64_t last_row, uint8_t *scratch);
   int64_t (*linear_scratch)(int64_t k);
+};
+
+// Products with int8 weights, of rows of one type.
+struct ProductKernels {
+  // Columns first ... last - 1 of a product of any number of rows.
+  void (*columns)(const ProductInt8 &, int64_t first, int64_t last);
+  // The same for rows from first_row, kMostRows at most; null if the variant has nothing better than
+  // the above.
+  void (*panels)(const ProductInt8 &, int64_t first, int64_t last, int64_t first_row,
+                 int64_t last_row, uint8_t *scratch);
+  int64_t (*scratch)(int64_t k);
+};
+
+// Each for rows, or elements, first ... last - 1.
+struct FixedKernels {
+  void (*quantize_rows)(const QuantizeInt32 &, int64_t first, int64_t last);
+  void (*rms_norm_rows)(const RmsNorm &, int64_t first, int64_t last);
+  void (*gelu_elements)(const GeluInt32 &, int64_t first, int64_t last);
+  void (*add_elements)(const AddInt32 &, int64_t first, int64_t last);
+  void (*embed_rows)(const EmbedInt32 &, int64_t first, int64_t last);
+  // Rows of all sequences.
+  void (*store_rows)(const StoreInt16 &, int64_t first, int64_t last);
+  // Heads of all windows.
+  void (*quantize_columns_heads)(const QuantizeColumns &, int64_t first, int64_t last);
+  void (*logits_elements)(const LogitsFloat &, int64_t first, int64_t last);
+  // Of int8 and of int16 rows.
+  ProductKernels products8, products16;
 };
 
 // Attention of the encoder: bytes that its threads share and that each has, then a part for every
@@ -92,6 +119,7 @@ struct MelKernels {
 };
 
 #define DECLARE(name, floats, options)                      \
+  extern const FixedKernels fixed_##name;                   \
   extern const IntegerKernels integers_##name;              \
   extern const FloatKernels floats_##floats;                \
   extern const IntegerAttention integer_attention_##floats; \

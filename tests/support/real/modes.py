@@ -22,7 +22,6 @@ FLOAT32, FLOAT32_ON_KERNELS = "float32", "float32 on kernels"
 MODES: Mapping[str, Mode] = {
     FLOAT32: Mode("float16", "float32", cpu_kernels=False),
     FLOAT32_ON_KERNELS: Mode("float16", "float32", cpu_kernels=True),
-    "INT8 weights in float32": Mode("int8", "float32", cpu_kernels=False),
     "int8 on NumPy": Mode("int8", "int8", cpu_kernels=False),
     "int8 on kernels": Mode("int8", "int8", cpu_kernels=True),
 }

@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from whisper_npu.model.graph import Op, Tensor
-from whisper_npu.ops.arrays import F32, I8
+from whisper_npu.ops.arrays import F32, I8, I32
+from whisper_npu.ops.fixed import FRACTION, LARGEST
 from whisper_npu.runtime.backend import Array, Bound
 
 # A name alone: to import numpy.random takes longer than to load a library of kernels.
@@ -88,6 +89,22 @@ def floats(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
     yield "structured", np.linspace(-8, 8, size, dtype=np.float32).reshape(shape)
     outliers = normal.copy()
     outliers.reshape(-1)[rng.integers(0, size, max(1, size // 100))] = 300
+    yield "outliers", outliers
+
+
+def fixed_point(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I32]]:
+    """Fixed-point numbers of several kinds."""
+    size = int(np.prod(shape))
+    normal = (rng.standard_normal(shape) * 2**FRACTION).astype(np.int32)
+    yield "random", normal
+    wide = rng.integers(-LARGEST, LARGEST, shape, np.int32, endpoint=True)
+    yield "of all sizes", wide >> rng.integers(0, 31, shape, np.int32)
+    yield "extreme", rng.choice(np.array([-LARGEST, LARGEST, 0], np.int32), shape)
+    yield "zeros", np.zeros(shape, np.int32)
+    yield "smallest", rng.integers(-1, 1, shape, np.int32, endpoint=True)
+    yield "structured", np.linspace(-LARGEST, LARGEST, size).astype(np.int32).reshape(shape)
+    outliers = normal >> 6
+    outliers.reshape(-1)[rng.integers(0, size, max(1, size // 100))] = LARGEST
     yield "outliers", outliers
 
 

@@ -18,6 +18,7 @@ from whisper_npu.runtime.backend import Array, Bound, Form, chain
 
 EXACT = "exact"
 FLOATS, BYTES, INTEGERS = Form("float32"), Form("int8"), Form("int64")
+SHORTS, FIXED_POINT = Form("int16"), Form("int32")
 
 Ops = tuple[Op, ...]
 # Fields of a structure that are no pointers to tensors; None is a pointer to nothing.
@@ -34,19 +35,25 @@ class Place(NamedTuple):
 class TensorField(NamedTuple):
     """A tensor that a kernel reads or writes, and the field of the structure that points to it.
 
-    ``form`` is the one that it takes; its dtype is that of the graph. Members of the first axis may
-    lie further ``apart`` than one behind the other. If an ``optional`` tensor is missing, the
-    pointer is null.
+    ``form`` is the one that it takes; its dtype is that of the graph, or is ``also`` there. Members
+    of the first axis may lie further ``apart`` than one behind the other. If an ``optional`` tensor
+    is missing, the pointer is null.
     """
 
     name: str
     form: Form = FLOATS
     apart: bool = False
     optional: bool = False
+    also: str | None = None
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Those that it takes."""
+        return (self.form.dtype,) if self.also is None else (self.form.dtype, self.also)
 
     def takes(self, array: Array) -> bool:
         """Whether an array lies as the kernel reads it. An empty one does not: no op has any."""
-        if array.size == 0 or array.dtype != self.form.dtype or not array.flags.aligned:
+        if array.size == 0 or array.dtype.name not in self.dtypes or not array.flags.aligned:
             return False
         if self.apart:
             return array[0].flags.c_contiguous and array.strides[0] % array.itemsize == 0
@@ -120,10 +127,10 @@ class CpuKernel(NamedTuple):
         if reason is not None:
             return reason
         for argument, name in self.arguments(ops):
-            if graph[name].dtype != argument.form.dtype:
+            if graph[name].dtype not in argument.dtypes:
                 return (
-                    f"{self.name} takes {argument.name} as {argument.form.dtype}; {name} is "
-                    f"{graph[name].dtype}"
+                    f"{self.name} takes {argument.name} as {' or '.join(argument.dtypes)}; "
+                    f"{name} is {graph[name].dtype}"
                 )
         return None
 

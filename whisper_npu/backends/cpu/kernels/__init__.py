@@ -11,6 +11,18 @@ from whisper_npu.backends.cpu.kernels.attention_over_cache import (
 from whisper_npu.backends.cpu.kernels.copies import IM2COL, SPLIT_HEADS, STORE_CACHE
 from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
 from whisper_npu.backends.cpu.kernels.embed_int8 import EMBED_INT8
+from whisper_npu.backends.cpu.kernels.fixed_elements import (
+    ADD_INT32,
+    EMBED_INT32,
+    GELU_INT32,
+    LOGITS_FLOAT,
+    STORE_INT16,
+)
+from whisper_npu.backends.cpu.kernels.fixed_rows import (
+    QUANTIZE_COLUMNS,
+    QUANTIZE_INT32,
+    RMS_NORM,
+)
 from whisper_npu.backends.cpu.kernels.integer_attention import (
     ATTENTION_INT32,
     CACHED_ATTENTION_INT16,
@@ -19,6 +31,7 @@ from whisper_npu.backends.cpu.kernels.integer_attention import (
 from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
 from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.kernels.log_mel import LOG_MEL_INT16
+from whisper_npu.backends.cpu.kernels.product_int8 import PRODUCT_INT8
 from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_HEADS, QUANTIZE_ROWS
 from whisper_npu.backends.cpu.kernels.top_logprobs import TOP_LOGPROBS
 from whisper_npu.backends.cpu.records import CpuKernel
@@ -27,6 +40,15 @@ KERNELS: tuple[CpuKernel, ...] = (
     QUANTIZE_ROWS,
     LINEAR_INT8,
     EMBED_INT8,
+    QUANTIZE_INT32,
+    RMS_NORM,
+    PRODUCT_INT8,
+    GELU_INT32,
+    ADD_INT32,
+    EMBED_INT32,
+    STORE_INT16,
+    QUANTIZE_COLUMNS,
+    LOGITS_FLOAT,
     STORE_CACHE,
     SPLIT_HEADS,
     QUANTIZE_HEADS,

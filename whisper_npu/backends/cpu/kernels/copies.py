@@ -1,4 +1,4 @@
-"""Kernels that only move floats: into a cache, by heads, and to the columns of a convolution."""
+"""Kernels that only move numbers: into a cache, by heads, and to the columns of a convolution."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, floats, not_finite, split_sizes
 from whisper_npu.backends.cpu.records import INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
+from whisper_npu.ops.fixed import LARGEST
 from whisper_npu.runtime.backend import Array
 
 _SOURCES = ("library.cc",)
@@ -95,8 +96,9 @@ def _column_cases(rng: Random) -> Iterator[OpCase]:
         for name, x in (
             ("random", rng.standard_normal(shape, np.float32)),
             *not_finite(rng, shape),
+            ("int32", rng.integers(-LARGEST, LARGEST, shape, np.int32, endpoint=True)),
         ):
-            out = np.empty((2, t // stride, 3 * c), np.float32)
+            out = np.empty((2, t // stride, 3 * c), x.dtype)
             yield OpCase(f"{name} {shape} {stride}", (op,), (x,), (out,))
 
 
@@ -104,8 +106,8 @@ IM2COL = CpuKernel(
     name="cpu_im2col",
     kinds=("im2col",),
     structure="Im2Col",
-    reads=(TensorField("x"),),
-    writes=(TensorField("out"),),
+    reads=(TensorField("x", also="int32"),),
+    writes=(TensorField("out", also="int32"),),
     values=_column_values,
     cases=_column_cases,
     layout="x [b, t, c], out [b, t / stride, 3 c]",
