@@ -132,8 +132,8 @@ class Transcriber:
             # There is no other built-in model.
             if again and folder != built_in_directory():
                 warnings.warn(
-                    f"{folder}: was converted to int8 by an earlier version, and is quantised a "
-                    "second time; to convert it from its source again is more accurate",
+                    f"{folder}: its int8 weights, which are not of precision int8, are quantised "
+                    "a second time; to convert the model again from its floats is more accurate",
                     stacklevel=2,
                 )
             for backend in machine.backends:

@@ -39,7 +39,10 @@ MAIN = """
 import whisper_npu.cli.program, whisper_npu.transcriber, whisper_npu.convert.pull
 import whisper_npu.cli.transcribe, whisper_npu.cli.convert, whisper_npu.cli.models
 import soundfile, tokenizers, safetensors.numpy, filelock, tqdm, ctypes, tempfile
+import whisper_npu.convert.conversion
 from whisper_npu.cli import main
+# Calibration writes nothing, and takes its time.
+whisper_npu.convert.conversion.shipped_windows = lambda *_: []
 # Python tries the folder with a file of its own.
 tempfile.gettempdir()
 def action():

@@ -26,6 +26,8 @@ from whisper_npu.hub import remote
 from whisper_npu.hub.folders import model_directory
 from whisper_npu.hub.store import Store
 
+pytestmark = pytest.mark.usefixtures("uncalibrated")
+
 WEIGHTS = "model.safetensors"
 
 

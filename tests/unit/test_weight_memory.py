@@ -49,7 +49,7 @@ def folder(
     seeded_directory: Callable[[Recipe], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     made = tmp_path_factory.mktemp("model") / "int8"
-    convert(seeded_directory(Recipe("tiny", seed=1)), made)
+    convert(seeded_directory(Recipe("tiny", seed=1)), made, calibrate=False)
     return made
 
 

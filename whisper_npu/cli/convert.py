@@ -31,12 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a .pt file takes a tokenizer.json beside it, or openai-whisper's where that is installed",
     )
     parser.add_argument(
-        "--smooth",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="AUDIO",
-        help="recordings of speech: smooth the activations that measurably gain from it (int8)",
+        "--no_calibration",
+        action="store_true",
+        help="round each weight to the nearest integer, not for the results on speech that comes "
+        "with the program: quicker, and less accurate (int8)",
     )
     parser.add_argument(
         "--quiet", action="store_true", help="no table of errors, no progress bar, no warnings"
@@ -57,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             dtype=args.dtype,
             force=args.force,
             tokenizer=args.tokenizer,
-            smooth=args.smooth,
+            calibrate=not args.no_calibration,
             progress=not args.quiet,
         )
     if args.format == "json":
@@ -65,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.quiet:
         say("\n".join(table(report.tensors)))
-    if args.smooth:
-        say(f"smoothed: {', '.join(report.smoothed) or 'nothing, for nothing gained from it'}")
+        if report.calibration is not None:
+            say(f"calibrated on {report.calibration}")
     made = (
         f"{report.dest}: {len(report.tensors)} tensors of {report.source} ({report.kind}) as "
         f"{report.dtype}, {report.nbytes / 1e6:.1f} MB in {time.perf_counter() - began:.1f} s, "

@@ -1,12 +1,12 @@
 """Converting a checkpoint of any known format to a model folder, quantised to INT8 or not.
 
-Tensors are read, quantised, measured and written in blocks of rows: the memory this takes does not
-grow with the model.
+Tensors are read, encoded, measured and written in blocks of rows: the memory this takes does not
+grow with the model. Weights that are quantised are read one at a time, with the activations that
+calibration finds for one layer.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -18,17 +18,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_npu.convert.calibration import SHIPPED, shipped_windows
 from whisper_npu.convert.destination import check_destination
 from whisper_npu.convert.errors_table import ErrorMeter, TensorError
-from whisper_npu.convert.safetensors_writer import CHUNK, OutputTensor, SafetensorsWriter
-from whisper_npu.convert.smoothing import find_factors, smoothed
+from whisper_npu.convert.integers import METADATA, write_integers
+from whisper_npu.convert.safetensors_writer import (
+    SAFETENSORS_NAMES,
+    OutputTensor,
+    writing_tensors,
+)
 from whisper_npu.convert.source import Source, open_source
 from whisper_npu.convert.tensors import StoredTensor
-from whisper_npu.errors import ModelError, OptionError, OutputError
+from whisper_npu.errors import ModelError, OptionError
 from whisper_npu.files.whole import file_sha256, replacing_folder, writing
 from whisper_npu.model.folder import CONFIG, GENERATION, TOKENIZER, WEIGHTS
-from whisper_npu.model.safetensors_file import SafetensorsFile
-from whisper_npu.model.stored import SAFETENSORS
 from whisper_npu.model.weight_shapes import WEIGHT_DTYPES, is_quantizable, scale_name
 from whisper_npu.ops.arrays import F32, widen_bfloat16
 from whisper_npu.ops.quant import quantize_weight
@@ -37,9 +40,7 @@ from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.version import __version__
 
 AS_STORED = "as stored"
-SCHEME = "int8 symmetric: weight = int8 * scale, one float32 scale per row, integers in [-127, 127]"
 FILES = (WEIGHTS, CONFIG, GENERATION, TOKENIZER)
-_SAFETENSORS_NAMES = {stored.name: name for name, stored in SAFETENSORS.items()}
 # What a tensor becomes that stays what it is, if not that.
 _NEAREST = {"float64": "float32", "q8_0": "float16"}
 
@@ -49,7 +50,8 @@ class ConversionReport:
     """What was made of what, and how far the stored weights are from the source's.
 
     ``sha256`` and ``nbytes`` are those of model.safetensors; ``source_sha256`` maps the names of
-    the source's files to theirs; ``smoothed`` names the layer norms that were smoothed.
+    the source's files to theirs. ``calibration`` says on what the rounding of int8 was calibrated,
+    None if it was not.
     """
 
     source: Path
@@ -59,7 +61,7 @@ class ConversionReport:
     dtype: str
     sha256: str
     nbytes: int
-    smoothed: tuple[str, ...]
+    calibration: str | None
     tensors: tuple[TensorError, ...]
 
 
@@ -70,23 +72,21 @@ def convert(
     dtype: str = "int8",
     force: bool = False,
     tokenizer: Path | None = None,
-    smooth: Sequence[Path] = (),
+    calibrate: bool = True,
     origin: str | None = None,
     progress: bool = False,
 ) -> ConversionReport:
     """Convert ``source``, in any format that ``open_source`` knows, to the model folder ``dest``.
 
-    ``dtype`` is one of ``WEIGHT_DTYPES``: int8 quantises matrices, convolutions and the embedding
-    and leaves the rest float32; the others store everything so. ``smooth`` are recordings of speech
-    to find out which activations gain from smoothing (int8 only). ``origin`` names the source in
-    the metadata (its file name, if not given). What was written is read back and compared before
-    ``dest`` appears, whole or not at all. Raises ModelError, OptionError, OutputError and, for
-    ``smooth``, AudioError.
+    ``dtype`` is one of ``WEIGHT_DTYPES``: int8 makes the integers that precision int8 computes
+    with, rounded for the speech that the package has or, without ``calibrate``, each to the
+    nearest, which is quicker and less accurate; the others store all weights so. ``origin`` names
+    the source in the metadata (its file name, if not given). What was written is read back and
+    compared before ``dest`` appears, whole or not at all. Raises ModelError, OptionError and
+    OutputError.
     """
     if dtype not in WEIGHT_DTYPES:
         raise OptionError(f"dtype must be one of {', '.join(WEIGHT_DTYPES)}, not {dtype!r}")
-    if smooth and dtype != "int8":
-        raise OptionError(f"smooth is for int8 only, not for dtype {dtype}")
     opened = open_source(source, tokenizer)
     if opened.tokenizer is None:
         raise ModelError(
@@ -96,7 +96,7 @@ def convert(
     with writing(dest):
         check_destination(dest, source, FILES, force)
     with writing(dest), replacing_folder(dest) as folder:
-        report = convert_source(opened, folder, dtype, smooth, origin, progress)
+        report = convert_source(opened, folder, dtype, calibrate, origin, progress)
     return replace(report, dest=dest)
 
 
@@ -104,7 +104,7 @@ def convert_source(
     opened: Source,
     folder: Path,
     dtype: str,
-    smooth: Sequence[Path] = (),
+    calibrate: bool = True,
     origin: str | None = None,
     progress: bool = False,
 ) -> ConversionReport:
@@ -116,39 +116,35 @@ def convert_source(
     source = opened.path
     hashes = {file.name: file_sha256(file) for file in opened.files}
     metadata = {
-        "format": "pt",
         "producer": f"whisper-npu {__version__}",
-        "scheme": SCHEME if dtype == "int8" else dtype,
         # A name may have bytes that are no UTF-8, which the format cannot hold.
         "source": printable(origin or source.name),
         "source_format": opened.kind,
         "source_sha256": json.dumps(hashes),
     }
-    factors: Mapping[str, F32] = {}
-    _write_companions(opened, folder, dtype)
-    if smooth:
-        factors = _smoothing_factors(opened, folder, smooth)
-        metadata["smoothed"] = json.dumps(sorted(factors))
-    weights = smoothed(opened, factors)
-    errors = _write_weights(weights, folder / WEIGHTS, dtype, metadata, progress)
+    tokenizer = _write_companions(opened, folder, dtype)
+    calibration = None
+    if dtype == "int8":
+        windows = shipped_windows(opened.dims, tokenizer) if calibrate else []
+        calibration = SHIPPED.format(len(windows)) if calibrate else None
+        metadata |= {**METADATA, "calibration": calibration or "none"}
+        with _bar(opened, progress) as bar:
+            errors = write_integers(opened, windows, folder / WEIGHTS, metadata, bar.update)
+    else:
+        metadata |= {"format": "pt", "scheme": dtype}
+        errors = _write_weights(opened, folder / WEIGHTS, dtype, metadata, progress)
     digest, size = file_sha256(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size
     return ConversionReport(
-        source, opened.kind, hashes, folder, dtype, digest, size, tuple(factors), tuple(errors)
+        source, opened.kind, hashes, folder, dtype, digest, size, calibration, tuple(errors)
     )
 
 
-def _write_companions(source: Source, folder: Path, dtype: str) -> None:
+def _write_companions(source: Source, folder: Path, dtype: str) -> Tokenizer:
     """The files beside the weights. Raises ModelError if they do not fit each other."""
     _write_json(folder / CONFIG, _config(source.config, dtype))
     _write_json(folder / GENERATION, source.generation)
     (folder / TOKENIZER).write_text(source.tokenizer or "", encoding="utf-8")
-    Tokenizer.from_dir(folder, source.dims.n_vocab, source.generation)
-
-
-def _smoothing_factors(source: Source, folder: Path, recordings: Sequence[Path]) -> dict[str, F32]:
-    """Factors measured with the source's weights in float32, which ``folder`` holds meanwhile."""
-    _write_weights(source, folder / WEIGHTS, "float32", {}, False)
-    return find_factors(folder, recordings)
+    return Tokenizer.from_dir(folder, source.dims.n_vocab, source.generation)
 
 
 def _config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
@@ -167,12 +163,15 @@ def kept_dtype(tensor: StoredTensor) -> str:
 
 
 def _layout(name: str, tensor: StoredTensor, dtype: str) -> list[OutputTensor]:
-    """What a tensor of the source becomes."""
+    """What a tensor of the source becomes, that is not quantised for precision int8.
+
+    Sources of other programs that are kept as they are may have int8 by rows.
+    """
     shape = tensor.shape
     if dtype == AS_STORED:
         dtype = kept_dtype(tensor)
     if dtype != "int8":
-        return [OutputTensor(name, _SAFETENSORS_NAMES[dtype], shape)]
+        return [OutputTensor(name, SAFETENSORS_NAMES[dtype], shape)]
     if not is_quantizable(name, shape):
         return [OutputTensor(name, "F32", shape)]
     return [OutputTensor(name, "I8", shape), OutputTensor(scale_name(name), "F32", shape[:1])]
@@ -206,9 +205,8 @@ def _write_weights(
 ) -> list[TensorError]:
     layouts = {name: _layout(name, tensor, dtype) for name, tensor in source.tensors.items()}
     outputs = [output for layout in layouts.values() for output in layout]
-    digests = {output.name: hashlib.sha256() for output in outputs}
     errors = []
-    with SafetensorsWriter(path, outputs, metadata) as writer, _bar(source, progress) as bar:
+    with writing_tensors(path, outputs, metadata) as writer, _bar(source, progress) as bar:
         for name, layout in layouts.items():
             meter = ErrorMeter(name, source.shapes[name], layout[0].dtype)
             for block in source.blocks(name):
@@ -218,11 +216,9 @@ def _write_weights(
                     raise ModelError(f"{source.path}: tensor {name} {error}") from None
                 for output, rows in zip(layout, stored, strict=True):
                     writer.write(output.name, rows)
-                    digests[output.name].update(np.ascontiguousarray(rows).data)
                 meter.add(block, restored, scale)
                 bar.update(block.nbytes)
             errors.append(meter.result())
-    _read_back(path, {name: digest.hexdigest() for name, digest in digests.items()})
     return errors
 
 
@@ -233,21 +229,3 @@ def _bar(source: Source, progress: bool) -> Any:
     shown = progress and sys.stderr.isatty()
     name = printable(source.path.name)
     return tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=not shown)
-
-
-def _read_back(path: Path, digests: Mapping[str, str]) -> None:
-    """Compare the file with what was meant to be in it. Raises OutputError."""
-    written = SafetensorsFile(path)
-    with path.open("rb") as file:
-        for name, expected in digests.items():
-            entry = written.entries[name]
-            file.seek(written.data_start + entry.start)
-            digest, left = hashlib.sha256(), entry.stop - entry.start
-            while left and (chunk := file.read(min(left, CHUNK))):
-                digest.update(chunk)
-                left -= len(chunk)
-            if digest.hexdigest() != expected:
-                raise OutputError(
-                    f"{path}: tensor {name} reads back different from what was "
-                    "written; check the disk"
-                )

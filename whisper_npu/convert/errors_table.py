@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from whisper_npu.model.weight_shapes import Shape
-from whisper_npu.ops.arrays import F32
 
-_COLUMNS = "{:<52} {:<16} {:<5} {:>12} {:>12} {:>12} {:>8}"
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+_COLUMNS = "{:<52} {:<16} {:<5} {:>12} {:>12} {:>12} {:>8} {:>12}"
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,11 @@ class TensorError:
     """Errors of one tensor.
 
     ``largest`` is the largest absolute error, in the row (output channel) ``worst_channel``;
-    ``steps`` the largest error in units of its row's scale, at most 0.5 for int8 (None for
-    floats); ``relative`` the root mean square error over the root mean square of the tensor.
+    ``steps`` the largest error in units of its row's scale (None for floats), at most 0.5 where
+    each weight was rounded by itself; ``relative`` the root mean square error over the root mean
+    square of the tensor; ``products`` the same of the products with it in calibration, None where
+    there were none. Errors of weights for precision int8 are from what the weights of the source
+    are folded into.
     """
 
     name: str
@@ -30,6 +35,7 @@ class TensorError:
     steps: float | None
     relative: float
     worst_channel: int
+    products: float | None = None
 
 
 class ErrorMeter:
@@ -40,8 +46,11 @@ class ErrorMeter:
         self._largest, self._worst, self._steps = 0.0, 0, 0.0
         self._squares, self._error_squares = 0.0, 0.0
         self._rows = 0
+        self._products: tuple[float, float] | None = None
 
-    def add(self, block: F32, restored: F32, scale: F32 | None) -> None:  # [r, ...], [r, ...], [r]
+    def add(
+        self, block: Floats, restored: Floats, scale: Floats | None
+    ) -> None:  # [r, ...], [r, ...], [r]
         """The next rows: as in the source, as they will be read, and the scales of int8 rows."""
         rows = block.shape[0]
         errors = np.abs(restored - block).reshape(rows, -1)
@@ -56,19 +65,36 @@ class ErrorMeter:
         self._error_squares += float(np.vdot(errors, errors))
         self._rows += rows
 
+    def add_products(self, error: float | None, square: float | None) -> None:
+        """Sums of squares of the errors of products, and of products, of the next rows; or none."""
+        if error is not None and square is not None:
+            errors, squares = self._products or (0.0, 0.0)
+            self._products = errors + error, squares + square
+
     def result(self) -> TensorError:
         """The errors of all blocks."""
         relative = math.sqrt(self._error_squares / self._squares) if self._squares else 0.0
-        steps = self._steps if self._dtype == "I8" else None
+        steps = self._steps if self._dtype in ("I8", "I32") else None
+        products = None
+        if self._products is not None:
+            error, square = self._products
+            products = math.sqrt(error / square) if square else 0.0
         return TensorError(
-            self._name, self._shape, self._dtype, self._largest, steps, relative, self._worst
+            self._name,
+            self._shape,
+            self._dtype,
+            self._largest,
+            steps,
+            relative,
+            self._worst,
+            products,
         )
 
 
 def table(errors: Iterable[TensorError]) -> Iterator[str]:
     """Lines of text, one for each tensor, below a line of headings."""
     yield _COLUMNS.format(
-        "tensor", "shape", "type", "max error", "in steps", "rms, rel.", "channel"
+        "tensor", "shape", "type", "max error", "in steps", "rms, rel.", "channel", "products"
     )
     for error in errors:
         yield _COLUMNS.format(
@@ -79,4 +105,5 @@ def table(errors: Iterable[TensorError]) -> Iterator[str]:
             "" if error.steps is None else f"{error.steps:.3f}",
             f"{error.relative:.3e}",
             error.worst_channel,
+            "" if error.products is None else f"{error.products:.3e}",
         )

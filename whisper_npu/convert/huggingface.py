@@ -28,6 +28,7 @@ from whisper_npu.model.folder import (
     PICKLED_INDEX,
     has_safetensors,
 )
+from whisper_npu.model.integer_files import holds_integers
 from whisper_npu.model.json_file import read_json
 from whisper_npu.model.safetensors_file import (
     SafetensorsFile,
@@ -72,6 +73,10 @@ def read_huggingface(folder: Path, tokenizer: Path | None) -> Source:
 
 def _safetensors(folder: Path, dims: ModelDimensions) -> Located:
     files = open_files(folder)
+    if holds_integers(files, folder):
+        raise ModelError(
+            f"{folder}: was converted for int8 and has no floats; convert the model from its source"
+        )
     names = find_stored(files, dims, folder)
     weights, dtype = located_weights(names, partial(_tensor, files), dims, folder)
     return weights, dtype, list(dict.fromkeys(file.path for file in files.values()))

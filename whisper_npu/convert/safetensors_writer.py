@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from whisper_npu.errors import OutputError
+from whisper_npu.model.safetensors_file import SafetensorsFile
 from whisper_npu.model.stored import SAFETENSORS
 from whisper_npu.model.weight_shapes import Shape
 
-CHUNK = 8 << 20
+SAFETENSORS_NAMES = {stored.name: name for name, stored in SAFETENSORS.items()}
+_CHUNK = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class SafetensorsWriter:
         text += b" " * (-len(text) % 8)
         self._data_start = 8 + len(text)
         self._written = dict.fromkeys(self._offsets, 0)
+        #: Of what each tensor is to hold.
+        self.digests = {name: hashlib.sha256() for name in self._offsets}
         self._file = path.open("w+b")
         self._file.write(len(text).to_bytes(8, "little") + text)
         self._file.truncate(self._data_start + at)
@@ -70,6 +77,7 @@ class SafetensorsWriter:
         data = np.ascontiguousarray(rows)
         self._file.seek(self._data_start + self._offsets[name] + self._written[name])
         self._file.write(data.data)
+        self.digests[name].update(data.data)
         self._written[name] += data.nbytes
 
     def __enter__(self) -> SafetensorsWriter:
@@ -82,3 +90,34 @@ class SafetensorsWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         self._file.close()
+
+
+@contextmanager
+def writing_tensors(
+    path: Path, tensors: Sequence[OutputTensor], metadata: Mapping[str, str]
+) -> Iterator[SafetensorsWriter]:
+    """A file to be written to, which is read back and compared at the end.
+
+    Raises OSError, and OutputError if it reads back different.
+    """
+    with SafetensorsWriter(path, tensors, metadata) as writer:
+        yield writer
+    _read_back(path, {name: digest.hexdigest() for name, digest in writer.digests.items()})
+
+
+def _read_back(path: Path, digests: Mapping[str, str]) -> None:
+    """Compare the file with what was meant to be in it. Raises OutputError."""
+    written = SafetensorsFile(path)
+    with path.open("rb") as file:
+        for name, expected in digests.items():
+            entry = written.entries[name]
+            file.seek(written.data_start + entry.start)
+            digest, left = hashlib.sha256(), entry.stop - entry.start
+            while left and (chunk := file.read(min(left, _CHUNK))):
+                digest.update(chunk)
+                left -= len(chunk)
+            if digest.hexdigest() != expected:
+                raise OutputError(
+                    f"{path}: tensor {name} reads back different from what was "
+                    "written; check the disk"
+                )

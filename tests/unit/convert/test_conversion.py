@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from tests.support.checkpoints import Recipe
-from whisper_npu.backends.opening import numpy_model
-from whisper_npu.convert import conversion as module
-from whisper_npu.convert import convert
+from whisper_npu.convert import convert, safetensors_writer
 from whisper_npu.convert.conversion import FILES
 from whisper_npu.convert.safetensors_writer import SafetensorsWriter
 from whisper_npu.errors import ModelError, OptionError, OutputError
 from whisper_npu.files.whole import file_sha256
-from whisper_npu.model.checkpoint import load_checkpoint
-from whisper_npu.model.weight_shapes import is_quantizable, scale_name
-from whisper_npu.ops.quant import quantize_weight
-from whisper_npu.runtime.model import Model
+from whisper_npu.model.checkpoint import StoredWeights, load_checkpoint
+from whisper_npu.model.integer_weights import DECODER_POSITIONS, ROTATION, Folding
+from whisper_npu.model.weight_shapes import ENCODER_POSITIONS, TOKEN_EMBEDDING, scale_name
+from whisper_npu.version import __version__
 
 Directory = Callable[[Recipe], Path]
 
@@ -45,19 +42,36 @@ def weights_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_int8_is_the_quantised_source(source: Path, tmp_path: Path) -> None:
-    convert(source, tmp_path / "made")
-    original, made = load_checkpoint(source).weights, weights_of(tmp_path / "made")
-    for name, weight in original.items():
-        assert isinstance(weight, np.ndarray)
-        if is_quantizable(name, weight.shape):
-            expected = quantize_weight(weight)
-            assert made[name].dtype == np.int8
-            assert np.array_equal(made.pop(name), expected.values)
-            assert np.array_equal(made.pop(scale_name(name)), expected.scale)
-        else:
-            assert np.array_equal(made.pop(name), weight)
-    assert not made
+def test_int8_is_the_integers_of_the_source(source: Path, tmp_path: Path) -> None:
+    report = convert(source, tmp_path / "made", calibrate=False)
+    assert report.calibration is None
+    expected = load_checkpoint(source).integer_weights()
+    made = weights_of(tmp_path / "made")
+    assert set(made) == set(expected)
+    for name, array in expected.items():
+        assert made[name].dtype == array.dtype
+        assert np.array_equal(made[name], array)
+    checkpoint = load_checkpoint(tmp_path / "made")
+    assert checkpoint.has_only_integers
+    assert all(np.array_equal(checkpoint.integer_weights()[n], a) for n, a in expected.items())
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_calibration_changes_how_products_are_rounded(source: Path, tmp_path: Path) -> None:
+    report = convert(source, tmp_path / "made")
+    assert report.calibration == f"8 recordings of synthetic speech of whisper-npu {__version__}"
+    expected = load_checkpoint(source).integer_weights()
+    made = weights_of(tmp_path / "made")
+    (errors,) = [e for e in report.tensors if e.name == "model.encoder.layers.0.fc1.weight"]
+    assert errors.products is not None
+    assert 1e-4 < errors.products < 0.02
+    for name, array in expected.items():
+        product = array.dtype == np.int8 and name not in (TOKEN_EMBEDDING, ROTATION)
+        # Scales, biases and tables are those of any rounding.
+        assert np.array_equal(made[name], array) != product, name
+        if product:
+            steps = np.abs(made[name].astype(int) - array)
+            assert 0.05 < (steps > 0).mean() < 0.6
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -72,14 +86,15 @@ def test_floats_are_the_source(source: Path, tmp_path: Path, dtype: str) -> None
 
 
 def test_the_folder_is_complete_and_says_where_it_is_from(source: Path, tmp_path: Path) -> None:
-    report = convert(source, tmp_path / "made", origin="somewhere/nano")
+    report = convert(source, tmp_path / "made", origin="somewhere/nano", calibrate=False)
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(FILES)
     assert list(tmp_path.iterdir()) == [tmp_path / "made"]
     assert report.sha256 == file_sha256(tmp_path / "made" / "model.safetensors")
     with safe_open(tmp_path / "made" / "model.safetensors", "np") as file:
         metadata = file.metadata()
     assert metadata["source"] == "somewhere/nano"
-    assert metadata["scheme"].startswith("int8 symmetric")
+    assert metadata["scheme"].startswith("weights of the network in rotated coordinates: int8")
+    assert (metadata["whisper_npu_format"], metadata["calibration"]) == ("2", "none")
     hashes = json.loads(metadata["source_sha256"])
     assert hashes["model.safetensors"] == file_sha256(source / "model.safetensors")
     for name in ("tokenizer.json", "generation_config.json"):
@@ -89,32 +104,43 @@ def test_the_folder_is_complete_and_says_where_it_is_from(source: Path, tmp_path
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_the_errors_are_those_of_the_stored_weights(source: Path, tmp_path: Path) -> None:
-    report = convert(source, tmp_path / "made")
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_the_errors_are_those_of_the_stored_weights(
+    source: Path, tmp_path: Path, calibrate: bool
+) -> None:
+    report = convert(source, tmp_path / "made", calibrate=calibrate)
     made = weights_of(tmp_path / "made")
-    for name, weight in load_checkpoint(source).weights.items():
-        assert isinstance(weight, np.ndarray)
-        (entry,) = [error for error in report.tensors if error.name == name]
-        if name not in made or scale_name(name) not in made:
-            assert (entry.largest, entry.steps, entry.relative) == (0, None, 0)
-            continue
-        scale = made[scale_name(name)].reshape(-1, *[1] * (weight.ndim - 1))
-        errors = np.abs(made[name] * scale - weight)
-        assert entry.largest == errors.max()
+    weights = load_checkpoint(source).weights
+    assert isinstance(weights, StoredWeights)
+    folding = Folding(weights.rows, load_checkpoint(source).dims)
+    entries = {error.name: error for error in report.tensors}
+    assert set(entries) == {name for name in made if not name.endswith("_scale")}
+    for name in folding.products:
+        scale, matrix = made[scale_name(name)][:, None].astype(np.float64), folding.matrix(name)
+        errors, entry = np.abs(made[name] * scale - matrix), entries[name]
+        assert entry.dtype == "I8"
+        assert entry.largest == pytest.approx(errors.max(), rel=1e-6)
         assert entry.worst_channel == np.unravel_index(errors.argmax(), errors.shape)[0]
-        assert entry.steps == pytest.approx((errors / scale).max(), rel=1e-6)
-        assert 0.4 < entry.steps <= 0.5001
-        rms = np.sqrt(np.square(errors).mean() / np.square(weight).mean())
+        steps = (errors / np.where(scale > 0, scale, 1)).max()
+        assert entry.steps == pytest.approx(steps, rel=1e-6)
+        if not calibrate:
+            assert steps <= 0.5001
+        rms = np.sqrt(np.square(errors).mean() / np.square(matrix).mean())
         assert entry.relative == pytest.approx(rms, rel=1e-5)
+        assert (entry.products is not None) == (
+            calibrate and name not in (TOKEN_EMBEDDING, ROTATION)
+        )
+    for name in (DECODER_POSITIONS, ENCODER_POSITIONS):
+        errors = np.abs(made[name] / 4096 - folding.positions(name))
+        assert entries[name].dtype == "I32"
+        assert entries[name].steps == pytest.approx(errors.max() * 4096, rel=1e-6)
 
 
-def test_converting_again_changes_nothing(source: Path, tmp_path: Path) -> None:
-    convert(source, tmp_path / "once")
-    convert(tmp_path / "once", tmp_path / "twice")
-    once, twice = weights_of(tmp_path / "once"), weights_of(tmp_path / "twice")
-    for name, array in once.items():
-        if array.dtype == np.int8:
-            assert np.array_equal(twice[name], array)
+def test_what_was_converted_for_int8_is_no_source(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "once", calibrate=False)
+    with pytest.raises(ModelError, match=r"once: was converted for int8 and has no floats"):
+        convert(tmp_path / "once", tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
 
 
 def damaged(source: Path, folder: Path, name: str, value: float) -> Path:
@@ -159,36 +185,37 @@ def test_a_full_disk_leaves_nothing(
 
     monkeypatch.setattr(SafetensorsWriter, "write", fails_later)
     with pytest.raises(OutputError, match=r"made: cannot be written: No space left"):
-        convert(source, tmp_path / "made")
+        convert(source, tmp_path / "made", calibrate=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_reads_back_different_is_not_kept(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = SafetensorsWriter.write
+    read_back = safetensors_writer._read_back
 
-    def flips_a_bit(writer: SafetensorsWriter, name: str, rows: np.ndarray) -> None:
-        if name == "model.decoder.layers.0.fc1.weight":
-            rows = rows ^ np.int8(1)
-        write(writer, name, rows)
+    def flips_a_bit(path: Path, digests: Mapping[str, str]) -> None:
+        tensors = load_file(path)
+        tensors["model.decoder.layers.0.fc1.weight"][0, 0] ^= 1
+        save_file(tensors, path)
+        read_back(path, digests)
 
-    monkeypatch.setattr(SafetensorsWriter, "write", flips_a_bit)
+    monkeypatch.setattr(safetensors_writer, "_read_back", flips_a_bit)
     with pytest.raises(OutputError, match=r"layers.0.fc1.weight reads back different"):
-        convert(source, tmp_path / "made")
+        convert(source, tmp_path / "made", calibrate=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_interruption_leaves_what_was_there(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert(source, tmp_path / "made")
+    convert(source, tmp_path / "made", calibrate=False)
     before = {file.name: file.read_bytes() for file in (tmp_path / "made").iterdir()}
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_read_back", interrupted)
+    monkeypatch.setattr(safetensors_writer, "_read_back", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(source, tmp_path / "made", dtype="float16", force=True)
     assert list(tmp_path.iterdir()) == [tmp_path / "made"]
@@ -196,7 +223,7 @@ def test_an_interruption_leaves_what_was_there(
 
 
 def test_force_replaces_a_model(source: Path, tmp_path: Path) -> None:
-    convert(source, tmp_path / "made")
+    convert(source, tmp_path / "made", calibrate=False)
     with pytest.raises(OutputError, match="--force replaces it"):
         convert(source, tmp_path / "made", dtype="float16")
     assert weights_of(tmp_path / "made")["model.encoder.conv1.weight"].dtype == np.int8
@@ -222,40 +249,11 @@ def test_a_folder_that_cannot_be_looked_at(source: Path, tmp_path: Path) -> None
 
 
 def test_the_source_is_not_replaced_by_itself(source: Path, tmp_path: Path) -> None:
-    convert(source, tmp_path / "made")
+    convert(source, tmp_path / "made", dtype="float32")
     with pytest.raises(OutputError, match="is the source itself"):
         convert(tmp_path / "made", tmp_path / "made", force=True)
 
 
-def test_options_that_contradict(source: Path, tmp_path: Path) -> None:
+def test_dtypes_that_there_are_not(source: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="dtype must be one of"):
         convert(source, tmp_path / "made", dtype="int4")
-    with pytest.raises(OptionError, match="smooth is for int8"):
-        convert(source, tmp_path / "made", dtype="float16", smooth=[Path("speech.wav")])
-
-
-def test_smoothing_folds_factors_that_cancel(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recording = tmp_path / "noise.wav"
-    rng = np.random.default_rng(3)
-    soundfile.write(recording, 0.1 * rng.standard_normal(32000), 16000)
-    # Random weights have no outliers: take whatever helps at all.
-    monkeypatch.setattr("whisper_npu.convert.smoothing.GAIN", 1.5)
-    report = convert(source, tmp_path / "made", smooth=[recording])
-    assert report.smoothed
-    smoothed, plain = load_checkpoint(tmp_path / "made"), load_checkpoint(source)
-    norm = report.smoothed[0]
-    assert not np.array_equal(smoothed.weights[f"{norm}.weight"], plain.weights[f"{norm}.weight"])
-    features = rng.standard_normal((1, plain.dims.n_mels, plain.dims.n_frames)).astype(np.float32)
-    expected = logits(numpy_model(plain), features)
-    unsmoothed = load_checkpoint(convert(source, tmp_path / "plain").dest)
-    error, usual = (
-        np.linalg.norm(logits(numpy_model(checkpoint), features) - expected)
-        for checkpoint in (smoothed, unsmoothed)
-    )
-    assert 0 < error < 1.5 * usual
-
-
-def logits(model: Model, features: np.ndarray) -> np.ndarray:
-    return model.decoder(model.encode(features)).prefill([[1, 2, 3, 4]], range(4)).copy()

@@ -37,6 +37,8 @@ from whisper_npu.errors import ModelError, OutputError
 from whisper_npu.hub.folders import model_directory
 from whisper_npu.hub.store import Store, StoredModel
 
+pytestmark = pytest.mark.usefixtures("uncalibrated")
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LATER = 40 * "a"
