@@ -41,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
         for isa in library.isas
         for evidence in store.find(made.sha256, library.cpu, isa).values()
     ]
-    there = [kernel for isa in library.isas for kernel in KERNELS if library.has(kernel.name, isa)]
-    if args.force or len(known) < len(there):
+    if args.force or len(known) < len(library.isas) * len(KERNELS):
         known = verify_library(library, made.sha256)
         store.record(*known)
     for evidence in known:

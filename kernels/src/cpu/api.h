@@ -17,26 +17,6 @@ struct Scratch {
   int64_t threads;
 };
 
-// x [m, k] -> values [m, k], scale [m].
-struct QuantizeRows {
-  const float *x;
-  int8_t *values;
-  float *scale;
-  int64_t m, k;
-};
-
-// x [m, k], x_scale [m], w [n, k], w_scale [n], bias [n] or null -> out [m, n].
-struct LinearInt8 {
-  const int8_t *x;
-  const float *x_scale;
-  const int8_t *w;
-  const float *w_scale;
-  const float *bias;
-  float *out;
-  int64_t m, k, n;
-  const Scratch *scratch;
-};
-
 // x [count] -> out [count], which may be x.
 struct Gelu {
   const float *x;
@@ -76,13 +56,9 @@ struct AttentionInt32 {
 };
 
 // q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], ``stride`` of them from one
-// of b / group to the next: floats if k_scale and v_scale are null, else int8 with a scale for each
-// d_head of them, [b / group, n_head, t], and no stride but that of whole caches. Query i sees the
-// first *position + i + 1 keys, all t if position is null.
+// of b / group to the next. Query i sees the first *position + i + 1 keys, all t if position is null.
 struct OverCache {
-  const float *q;
-  const void *k, *v;
-  const float *k_scale, *v_scale;
+  const float *q, *k, *v;
   float *out;
   const int64_t *position;
   int64_t b, n, group, t, n_head, d_head, stride;
@@ -117,26 +93,6 @@ struct SplitHeads {
   const float *x;
   float *out;
   int64_t b, t, n_head, d_head;
-};
-
-// x [b, t, n_head * d_head] -> values [b, n_head, t, d_head], scale [b, n_head, t]: rows of d_head
-// are quantised as QuantizeRows does it.
-struct QuantizeHeads {
-  const float *x;
-  int8_t *values;
-  float *scale;
-  int64_t b, t, n_head, d_head;
-};
-
-// tokens [rows], n for each sequence, each below the length of the table; table [v, d], scale [v],
-// positions [ctx, d] -> out [rows, d].
-struct EmbedInt8 {
-  const int64_t *tokens;
-  const int8_t *table;
-  const float *scale, *positions;
-  const int64_t *position;
-  float *out;
-  int64_t rows, n, d, ctx;
 };
 
 // x [b, n, n_head * d_head] -> cache [b, n_head, t, d_head] from *position on, ``stride`` floats
@@ -264,12 +220,8 @@ struct Call {
 // computed, ``count`` if there was none.
 int64_t cpu_run(const Call *calls, int64_t first, int64_t count);
 
-int32_t cpu_quantize_rows(const QuantizeRows *args);
-int32_t cpu_linear_int8(const LinearInt8 *args);
-int32_t cpu_embed_int8(const EmbedInt8 *args);
 int32_t cpu_store_cache(const StoreCache *args);
 int32_t cpu_split_heads(const SplitHeads *args);
-int32_t cpu_quantize_heads(const QuantizeHeads *args);
 int32_t cpu_quantize_int32(const QuantizeInt32 *args);
 int32_t cpu_rms_norm(const RmsNorm *args);
 int32_t cpu_product_int8(const ProductInt8 *args);
@@ -284,11 +236,9 @@ int32_t cpu_gelu(const Gelu *args);
 int32_t cpu_add(const Add *args);
 int32_t cpu_layer_norm(const LayerNorm *args);
 int32_t cpu_attention(const Attention *args);
-int32_t cpu_attention_int16(const Attention *args);
 int32_t cpu_attention_int32(const AttentionInt32 *args);
 int32_t cpu_cached_attention(const OverCache *args);
 int32_t cpu_cross_attention(const OverCache *args);
-int32_t cpu_cross_attention_int8(const OverCache *args);
 int32_t cpu_cached_attention_int16(const CachedAttentionInt16 *args);
 int32_t cpu_cross_attention_int32(const CrossAttentionInt32 *args);
 int32_t cpu_top_logprobs(const TopLogprobs *args);
@@ -296,7 +246,6 @@ int32_t cpu_log_mel_int16(const LogMelInt16 *args);
 
 // Bytes of scratch for each thread: of a product over k, and of the attentions, the pointers of
 // which do not matter here.
-int64_t cpu_linear_int8_scratch(int64_t k);
 int64_t cpu_product_int8_scratch(int64_t k);
 int64_t cpu_attention_scratch(const Attention *args, int64_t threads);
 int64_t cpu_attention_int32_scratch(const AttentionInt32 *args, int64_t threads);
@@ -311,8 +260,6 @@ int64_t cpu_top_logprobs_scratch(const TopLogprobs *args);
 const char *cpu_isas();
 const char *cpu_isa();
 int32_t cpu_choose_isa(const char *name);
-// Whether an instruction set has this kernel, one of the above.
-int32_t cpu_has(const char *kernel, const char *isa);
 // The processor's own name for itself.
 const char *cpu_name();
 

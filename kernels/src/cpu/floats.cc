@@ -97,15 +97,12 @@ constexpr int64_t kAhead = 2048;
 
 // Products of M rows of x, ``x_stride`` apart, with a matrix of k rows of kVectors vectors,
 // ``stride`` floats apart.
-template <int M, typename Number>
-inline void multiply_block(const float *x, int64_t x_stride, int64_t k, const Number *matrix,
+template <int M>
+inline void multiply_block(const float *x, int64_t x_stride, int64_t k, const float *matrix,
                            int64_t stride, float *out, int64_t out_stride) {
   Floats sums[M][kVectors] = {};
   for (int64_t i = 0; i < k; ++i) {
     Floats row[kVectors];
-    // Floats are, but for those of float32 models' cross values, of a block in a cache.
-    if (sizeof(Number) == 1)
-      __builtin_prefetch(reinterpret_cast<const char *>(matrix + i * stride) + kAhead);
     UNROLL
     for (int v = 0; v < kVectors; ++v) row[v] = load(matrix + i * stride + v * kWidth);
     UNROLL
@@ -122,9 +119,8 @@ inline void multiply_block(const float *x, int64_t x_stride, int64_t k, const Nu
   }
 }
 
-template <typename Number>
 inline void multiply_rows(int64_t rows, const float *x, int64_t x_stride, int64_t k,
-                          const Number *matrix, int64_t stride, float *out, int64_t out_stride) {
+                          const float *matrix, int64_t stride, float *out, int64_t out_stride) {
   for (int64_t m = 0; m < rows; m += kRows) {
     const float *from = x + m * x_stride;
     float *to = out + m * out_stride;
@@ -175,12 +171,6 @@ inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 }  // namespace
 
 #include "window_attention.h"
-#if defined(__AVX512VNNI__)
-#include "window_attention_int16.h"
-#define INT16 &in_int16::kKernels
-#else
-#define INT16 nullptr
-#endif
 
 namespace {
 
@@ -188,27 +178,25 @@ namespace {
 constexpr int64_t kTogether = 8;
 
 int64_t over_cache_scratch(const OverCache &a) {
-  return 4 * (kTogether * (round_up(a.t, kWidth) + 2 * a.d_head) + kWidth * a.d_head);
+  return 4 * kTogether * (round_up(a.t, kWidth) + 2 * a.d_head);
 }
 
 // The product of a query with a key.
-template <typename Number>
-inline float dot(const float *q, const Number *k, int64_t d_head) {
+inline float dot(const float *q, const float *k, int64_t d_head) {
   Floats sum = {};
   int64_t i = 0;
   for (; i + kWidth <= d_head; i += kWidth) sum = multiply_add(load(q + i), load(k + i), sum);
   float total = sum_of_lanes(sum);
-  for (; i < d_head; ++i) total += q[i] * static_cast<float>(k[i]);
+  for (; i < d_head; ++i) total += q[i] * k[i];
   return total;
 }
 
 // The same for a vector of keys; d_head is a number of whole vectors.
-template <typename Number>
-inline Floats dots(const float *q, const Number *k, int64_t d_head) {
+inline Floats dots(const float *q, const float *k, int64_t d_head) {
   Floats sums[kWidth];
   UNROLL
   for (int j = 0; j < kWidth; ++j) {
-    const Number *row = k + j * d_head;
+    const float *row = k + j * d_head;
     __builtin_prefetch(reinterpret_cast<const char *>(row) + kAhead);
     sums[j] = load(q) * load(row);
     for (int64_t i = kWidth; i < d_head; i += kWidth)
@@ -217,65 +205,36 @@ inline Floats dots(const float *q, const Number *k, int64_t d_head) {
   return sums_of_lanes(sums);
 }
 
-// Numbers as floats, which are the same in all queries' products: in ``room``, if they are not.
-inline const float *widened(const float *p, int64_t, float *) { return p; }
-inline const float *widened(const int8_t *p, int64_t count, float *room) {
-  for (int64_t i = 0; i < count; i += kWidth) store(room + i, load(p + i));
-  return room;
-}
-
-// Queries, one behind the other in q, with each key; scores of a query are ``padded`` apart. There
-// is room for a vector of keys.
-template <typename Number>
-inline void score(const float *q, int64_t queries, const Number *k, const float *scale,
-                  int64_t n_keys, int64_t d_head, float *scores, int64_t padded, float *room) {
+// Queries, one behind the other in q, with each key; scores of a query are ``padded`` apart.
+inline void score(const float *q, int64_t queries, const float *k, int64_t n_keys, int64_t d_head,
+                  float *scores, int64_t padded) {
   int64_t key = 0;
-  const auto put = [&](int64_t m, Floats products) {
-    store(scores + m * padded + key, scale == nullptr ? products : products * load(scale + key));
-  };
   // The width of all Whisper models, as a constant: sums stay in registers then.
-  const auto products = [&](int64_t m, const auto *keys) {
+  const auto products = [&](int64_t m, const float *keys) {
     return d_head == 64 ? dots(q + m * 64, keys, 64) : dots(q + m * d_head, keys, d_head);
   };
   if (d_head % kWidth == 0)
-    for (; key + kWidth <= n_keys; key += kWidth) {
-      const Number *keys = k + key * d_head;
-      if (queries == 1) {
-        put(0, products(0, keys));
-        continue;
-      }
-      const float *wide = widened(keys, kWidth * d_head, room);
-      for (int64_t m = 0; m < queries; ++m) put(m, products(m, wide));
-    }
+    for (; key + kWidth <= n_keys; key += kWidth)
+      for (int64_t m = 0; m < queries; ++m)
+        store(scores + m * padded + key, products(m, k + key * d_head));
   for (; key < n_keys; ++key)
     for (int64_t m = 0; m < queries; ++m)
-      scores[m * padded + key] = dot(q + m * d_head, k + key * d_head, d_head) *
-                                 (scale == nullptr ? 1.0f : scale[key]);
-}
-
-inline void multiply(float *x, const float *factors, int64_t count) {
-  int64_t i = 0;
-  for (; i + kWidth <= count; i += kWidth) store(x + i, load(x + i) * load(factors + i));
-  for (; i < count; ++i) x[i] *= factors[i];
+      scores[m * padded + key] = dot(q + m * d_head, k + key * d_head, d_head);
 }
 
 // At most kTogether queries of one head, the first at ``query`` in q and out, over the keys and
-// values of a cache and their scales, null for floats.
-template <typename Number>
-void attend(const OverCache &a, int64_t query, int64_t queries, int64_t n_keys, const Number *k,
-            const Number *v, const float *k_scale, const float *v_scale, float *scratch) {
+// values of a cache.
+void attend(const OverCache &a, int64_t query, int64_t queries, int64_t n_keys, const float *k,
+            const float *v, float *scratch) {
   const int64_t padded = round_up(a.t, kWidth), width = a.n_head * a.d_head;
   float *scores = scratch, *q = scores + kTogether * padded, *mixed = q + kTogether * a.d_head;
-  float *room = mixed + kTogether * a.d_head;
   for (int64_t m = 0; m < queries; ++m)
     for (int64_t i = 0; i < a.d_head; ++i)
       q[m * a.d_head + i] = a.q[query + m * width + i] * a.scale;
-  score(q, queries, k, k_scale, n_keys, a.d_head, scores, padded, room);
+  score(q, queries, k, n_keys, a.d_head, scores, padded);
   float inverse[kTogether];
-  for (int64_t m = 0; m < queries; ++m) {
+  for (int64_t m = 0; m < queries; ++m)
     inverse[m] = 1.0f / exponentials(scores + m * padded, n_keys, round_up(n_keys, kWidth));
-    if (v_scale != nullptr) multiply(scores + m * padded, v_scale, n_keys);
-  }
   int64_t at = 0;
   for (; at + kKeys <= a.d_head; at += kKeys)
     multiply_rows(queries, scores, padded, n_keys, v + at, a.d_head, mixed + at, a.d_head);
@@ -285,7 +244,7 @@ void attend(const OverCache &a, int64_t query, int64_t queries, int64_t n_keys, 
     for (int64_t i = at; i < a.d_head; ++i) row[i] = 0.0f;
     for (int64_t j = 0; j < n_keys; ++j)
       for (int64_t i = at; i < a.d_head; ++i)
-        row[i] += scores[m * padded + j] * static_cast<float>(v[j * a.d_head + i]);
+        row[i] += scores[m * padded + j] * v[j * a.d_head + i];
   }
   for (int64_t m = 0; m < queries; ++m)
     for (int64_t i = 0; i < a.d_head; ++i)
@@ -294,13 +253,7 @@ void attend(const OverCache &a, int64_t query, int64_t queries, int64_t n_keys, 
 
 void over_cache_rows(const OverCache &a, int64_t query, int64_t queries, int64_t n_keys,
                      int64_t from, float *scratch) {
-  if (a.k_scale == nullptr)
-    attend(a, query, queries, n_keys, static_cast<const float *>(a.k) + from,
-           static_cast<const float *>(a.v) + from, nullptr, nullptr, scratch);
-  else
-    attend(a, query, queries, n_keys, static_cast<const int8_t *>(a.k) + from,
-           static_cast<const int8_t *>(a.v) + from, a.k_scale + from / a.d_head,
-           a.v_scale + from / a.d_head, scratch);
+  attend(a, query, queries, n_keys, a.k + from, a.v + from, scratch);
 }
 
 int64_t queries_together() { return kTogether; }
@@ -386,6 +339,6 @@ void choose_tokens(const TopLogprobs &a, int64_t first, int64_t last) {
 }  // namespace
 
 extern const FloatKernels JOIN(floats_, VARIANT) = {
-    gelu_elements,    add_elements,       layer_norm_rows, &in_floats::kKernels, INT16,
+    gelu_elements,    add_elements,       layer_norm_rows, &in_floats::kKernels,
     queries_together, over_cache_scratch, over_cache_rows, sum_pieces,           choose_tokens,
 };

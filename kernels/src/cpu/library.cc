@@ -14,7 +14,6 @@ struct Variant {
   const char *name;
   bool (*is_there)();
   const FixedKernels *fixed;
-  const IntegerKernels *integers;
   const FloatKernels *floats;
   const IntegerAttention *attention;
   const MelKernels *mel;
@@ -22,8 +21,7 @@ struct Variant {
 
 const Variant kVariants[] = {
 #define ROW(name, floats, options) \
-  {#name, has_##name, &fixed_##name, &integers_##name, &floats_##floats, \
-   &integer_attention_##floats, &mel_##floats},
+  {#name, has_##name, &fixed_##name, &floats_##floats, &integer_attention_##floats, &mel_##floats},
     ISAS(ROW)
 #undef ROW
 };
@@ -46,7 +44,6 @@ State &state() {
 }
 
 const FixedKernels &fixed() { return *state().chosen->fixed; }
-const IntegerKernels &integers() { return *state().chosen->integers; }
 const FloatKernels &floats() { return *state().chosen->floats; }
 const IntegerAttention &attention() { return *state().chosen->attention; }
 
@@ -202,28 +199,6 @@ int64_t cpu_run(const Call *calls, int64_t first, int64_t count) {
   return i;
 }
 
-int32_t cpu_quantize_rows(const QuantizeRows *args) {
-  const QuantizeRows &a = *args;
-  share(a.m, 1, a.m * a.k,
-        [&](int64_t first, int64_t last) { integers().quantize_rows(a, first, last); });
-  return 0;
-}
-
-int32_t cpu_linear_int8(const LinearInt8 *args) {
-  const LinearInt8 &a = *args;
-  // A sum of more products than these could leave int32.
-  if (a.k < 1 || a.k > 65536) return 1;
-  const IntegerKernels &kernels = integers();
-  if (a.m <= kSkinny || kernels.linear_panels == nullptr) {
-    share_columns(a.m, a.k, a.n,
-                  [&](int64_t first, int64_t last) { kernels.linear_columns(a, first, last); });
-    return 0;
-  }
-  if (!has_scratch(a.scratch, kernels.linear_scratch(a.k))) return 2;
-  share_panels(a.m, a.k, a.n, *a.scratch, [&](auto... part) { kernels.linear_panels(a, part...); });
-  return 0;
-}
-
 int32_t cpu_quantize_int32(const QuantizeInt32 *args) {
   const QuantizeInt32 &a = *args;
   if (!is_row_type(a.bits)) return 1;
@@ -299,14 +274,6 @@ int32_t cpu_logits_float(const LogitsFloat *args) {
   return 0;
 }
 
-int32_t cpu_embed_int8(const EmbedInt8 *args) {
-  const EmbedInt8 &a = *args;
-  if (*a.position < 0 || *a.position + a.n > a.ctx) return 3;
-  share(a.rows, 1, a.rows * a.d,
-        [&](int64_t first, int64_t last) { integers().embed_rows(a, first, last); });
-  return 0;
-}
-
 int32_t cpu_store_cache(const StoreCache *args) {
   const StoreCache &a = *args;
   const int64_t position = *a.position;
@@ -327,13 +294,6 @@ int32_t cpu_split_heads(const SplitHeads *args) {
                a.x + (i * a.n_head + head) * a.d_head,
                static_cast<size_t>(a.d_head) * sizeof(float));
   });
-  return 0;
-}
-
-int32_t cpu_quantize_heads(const QuantizeHeads *args) {
-  const QuantizeHeads &a = *args;
-  share(a.b * a.t, 1, a.b * a.t * a.n_head * a.d_head,
-        [&](int64_t first, int64_t last) { integers().quantize_positions(a, first, last); });
   return 0;
 }
 
@@ -380,10 +340,6 @@ int32_t cpu_layer_norm(const LayerNorm *args) {
 
 int32_t cpu_attention(const Attention *args) { return attend(*args, floats().attention); }
 
-int32_t cpu_attention_int16(const Attention *args) {
-  return attend(*args, floats().attention_int16);
-}
-
 int32_t cpu_attention_int32(const AttentionInt32 *args) {
   if (args->t > kMostKeys) return 1;
   return attend(*args, attention().window);
@@ -392,8 +348,6 @@ int32_t cpu_attention_int32(const AttentionInt32 *args) {
 int32_t cpu_cached_attention(const OverCache *args) { return attend_over_cache(*args); }
 
 int32_t cpu_cross_attention(const OverCache *args) { return attend_over_cache(*args); }
-
-int32_t cpu_cross_attention_int8(const OverCache *args) { return attend_over_cache(*args); }
 
 int32_t cpu_cached_attention_int16(const CachedAttentionInt16 *args) {
   const CachedAttentionInt16 &a = *args;
@@ -463,9 +417,7 @@ int32_t cpu_log_mel_int16(const LogMelInt16 *args) {
 int64_t cpu_attention_scratch(const Attention *args, int64_t threads) {
   int64_t bytes = 64;
   for (const Variant &variant : kVariants)
-    for (const AttentionKernels *kernels :
-         {variant.floats->attention, variant.floats->attention_int16})
-      if (kernels != nullptr) bytes = most(bytes, window_scratch(*args, threads, *kernels));
+    bytes = most(bytes, window_scratch(*args, threads, *variant.floats->attention));
   return bytes;
 }
 
@@ -501,14 +453,6 @@ int64_t cpu_top_logprobs_scratch(const TopLogprobs *args) {
   return args->m * pieces_of(*args) * 2 * static_cast<int64_t>(sizeof(float));
 }
 
-int64_t cpu_linear_int8_scratch(int64_t k) {
-  int64_t bytes = 64;
-  for (const Variant &variant : kVariants)
-    if (variant.integers->linear_scratch != nullptr)
-      bytes = most(bytes, variant.integers->linear_scratch(k));
-  return ceil_div(bytes, 64) * 64;
-}
-
 int64_t cpu_product_int8_scratch(int64_t k) {
   int64_t bytes = 64;
   for (const Variant &variant : kVariants)
@@ -538,14 +482,6 @@ int32_t cpu_choose_isa(const char *name) {
       return 0;
     }
   return 1;
-}
-
-int32_t cpu_has(const char *kernel, const char *isa) {
-  for (const Variant &variant : kVariants)
-    if (strcmp(variant.name, isa) == 0)
-      return strcmp(kernel, "cpu_attention_int16") != 0 ||
-             variant.floats->attention_int16 != nullptr;
-  return 0;
 }
 
 const char *cpu_name() { return state().cpu; }

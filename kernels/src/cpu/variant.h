@@ -1,5 +1,5 @@
-// The kernels of one instruction set of isas.h. fixed_point.cc and integers.cc are compiled once for
-// each, floats.cc, integer_attention.cc and log_mel.cc for each that has floats of its own, with
+// The kernels of one instruction set of isas.h. fixed_point.cc is compiled once for each,
+// floats.cc, integer_attention.cc and log_mel.cc for each that has floats of its own, with
 // the compiler's options for it and VARIANT defined as its name: nothing in them may be shared with
 // another (no inline function with a name that the linker sees), or the linker would keep one.
 #pragma once
@@ -14,21 +14,6 @@ constexpr int64_t kSkinny = 12;
 
 // Rows that are multiplied with many columns in one go.
 constexpr int64_t kMostRows = 2048;
-
-struct IntegerKernels {
-  // Rows first ... last - 1.
-  void (*quantize_rows)(const QuantizeRows &, int64_t first, int64_t last);
-  void (*embed_rows)(const EmbedInt8 &, int64_t first, int64_t last);
-  // Positions first ... last - 1 of all windows.
-  void (*quantize_positions)(const QuantizeHeads &, int64_t first, int64_t last);
-  // Columns first ... last - 1 of a product of any number of rows.
-  void (*linear_columns)(const LinearInt8 &, int64_t first, int64_t last);
-  // The same for rows from first_row, kMostRows at most; null if the variant has nothing better than
-  // the above.
-  void (*linear_panels)(const LinearInt8 &, int64_t first, int64_t last, int64_t first_row,
-                        int64_t last_row, uint8_t *scratch);
-  int64_t (*linear_scratch)(int64_t k);
-};
 
 // Products with int8 weights, of rows of one type.
 struct ProductKernels {
@@ -79,8 +64,6 @@ struct FloatKernels {
   void (*add_elements)(const Add &, int64_t first, int64_t last);
   void (*layer_norm_rows)(const LayerNorm &, int64_t first, int64_t last);
   const AttentionKernels *attention;
-  // In 16-bit integers; null if the instruction set has none that pay.
-  const AttentionKernels *attention_int16;
   // Some queries of one head, at most so many, the first at ``query`` in q and out, over the first
   // n_keys keys and values that are at ``from`` in k and v.
   int64_t (*queries_together)();
@@ -120,7 +103,6 @@ struct MelKernels {
 
 #define DECLARE(name, floats, options)                      \
   extern const FixedKernels fixed_##name;                   \
-  extern const IntegerKernels integers_##name;              \
   extern const FloatKernels floats_##floats;                \
   extern const IntegerAttention integer_attention_##floats; \
   extern const MelKernels mel_##floats;

@@ -43,7 +43,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     (folder / "api.h").write_text("")
     (folder / "isas.h").write_text('#define ISAS_EVERYWHERE(X) X(one, one, "-DANSWER=1")\n')
-    (folder / "integers.cc").write_text(TINY)
+    (folder / "fixed_point.cc").write_text(TINY)
     monkeypatch.setattr(build, "shipped_file", lambda name: folder / "api.h")
     return folder
 
@@ -97,9 +97,9 @@ def test_a_library_is_made_once(sources: Path, cache_home: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda folder: (folder / "integers.cc").write_text(TINY + "// another\n"),
+        lambda folder: (folder / "fixed_point.cc").write_text(TINY + "// another\n"),
         lambda folder: (folder / "more.h").write_text(""),
-        lambda folder: (folder / "integers.cc").rename(folder / "other.cc"),
+        lambda folder: (folder / "fixed_point.cc").rename(folder / "other.cc"),
     ],
 )
 def test_a_library_of_other_sources_is_not_used(
@@ -109,7 +109,7 @@ def test_a_library_of_other_sources_is_not_used(
     change(sources)
     assert find_build() is None
     (sources / "other.cc").unlink(missing_ok=True)
-    (sources / "integers.cc").write_text(TINY + "// new\n")
+    (sources / "fixed_point.cc").write_text(TINY + "// new\n")
     new = build_library()
     assert new.library != old.library
     assert not old.path.exists()
@@ -122,7 +122,7 @@ def test_other_options_make_another_library(sources: Path, monkeypatch: pytest.M
 
 
 def test_options_of_ones_own(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (sources / "integers.cc").write_text(TINY.replace("ANSWER; }", "ANSWER + MORE; }"))
+    (sources / "fixed_point.cc").write_text(TINY.replace("ANSWER; }", "ANSWER + MORE; }"))
     monkeypatch.setenv("CXXFLAGS", "-DMORE='40 + 1'")
     made = build_library()
     assert ctypes.CDLL(str(made.path)).answer() == 42
@@ -189,7 +189,7 @@ def test_an_installation_says_why_it_compiled_nothing(
 
 
 def test_what_the_compiler_says(sources: Path) -> None:
-    (sources / "integers.cc").write_text("int f() { return nothing_like_that; }\n")
+    (sources / "fixed_point.cc").write_text("int f() { return nothing_like_that; }\n")
     with pytest.raises(KernelError) as caught:
         build_library()
     assert "nothing_like_that" in str(caught.value)
@@ -238,7 +238,7 @@ def test_a_library_is_replaced_after_the_new_one_is_whole(
 ) -> None:
     """At every step the record names a library that is as the record says."""
     old = build_library()
-    (sources / "integers.cc").write_text(TINY + "extern int more; int more = 2;\n")
+    (sources / "fixed_point.cc").write_text(TINY + "extern int more; int more = 2;\n")
     monkeypatch.setattr(build, "source_hash", lambda: old.sources)
     replace, found = os.replace, []
 

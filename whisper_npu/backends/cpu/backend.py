@@ -127,10 +127,8 @@ class CpuBackend(Backend):
         self._by_kind: dict[str, list[CpuKernel]] = {}
         known = dict.fromkeys((*KERNELS, *usable.kernels))
         for kernel in sorted(known, key=lambda kernel: (-len(kernel.kinds), -kernel.rank)):
-            wanted = usage.precision == "int8" or not kernel.int8_models_only
-            if wanted and library.has(kernel.name, library.isa):
-                kernel.check(library.api)
-                self._by_kind.setdefault(kernel.kinds[0], []).append(kernel)
+            kernel.check(library.api)
+            self._by_kind.setdefault(kernel.kinds[0], []).append(kernel)
         # Plans come and go; an op that failed in one has failed. Why, by phase and op.
         self._failed: dict[tuple[str, str], str] = {}
 

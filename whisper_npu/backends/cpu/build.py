@@ -43,7 +43,7 @@ _FLAGS = (
 _LINK_FLAGS = ("-shared", "-pthread")
 # Sources that are compiled several times, with VARIANT defined as the name of an instruction set:
 # for all, and for those that have floats of their own.
-_FOR_ALL = ("fixed_point.cc", "integers.cc")
+_FOR_ALL = ("fixed_point.cc",)
 _FOR_FLOATS = ("floats.cc", "integer_attention.cc", "log_mel.cc")
 
 _RECORD = "library.json"

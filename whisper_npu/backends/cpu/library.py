@@ -94,10 +94,6 @@ class Library:
         kernel: CpuFunction = getattr(self._library, name)
         return kernel
 
-    def has(self, name: str, isa: str) -> bool:
-        """Whether there is this kernel for an instruction set."""
-        return bool(self._library.cpu_has(name.encode(), isa.encode()))
-
     def scratch_bytes(self, name: str, *arguments: int | ctypes.Structure) -> int:
         """What one of the functions for sizes of scratch gives; it gets addresses of structures."""
         values = [a if isinstance(a, int) else ctypes.addressof(a) for a in arguments]

@@ -45,7 +45,7 @@ class OpCase(NamedTuple):
 
     Arrays stand in the order of ``outer_names``, ``inner`` has the other tensors of a region.
     ``allowed`` gives, once it has, the largest error of every element; None where outputs must be
-    equal. ``rms_share`` is how much of that the root mean square of many may come to.
+    equal.
     """
 
     name: str
@@ -53,7 +53,6 @@ class OpCase(NamedTuple):
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
     allowed: Callable[[], Array | None] = _exact
-    rms_share: float | None = None
     inner: tuple[Tensor, ...] = ()
 
     def bound(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Bound:

@@ -75,8 +75,7 @@ class CpuKernel(NamedTuple):
     ``refuses`` says why the kernel does not take ops of its kinds, None if it does.
 
     Of several kernels for a region the one of the highest ``rank`` is asked first, after those for
-    longer regions. ``int8_models_only`` is for a kernel that rounds more than float32. ``in_place``
-    says that the output may be written over the first input.
+    longer regions. ``in_place`` says that the output may be written over the first input.
 
     ``cases`` is for verification: inputs, and the errors that are allowed. All else is for people:
     ``model`` is the function in ``whisper_npu.ops`` that specifies the kernel, and ``exactness``
@@ -99,7 +98,6 @@ class CpuKernel(NamedTuple):
     scratch: Callable[[Library, ctypes.Structure, int], int] | None = None
     refuses: Callable[[Graph, Ops], str | None] = _refuses_none
     rank: int = 0
-    int8_models_only: bool = False
     in_place: bool = False
 
     @property

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from whisper_npu.backends.cpu.kernels.attention import ATTENTION, ATTENTION_INT16
+from whisper_npu.backends.cpu.kernels.attention import ATTENTION
 from whisper_npu.backends.cpu.kernels.attention_over_cache import (
     CACHED_ATTENTION,
     CROSS_ATTENTION,
-    CROSS_ATTENTION_INT8,
 )
 from whisper_npu.backends.cpu.kernels.copies import IM2COL, SPLIT_HEADS, STORE_CACHE
 from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
-from whisper_npu.backends.cpu.kernels.embed_int8 import EMBED_INT8
 from whisper_npu.backends.cpu.kernels.fixed_elements import (
     ADD_INT32,
     EMBED_INT32,
@@ -29,17 +27,12 @@ from whisper_npu.backends.cpu.kernels.integer_attention import (
     CROSS_ATTENTION_INT32,
 )
 from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
-from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
 from whisper_npu.backends.cpu.kernels.log_mel import LOG_MEL_INT16
 from whisper_npu.backends.cpu.kernels.product_int8 import PRODUCT_INT8
-from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_HEADS, QUANTIZE_ROWS
 from whisper_npu.backends.cpu.kernels.top_logprobs import TOP_LOGPROBS
 from whisper_npu.backends.cpu.records import CpuKernel
 
 KERNELS: tuple[CpuKernel, ...] = (
-    QUANTIZE_ROWS,
-    LINEAR_INT8,
-    EMBED_INT8,
     QUANTIZE_INT32,
     RMS_NORM,
     PRODUCT_INT8,
@@ -51,17 +44,14 @@ KERNELS: tuple[CpuKernel, ...] = (
     LOGITS_FLOAT,
     STORE_CACHE,
     SPLIT_HEADS,
-    QUANTIZE_HEADS,
     IM2COL,
     GELU,
     ADD,
     LAYER_NORM,
     ATTENTION,
-    ATTENTION_INT16,
     ATTENTION_INT32,
     CACHED_ATTENTION,
     CROSS_ATTENTION,
-    CROSS_ATTENTION_INT8,
     CACHED_ATTENTION_INT16,
     CROSS_ATTENTION_INT32,
     TOP_LOGPROBS,

@@ -21,21 +21,16 @@ def scaled_queries(rng: Random, *shape: int) -> Iterator[tuple[str, F32]]:
         yield f"times {factor}", rng.standard_normal(shape, np.float32) * np.float32(factor)
 
 
-def attention_bound(
-    q: F32, k: Array, v: F32, position: int | None = None, k_scale: F32 | None = None
-) -> Array:
+def attention_bound(q: F32, k: F32, v: F32, position: int | None = None) -> Array:
     """Roundings of scores, as relative errors of weights, times what these add up to.
 
-    ``k_scale`` is of integers. Keys of no weight add nothing.
+    Keys of no weight add nothing.
     """
     group = len(q) // len(k)
     queries = split_heads(q, k.shape[1]).astype(np.float64) * k.shape[3] ** -0.5
     keys, values = (np.repeat(x.astype(np.float64), group, axis=0) for x in (k, v))
     scores = queries @ keys.transpose(0, 1, 3, 2)
     magnitude = np.abs(queries) @ np.abs(keys).transpose(0, 1, 3, 2)
-    if k_scale is not None:
-        scales = np.repeat(k_scale.astype(np.float64), group, axis=0)[:, :, None]
-        scores, magnitude = scores * scales, magnitude * np.abs(scales)
     if position is not None:
         seen = np.arange(k.shape[2]) <= position + np.arange(q.shape[1])[:, None]
         scores = np.where(seen, scores, -np.inf)

@@ -14,8 +14,8 @@ from whisper_npu.backends.cpu.kernels.attention_bound import (
     scaled_queries,
 )
 from whisper_npu.backends.cpu.library import Library
-from whisper_npu.backends.cpu.op_case import OpCase, Random, integers, one_not_finite
-from whisper_npu.backends.cpu.records import BYTES, INTEGERS, CpuKernel, Ops, TensorField, Values
+from whisper_npu.backends.cpu.op_case import OpCase, Random, one_not_finite
+from whisper_npu.backends.cpu.records import INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.backend import Array
@@ -38,8 +38,8 @@ def _values(ops: Ops, a: Mapping[str, Array]) -> Values:
     return {
         "b": sequences, "n": n, "group": sequences // audios, "t": t, "n_head": n_head,
         "d_head": d_head, "stride": k.strides[0] // k.itemsize, "scale": d_head**-0.5,
-        # Null, unless they are arguments.
-        "k_scale": None, "v_scale": None, "position": None,
+        # Null, unless it is an argument.
+        "position": None,
     }  # fmt: skip
 
 
@@ -143,51 +143,3 @@ CROSS_ATTENTION = CpuKernel(
     model="attention.cross_attention",
     exactness=f"{WITHIN}, of the model; with e = 2^-24",
 )
-
-
-def _int8_cases(rng: Random) -> Iterator[OpCase]:
-    """The same over integers with scales."""
-    names = ("q", "k", "v", "k_scale", "v_scale")
-    op = Op("out", "cross_attention_int8", names, ("out",), (("heads", ()),))
-    for n_head, d_head, n, t, group in _WINDOWS:
-        shape = (2, n_head, t, d_head)
-        for name, q in scaled_queries(rng, 2 * group, n, n_head * d_head):
-            for of, k in integers(rng, shape):
-                v = rng.integers(-127, 127, shape, np.int8, endpoint=True)
-                # No two alike, so that one in the place of another is seen.
-                k_scale, v_scale = rng.uniform(0.002, 0.02, (2, *shape[:3])).astype(np.float32)
-                yield OpCase(
-                    f"{name}, {of} keys, {q.shape} over {t}", (op,),
-                    (q, k, v, k_scale, v_scale), (np.empty_like(q),),
-                    partial(attention_bound, q, k, v * v_scale[..., None], k_scale=k_scale),
-                )  # fmt: skip
-    k, v = (rng.integers(-127, 127, (2, 3, 70, 16), np.int8, endpoint=True) for _ in range(2))
-    for name, (q, *scales) in one_not_finite(rng, (4, 3, 48), *[(2, 3, 70)] * 2):
-        k_scale, v_scale = (scale * np.float32(0.01) for scale in scales)
-        yield OpCase(
-            name, (op,), (q, k, v, k_scale, v_scale), (np.empty_like(q),),
-            partial(attention_bound, q, k, v * v_scale[..., None], k_scale=k_scale),
-        )  # fmt: skip
-
-
-CROSS_ATTENTION_INT8 = CpuKernel(
-    name="cpu_cross_attention_int8",
-    kinds=("cross_attention_int8",),
-    structure=_STRUCTURE,
-    reads=(
-        TensorField("q"), TensorField("k", BYTES), TensorField("v", BYTES), TensorField("k_scale"),
-        TensorField("v_scale"),
-    ),
-    writes=(TensorField("out"),),
-    values=_values,
-    scratch=_scratch,
-    refuses=_refuses_scores,
-    cases=_int8_cases,
-    layout="q and out [a * g, n, heads * d_head], k and v [a, heads, t, d_head], their scales "
-    "[a, heads, t]",
-    arithmetic="(softmax(scale q k^T * k_scale) * v_scale) v over all keys, in float32; scores are "
-    "not kept",
-    sources=_SOURCES,
-    model="attention.cross_attention_int8",
-    exactness=f"{WITHIN}, k and v times their scales, of the model; with e = 2^-24",
-)  # fmt: skip
