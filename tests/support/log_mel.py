@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tests.support.signals import chirp, noise, tone
-from whisper_npu.ops import mel
+from whisper_npu.ops import mel, mel_int
+from whisper_npu.ops.fixed import FEATURE_FRACTION
+from whisper_npu.ops.mel_tables import mel_tables
 
 SIZES = (80, 128)
 SIGNALS = {
@@ -26,6 +28,14 @@ def log_mel(samples: np.ndarray, n_mels: int) -> np.ndarray:
     power = mel.stft_power(padded[: 160 * (n_frames - 1) + 400])
     result = mel.mel_log10(power, mel.mel_filters(n_mels))
     return mel.normalise(result, float(result.max()))
+
+
+def log_mel_in_integers(samples: np.ndarray, n_mels: int) -> np.ndarray:
+    """What precision int8 has in their place, as the numbers that its integers stand for."""
+    padded = np.pad(np.pad(samples, (0, 480000)), 200, mode="reflect")
+    n_frames = len(samples) // 160 + 3000
+    result = mel_int.log_mel_int16(padded[: 160 * (n_frames - 1) + 400], mel_tables(n_mels))
+    return mel_int.normalise_int16(result, int(result.max())) * 2.0**-FEATURE_FRACTION
 
 
 def log_mel_float64(samples: np.ndarray, n_mels: int) -> np.ndarray:

@@ -253,6 +253,11 @@ class TestIntegers:
                 integers.window(0) / 8192, floats.window(0), rtol=0, atol=1e-4
             )
 
+    def test_frames_of_the_other_precision_are_refused(self) -> None:
+        for function, precision in ((self.log_mel, "float32"), (log_mel, "int8")):
+            with pytest.raises(TypeError, match=r"^frames are .*, not "):
+                compute_log_mel([noise(1000)], 80, function, precision)  # type: ignore[arg-type]
+
     def test_silence(self) -> None:
         samples = np.stack([noise(480000, level=1e-5), np.zeros(480000)], axis=1)
         found = compute_log_mels([samples.astype(np.float32)], 80, self.log_mel, "int8")

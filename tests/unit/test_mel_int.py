@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from tests.support.log_mel import SIGNALS, SIZES, log_mel_float64
+from tests.support.log_mel import SIGNALS, SIZES, log_mel_float64, log_mel_in_integers
 from tests.support.signals import noise, tone
 from whisper_npu.audio import load_audio
 from whisper_npu.backends.opening import numpy_machine
@@ -34,14 +34,6 @@ SPEECH = ("jfk.flac", "librivox.flac")
 ERROR, ERROR_OF_TONES = 1.3e-4, 2.5e-4
 
 
-def features(samples: np.ndarray, n_mels: int) -> np.ndarray:
-    """As ``tests.support.log_mel.log_mel``."""
-    padded = np.pad(np.pad(samples, (0, 480000)), 200, mode="reflect")
-    n_frames = len(samples) // 160 + 3000
-    result = mel_int.log_mel_int16(padded[: 160 * (n_frames - 1) + 400], mel_tables(n_mels))
-    return mel_int.normalise_int16(result, int(result.max())) * 2.0**-FEATURE_FRACTION
-
-
 @cache
 def speech(name: str) -> np.ndarray:
     return load_audio(str(SAMPLES / name))[:480000]
@@ -55,14 +47,14 @@ class TestError:
     @pytest.mark.parametrize("name", [*SIGNALS, *SPEECH])
     def test_signals(self, name: str, n_mels: int, level: float) -> None:
         samples = (speech(name) if name in SPEECH else SIGNALS[name]) * np.float32(level)
-        error = np.abs(features(samples, n_mels) - log_mel_float64(samples, n_mels))
+        error = np.abs(log_mel_in_integers(samples, n_mels) - log_mel_float64(samples, n_mels))
         assert error.max() <= (ERROR_OF_TONES if name in ("tone", "chirp") else ERROR)
         assert np.sqrt(np.square(error).mean()) <= 2.0**-FEATURE_FRACTION / 2
 
     @pytest.mark.parametrize("n_mels", [1, 2, 7, 80, 128, 200])
     def test_any_number_of_mels(self, n_mels: int) -> None:
         samples = noise(16000)
-        error = np.abs(features(samples, n_mels) - log_mel_float64(samples, n_mels))
+        error = np.abs(log_mel_in_integers(samples, n_mels) - log_mel_float64(samples, n_mels))
         # 200 filters are narrow: some are between two bins, and tails of some are all that is
         # there, of which float32 keeps more.
         assert error.max() <= (ERROR if n_mels <= 128 else 1e-3)
@@ -71,7 +63,7 @@ class TestError:
         at = np.arange(16000)
         click = np.where(at == 8000, 1.0, 1e-5 * noise(16000)).astype(np.float32)
         for samples in (np.sign(np.sin(np.pi * (at + 0.5) / 8)).astype(np.float32), click):
-            error = np.abs(features(samples, 80) - log_mel_float64(samples, 80))
+            error = np.abs(log_mel_in_integers(samples, 80) - log_mel_float64(samples, 80))
             assert error.max() <= ERROR
 
 
@@ -226,9 +218,10 @@ class TestLimits:
     def test_samples_beyond_one(self) -> None:
         """Nothing is clipped: features go on as far as they can be told from each other."""
         samples = tone(0.1)
-        louder = features(samples * np.float32(1024), 80) - features(samples, 80)
+        louder = log_mel_in_integers(samples * np.float32(1024), 80)
+        louder -= log_mel_in_integers(samples, 80)
         np.testing.assert_allclose(louder[:, :5], 2 * np.log10(1024) / 4, atol=2.0**-13)
-        loudest = features(samples * np.float32(1e37), 80)
+        loudest = log_mel_in_integers(samples * np.float32(1e37), 80)
         assert loudest.max() == 32767 / 8192
 
 

@@ -1,6 +1,7 @@
 """Largest deviations of the normalised log-mel spectrum (values from about -1 to 2).
 
-Ours against the formulas in float64, openai-whisper's against ours. Needs openai-whisper.
+Ours in both precisions against the formulas in float64, openai-whisper's against ours.
+Needs openai-whisper.
 """
 
 from __future__ import annotations
@@ -10,7 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 from whisper.audio import N_SAMPLES, log_mel_spectrogram
 
-from tests.support.log_mel import SIGNALS, SIZES, log_mel, log_mel_float64
+from tests.support.log_mel import (
+    SIGNALS,
+    SIZES,
+    log_mel,
+    log_mel_float64,
+    log_mel_in_integers,
+)
 from tools.markdown import markdown_table
 from tools.measuring import REPOSITORY
 from whisper_npu.audio import load_audio
@@ -29,8 +36,15 @@ def lines() -> Iterator[str]:
     def formula(name: str, n_mels: int) -> float:
         return float(np.abs(log_mel_float64(signals[name], n_mels) - ours[name, n_mels]).max())
 
+    def integers(name: str, n_mels: int) -> float:
+        found = log_mel_in_integers(signals[name], n_mels)
+        return float(np.abs(log_mel_float64(signals[name], n_mels) - found).max())
+
     worst = [max(formula(name, n_mels) for name in signals) for n_mels in SIZES]
     rows = [["ours from the same formulas in float64, all signals", *(f"{e:.1e}" for e in worst)]]
+    for name in signals:
+        errors = [integers(name, n_mels) for n_mels in SIZES]
+        rows.append([f"int8 from them: {name}", *(f"{e:.1e}" for e in errors)])
     for name in signals:
         what = f"openai-whisper from ours: {name}"
         rows.append([what, *(f"{theirs(name, n_mels):.1e}" for n_mels in SIZES)])

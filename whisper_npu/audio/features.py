@@ -91,6 +91,8 @@ class LogMel:
     def _append(self, frames: Frames, n_samples: int) -> None:  # [n_mels, t]
         """Add log10 mel frames; those that do not reach into the first ``n_samples`` are silence
         and not stored."""
+        if frames.dtype != self._scale.dtype:
+            raise TypeError(f"frames are {frames.dtype}, not {self._scale.dtype}")
         self.n_samples = n_samples
         n_audible = (n_samples + _PADDING - 1) // HOP_LENGTH + 1
         frames = frames[:, : n_audible - self._n_stored]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.ops.fixed import FEATURE_FRACTION
 from whisper_npu.ops.mel import mel_filters
-from whisper_npu.ops.mel_tables import named_tables
 from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.caches import CrossCache, OwnCache
 from whisper_npu.runtime.machine import Machine
@@ -36,6 +35,16 @@ def phase_graphs(dims: ModelDimensions, precision: Precision) -> list[Graph]:
     return [builders.build_phase(phase, dims, precision=precision) for phase in builders.PHASES]
 
 
+def _mel_constants(n_mels: int, precision: Precision) -> Mapping[str, Array]:
+    """The tables of mel by the names that graphs have for them."""
+    if precision == "float32":
+        return {builders.MEL_FILTERS: mel_filters(n_mels)}
+    # Imported here for the decimal arithmetic that it takes.
+    from whisper_npu.ops.mel_tables import named_tables
+
+    return named_tables(n_mels)
+
+
 class Model:
     """Runs the phases. Not to be used from several threads at once.
 
@@ -54,11 +63,7 @@ class Model:
         self.machine.usage.precision = precision
         forms = machine.settle(phase_graphs(self.dims, precision))
         int8 = precision == "int8"
-        constants: dict[str, Array] = (
-            dict(named_tables(self.dims.n_mels))
-            if int8
-            else {builders.MEL_FILTERS: mel_filters(self.dims.n_mels)}
-        )
+        constants = _mel_constants(self.dims.n_mels, precision)
         weights = checkpoint.integer_weights() if int8 else checkpoint.float_weights()
         self._weights = Weights(weights, constants)
         self._weights.load(
