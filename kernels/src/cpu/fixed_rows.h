@@ -116,46 +116,72 @@ void rms_norm_rows(const RmsNorm &a, int64_t first, int64_t last) {
   }
 }
 
-// Columns of a head that are done together.
-constexpr int64_t kColumnsTogether = 64;
 constexpr int kCrossBits = 7;
+// Vectors of columns that are done together, so that rows are read in long pieces.
+constexpr int kTogether = 64 / kWidth;
 
-// ``columns`` columns of t rows that are ``stride`` apart, which become rows ``d_head`` apart.
+inline Ints load_part(const int32_t *p, int64_t count) {
+  Ints x = {};
+  memcpy(&x, p, static_cast<size_t>(count < kWidth ? count : kWidth) * sizeof *p);
+  return x;
+}
+
+// Columns of one head, ``columns`` of them, at most 64: rows of x are ``stride`` apart, and ``d_head``
+// in values.
+template <bool kWhole64>
 inline void quantize_columns_of(const int32_t *x, int64_t t, int64_t stride, int64_t columns,
                                 int8_t *values, int64_t d_head, float *scale) {
-  int32_t high[kColumnsTogether] = {}, low[kColumnsTogether] = {};
+  const int64_t vectors = kWhole64 ? kTogether : (columns + kWidth - 1) / kWidth;
+  const auto part = [&](int64_t i, int64_t v) {
+    const int32_t *p = x + i * stride + v * kWidth;
+    return kWhole64 ? load(p) : load_part(p, columns - v * kWidth);
+  };
+  // Together, the magnitudes have the bits of the largest.
+  Ints together[kTogether] = {};
   for (int64_t i = 0; i < t; ++i)
-    for (int64_t j = 0; j < columns; ++j) {
-      const int32_t each = x[i * stride + j];
-      high[j] = each > high[j] ? each : high[j];
-      low[j] = each < low[j] ? each : low[j];
+    for (int64_t v = 0; v < vectors; ++v) {
+      const Ints each = part(i, v), sign = each >> 31;
+      together[v] |= (each ^ sign) - sign;
     }
   // floor(x / 2^s + 1/2) without leaving int32: x >> s - 1, plus one, halved; x itself for s = 0.
-  int32_t first[kColumnsTogether], halved[kColumnsTogether];
-  for (int64_t j = 0; j < columns; ++j) {
-    const int64_t largest = high[j] > -int64_t{low[j]} ? high[j] : -int64_t{low[j]};
-    const int bits = bit_length(largest), s = bits > kCrossBits ? bits - kCrossBits : 0;
-    scale[j] = static_cast<float>(power_of_two(s - kFraction));
-    halved[j] = s > 0;
-    first[j] = s - halved[j];
-  }
+  Ints first[kTogether], halved[kTogether];
+  for (int64_t v = 0; v < vectors; ++v)
+    for (int j = 0; j < kWidth; ++j) {
+      const int bits = bit_length(static_cast<uint32_t>(together[v][j]));
+      const int s = bits > kCrossBits ? bits - kCrossBits : 0;
+      halved[v][j] = s > 0;
+      first[v][j] = s - halved[v][j];
+      if (v * kWidth + j < columns)
+        scale[v * kWidth + j] = static_cast<float>(power_of_two(s - kFraction));
+    }
   for (int64_t i = 0; i < t; ++i)
-    for (int64_t j = 0; j < columns; ++j) {
-      int32_t cut = ((x[i * stride + j] >> first[j]) + halved[j]) >> halved[j];
-      cut = cut < 127 ? cut : 127;
-      values[i * d_head + j] = static_cast<int8_t>(cut > -127 ? cut : -127);
+    for (int64_t v = 0; v < vectors; ++v) {
+      Ints cut = ((part(i, v) >> first[v]) + halved[v]) >> halved[v];
+      cut = cut < 127 ? cut : all(127);
+      cut = cut > -127 ? cut : all(-127);
+      int8_t *to = values + i * d_head + v * kWidth;
+      const int64_t rest = columns - v * kWidth;
+      if (kWhole64 || rest >= kWidth) {
+        store_bytes(to, cut);
+        continue;
+      }
+      int8_t bytes[kWidth];
+      store_bytes(bytes, cut);
+      memcpy(to, bytes, static_cast<size_t>(rest));
     }
 }
 
 void quantize_columns_heads(const QuantizeColumns &a, int64_t first, int64_t last) {
   const int64_t width = a.n_head * a.d_head;
   for (int64_t head = first; head < last; ++head)
-    for (int64_t j = 0; j < a.d_head; j += kColumnsTogether) {
-      const int64_t rest = a.d_head - j;
-      quantize_columns_of(a.x + head / a.n_head * a.t * width + head % a.n_head * a.d_head + j, a.t,
-                          width, rest < kColumnsTogether ? rest : kColumnsTogether,
-                          a.values + head * a.t * a.d_head + j, a.d_head,
-                          a.scale + head * a.d_head + j);
+    for (int64_t j = 0; j < a.d_head; j += 64) {
+      const int32_t *x = a.x + head / a.n_head * a.t * width + head % a.n_head * a.d_head + j;
+      int8_t *values = a.values + head * a.t * a.d_head + j;
+      float *scale = a.scale + head * a.d_head + j;
+      if (a.d_head - j >= 64)
+        quantize_columns_of<true>(x, a.t, width, 64, values, a.d_head, scale);
+      else
+        quantize_columns_of<false>(x, a.t, width, a.d_head - j, values, a.d_head, scale);
     }
 }
 

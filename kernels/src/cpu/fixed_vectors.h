@@ -81,6 +81,19 @@ inline void for_each(const int32_t *x, int32_t *out, int64_t count, Function fun
   memcpy(out + i, &part, bytes);
 }
 
+// The lanes as int8, in which they fit.
+inline void store_bytes(int8_t *p, Ints x) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8((__m512i)x));
+#elif defined(__AVX2__)
+  const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)x),
+                                         _mm256_extracti128_si256((__m256i)x, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i *>(p), _mm_packs_epi16(shorts, shorts));
+#else
+  for (int i = 0; i < kWidth; ++i) p[i] = static_cast<int8_t>(x[i]);
+#endif
+}
+
 // Eight numbers, to be looked up by the low three bits of lanes.
 class Table {
  public:

@@ -11,12 +11,8 @@
 
 namespace {
 
-// Sums of four columns, and what they are multiplied with.
+// Sums of four columns.
 typedef int32_t FourInts __attribute__((vector_size(16)));
-
-struct FourScales {
-  double scale[4], bias[4];
-};
 
 // sat(rint(sums * x_scale * w_scale) + bias), of four or of a whole vector of columns.
 #if defined(__AVX2__)
@@ -30,9 +26,10 @@ inline __m256d scale_and_round(__m256d sums, double x_scale, const double *w_sca
   return _mm256_max_pd(y, _mm256_set1_pd(kWhole - kLargest));
 }
 
-inline FourInts scale_four(FourInts sums, double x_scale, const FourScales &s) {
+inline FourInts scale_four(FourInts sums, double x_scale, const double *w_scale,
+                           const double *bias) {
   const __m256i y = _mm256_castpd_si256(
-      scale_and_round(_mm256_cvtepi32_pd((__m128i)sums), x_scale, s.scale, s.bias));
+      scale_and_round(_mm256_cvtepi32_pd((__m128i)sums), x_scale, w_scale, bias));
   const __m256i low = _mm256_permutevar8x32_epi32(y, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
   return (FourInts)_mm256_castsi256_si128(low);
 }
@@ -48,10 +45,11 @@ inline int32x2_t scale_two(int32x2_t sums, double x_scale, const double *w_scale
   return vmovn_s64(vcvtq_s64_f64(y));
 }
 
-inline FourInts scale_four(FourInts sums, double x_scale, const FourScales &s) {
+inline FourInts scale_four(FourInts sums, double x_scale, const double *w_scale,
+                           const double *bias) {
   const int32x4_t x = (int32x4_t)sums;
-  return (FourInts)vcombine_s32(scale_two(vget_low_s32(x), x_scale, s.scale, s.bias),
-                                scale_two(vget_high_s32(x), x_scale, s.scale + 2, s.bias + 2));
+  return (FourInts)vcombine_s32(scale_two(vget_low_s32(x), x_scale, w_scale, bias),
+                                scale_two(vget_high_s32(x), x_scale, w_scale + 2, bias + 2));
 }
 
 #endif
@@ -212,7 +210,7 @@ struct DotShorts {
 };
 
 #define HAS_VECTORS 1
-constexpr int kDotRows = 3;
+constexpr int kDotRows = 5;
 
 #elif defined(__ARM_FEATURE_DOTPROD)
 #define HAS_VECTORS 1
@@ -422,10 +420,7 @@ struct Lanes : Bytes {
   // Of the columns that are there; ``w_scale`` and ``bias`` have whole vectors.
   static void store_scaled(int32x4_t sums, double x_scale, const double *w_scale,
                            const double *bias, int32_t *out, int64_t columns) {
-    FourScales scales;
-    memcpy(scales.scale, w_scale, sizeof scales.scale);
-    memcpy(scales.bias, bias, sizeof scales.bias);
-    const FourInts y = scale_four((FourInts)sums, x_scale, scales);
+    const FourInts y = scale_four((FourInts)sums, x_scale, w_scale, bias);
     memcpy(out, &y, static_cast<size_t>(columns < kLanes ? columns : kLanes) * sizeof *out);
   }
 };

@@ -24,6 +24,15 @@ constexpr int kColumns = 4;
 // Columns after which the next rows of x are taken: w is still in the first-level cache then.
 constexpr int64_t kColumnGroup = 64;
 
+struct FourScales {
+  double scale[kColumns] = {}, bias[kColumns] = {};
+  inline void load(const ProductInt8 &a, int64_t column, int columns) {
+    for (int j = 0; j < columns; ++j) scale[j] = a.w_scale[column + j];
+    if (a.bias == nullptr) return;
+    for (int j = 0; j < columns; ++j) bias[j] = a.bias[column + j];
+  }
+};
+
 // All of k for M rows and kColumns columns; of the columns that are not there (beyond ``columns``)
 // the first is read instead. ``offsets`` are what sums are too large by.
 template <typename Value, int M>
@@ -57,13 +66,15 @@ inline void dot_block(const ProductInt8 &a, int64_t row, int64_t column, int col
     for (int i = 0; i < M; ++i) sums[i][j] = part[i];
   }
   FourScales scales = {};
-  for (int j = 0; j < columns; ++j) {
-    scales.scale[j] = a.w_scale[column + j];
-    if (a.bias != nullptr) scales.bias[j] = a.bias[column + j];
-  }
+  // Where the number is a constant it is a single load.
+  if (columns == kColumns)
+    scales.load(a, column, kColumns);
+  else
+    scales.load(a, column, columns);
   UNROLL
   for (int i = 0; i < M; ++i) {
-    const FourInts y = scale_four(D::reduce(sums[i]) - offsets[i], row_scale(a, row + i), scales);
+    const FourInts y = scale_four(D::reduce(sums[i]) - offsets[i], row_scale(a, row + i),
+                                  scales.scale, scales.bias);
     int32_t *out = a.out + (row + i) * a.n + column;
     if (columns == kColumns)
       memcpy(out, &y, sizeof y);
@@ -145,9 +156,10 @@ struct PanelOf {
   const PanelScales &scales;
   int64_t start, end;
 
-  // M rows of x, as groups ``stride`` bytes apart, and columns from ``column`` on.
+  // M rows of x, as groups ``stride`` bytes apart, and columns from ``column`` on. Inlined, it would
+  // share the registers with what is constant around it.
   template <int M>
-  inline void block(int64_t row, int64_t column, const int32_t *packed, const char *x,
+  __attribute__((noinline)) void block(int64_t row, int64_t column, const int32_t *packed, const char *x,
                     int64_t stride, const int32_t *offsets) const {
     typename P::Sums sums[M][P::kVectors];
     UNROLL
