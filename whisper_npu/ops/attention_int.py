@@ -13,6 +13,7 @@ same integers. What comes out has ATTENTION_FRACTION fraction bits.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +24,21 @@ from whisper_npu.ops.fixed import (
     ATTENTION_FRACTION,
     F64,
     FRACTION,
-    bit_length,
     saturate,
-    shift_down,
 )
 
 # Fraction bits of the distance of a score from the largest, and of weights.
 DISTANCE_FRACTION = 12
 WEIGHT_BITS = 13
 LARGEST_WEIGHT = 2**WEIGHT_BITS - 1
+# The distance from which on weights are 0: half a unit of 13 bits.
+WEIGHT_END = (WEIGHT_BITS + 1) << DISTANCE_FRACTION
 # 32764 * 2^-g for g in [0, 1) with 15 fraction bits, as c0 + g (c1 + g (c2 + g c3)) where products
 # are rounded to 15 fraction bits: within 3.3 of it. 32764 becomes the largest weight.
 EXPONENTIAL = (32764, -22658, 7568, -1294)
 # Fraction bits of keys and values in the decoder's own cache.
 CACHE_FRACTION = 9
+_CACHE_SHIFT = FRACTION - CACHE_FRACTION
 # Bits of a query over a cache, its sign not counted.
 _QUERY_BITS = 15
 # Bits of cached keys and values of the audio.
@@ -57,34 +59,61 @@ def _times(a: I64, b: I64 | int) -> I64:
     return (a * b + 2**14) >> 15
 
 
+@cache
+def weight_table() -> I64:  # [WEIGHT_END + 1]
+    """Weights by z of ``weights_of``, up to the first beyond which all are 0."""
+    z = np.arange(WEIGHT_END + 1)
+    n, g = z >> DISTANCE_FRACTION, (z & (2**DISTANCE_FRACTION - 1)) << 3
+    c0, c1, c2, c3 = EXPONENTIAL
+    power = c0 + _times(g, c1 + _times(g, c2 + _times(g, c3)))
+    # 2^(13 - n) with 15 fraction bits: 0 for n = 14.
+    return _times(power, np.int64(2**WEIGHT_BITS) >> n)
+
+
 def weights_of(scores: F64, exponent: I64) -> I64:  # [..., n], [...] -> [..., n]
     """Weights of scores that stand for ``scores * 2**-exponent``, in log2 units.
 
-    -inf gives 0. With z = min(floor(d 2^12), 65535) for a distance d below the largest score,
-    n = z >> 12 and g = z & 4095, a weight is 2^-g with 15 fraction bits, shifted down by n + 2
-    bits and rounded half up. Against 8191 2^-d a weight errs by a share of at most 2.8e-4 (1.7e-4
+    -inf gives 0. With z = floor(d 2^12) for a distance d below the largest score, n = z >> 12 and
+    g = z & 4095, a weight is 2^-g with 15 fraction bits, shifted down by n + 2 bits and rounded
+    half up: 0 from n = 14 on. Against 8191 2^-d a weight errs by a share of at most 2.8e-4 (1.7e-4
     is cut off a distance, 1.1e-4 is the polynomial's) and by half a unit.
     """
     distance = scores.max(axis=-1, keepdims=True) - scores
     distance *= np.ldexp(1.0, DISTANCE_FRACTION - exponent)[..., None]
-    z = np.minimum(np.floor(distance), 65535.0).astype(np.int64)
-    n, g = z >> DISTANCE_FRACTION, (z & (2**DISTANCE_FRACTION - 1)) << 3
-    c0, c1, c2, c3 = EXPONENTIAL
-    power = c0 + _times(g, c1 + _times(g, c2 + _times(g, c3)))
-    # 2^(13 - n) with 15 fraction bits: from n = 14 on it is 0.
-    return _times(power, np.int64(2**WEIGHT_BITS) >> n)
+    np.minimum(distance, WEIGHT_END, out=distance)
+    # A conversion to integers rounds towards zero.
+    weights: I64 = weight_table().take(distance.astype(np.int64))
+    return weights
 
 
-def divide(mixed: F64, total: I64, exponent: I64) -> I32:  # [..., dh], [...], [..., dh or 1]
-    """``sat(rint(mixed * r * 2**-exponent))``: weighted sums over the sum of weights, as int32.
+def divide(mixed: F64, total: I64, factor: F64 | float) -> I32:  # [..., dh], [...], [..., dh]
+    """``sat(rint(mixed * r * factor))``: weighted sums over the sum of weights, as int32.
 
     r = floor(2^(15 + b) / total) / 2^(15 + b) for a total of b bits. With values of v bits, its
     numerator times ``mixed`` is 2^(15 + b + v) at most, and fits 53 bits: v = 15 over up to 1024
-    cached keys, v = 12 over up to 8192 of a window.
+    cached keys, v = 12 over up to 8192 of a window. ``factor`` holds powers of two.
     """
-    places = bit_length(total) + (_RECIPROCAL_BITS - 1)
-    reciprocal = np.ldexp((np.int64(1) << places) // total, -places)
-    return saturate(np.rint(np.ldexp(mixed * reciprocal[..., None], -exponent)))
+    places = np.frexp(total)[1] + (_RECIPROCAL_BITS - 1)
+    # A quotient of 16 bits is further from the next integer than float64 rounds.
+    reciprocal = np.ldexp(np.floor(np.ldexp(1.0, places) / total), -places)
+    quotient = mixed * reciprocal[..., None]
+    quotient *= factor
+    return saturate(np.rint(quotient, out=quotient))
+
+
+def _shift(x: I32 | F64, bits: int) -> I64:  # [..., n] -> [...]
+    """How far the largest magnitude of whole numbers must be shifted down to have so many bits."""
+    shift: I64 = np.maximum(np.frexp(np.abs(x).max(axis=-1))[1] - bits, 0)
+    return shift
+
+
+def _cut(x: I32 | F64, shift: I64, bits: int) -> F64:  # [..., n], [...] -> [..., n]
+    """``floor(x / 2**shift + 1/2)``, at most ``2**bits - 1``; exact where x has 31 bits."""
+    cut: F64 = np.multiply(x, np.ldexp(1.0, -shift)[..., None])
+    cut += 0.5
+    np.floor(cut, out=cut)
+    np.minimum(cut, 2**bits - 1, out=cut)
+    return cut
 
 
 def attention_int32(
@@ -103,26 +132,35 @@ def attention_int32(
     queries, keys = split_heads(q, n_head), split_heads(k, n_head)
     values, result = split_heads(v, n_head), split_heads(out, n_head)
     for index in np.ndindex(b, n_head):
-        key, key_shift = _cut(keys[index], bits, rounded=False)
-        value, value_shift = _cut(values[index], WEIGHT_BITS - 1, rounded=True)
+        key, key_shift = cut_keys(keys[index], bits)
+        value, value_shift = cut_values(values[index])
+        factor = np.ldexp(2.0 ** (ATTENTION_FRACTION - FRACTION), value_shift)
         for start in range(0, t, _ROWS):
-            query = queries[index][start : start + _ROWS].astype(np.int64)
-            shift = np.maximum(bit_length(np.abs(query).max(axis=-1)) - bits, 0)
-            query = shift_down(query, shift[:, None], 2**bits - 1)
-            scores = query.astype(np.float64) @ key.T
+            query, shift = cut_queries(queries[index][start : start + _ROWS], bits)
+            scores = query @ key.T
             weights = weights_of(scores, 2 * FRACTION - shift - key_shift)
             mixed = weights.astype(np.float64) @ value
-            exponent = np.full((1, 1), FRACTION - ATTENTION_FRACTION - value_shift)
-            result[index][start : start + _ROWS] = divide(mixed, weights.sum(axis=-1), exponent)
+            result[index][start : start + _ROWS] = divide(mixed, weights.sum(axis=-1), factor)
     return out
 
 
-def _cut(x: I32, bits: int, rounded: bool) -> tuple[F64, int]:  # [t, dh] -> [t, dh]
-    """All of x shifted down to so many bits, and by how much."""
-    wide = x.astype(np.int64)
-    shift = max(int(np.abs(wide).max()).bit_length() - bits, 0)
-    cut = shift_down(wide, np.int64(shift), 2**bits - 1) if rounded else wide >> shift
-    return cut.astype(np.float64), shift
+def cut_queries(x: I32 | F64, bits: int) -> tuple[F64, I64]:  # [..., dh] -> [..., dh], [...]
+    """Every query rounded to so many bits by a shift of its own, and the shifts."""
+    shift = _shift(x, bits)
+    return _cut(x, shift, bits), shift
+
+
+def cut_keys(x: I32, bits: int) -> tuple[F64, I64]:  # [t, dh] -> [t, dh], []
+    """All keys of a head rounded down to so many bits, and by how much they are shifted."""
+    shift = _shift(x.reshape(-1), bits)
+    cut = x * np.ldexp(1.0, -shift)
+    return np.floor(cut, out=cut), shift
+
+
+def cut_values(x: I32) -> tuple[F64, I64]:  # [t, dh] -> [t, dh], []
+    """All values of a head rounded to 12 bits, and by how much they are shifted."""
+    shift = _shift(x.reshape(-1), WEIGHT_BITS - 1)
+    return _cut(x, shift, WEIGHT_BITS - 1), shift
 
 
 def store_int16(x: I32, cache: I16, position: int) -> None:  # [b, n, h * dh], [b, h, ctx, dh]
@@ -131,8 +169,11 @@ def store_int16(x: I32, cache: I16, position: int) -> None:  # [b, n, h * dh], [
     Rounded to the nearest, saturated at plus or minus 32767 (64).
     """
     n = x.shape[1]
-    steps = shift_down(x.astype(np.int64), np.int64(FRACTION - CACHE_FRACTION), 2**15 - 1)
-    np.maximum(steps, 1 - 2**15, out=steps)
+    largest = (2**15 - 1) << _CACHE_SHIFT
+    steps = np.maximum(x, -largest)
+    np.minimum(steps, largest, out=steps)
+    steps += 1 << (_CACHE_SHIFT - 1)
+    steps >>= _CACHE_SHIFT
     cache[:, :, position : position + n] = split_heads(steps, cache.shape[1])
 
 
@@ -144,14 +185,15 @@ def cached_attention_int16(
     Every query of a head is cut to 15 bits by a shift of its own; scores have up to 37 bits.
     """
     n_head, length = k_cache.shape[1], position + q.shape[1]
-    query, shift = _cut_queries(split_heads(q.astype(np.int64), n_head))
+    query, shift = cut_queries(split_heads(q, n_head), _QUERY_BITS)
     k, v = (cache[:, :, :length].astype(np.float64) for cache in (k_cache, v_cache))
     scores = query @ k.transpose(0, 1, 3, 2)
-    future = np.arange(length) > np.arange(position, length)[:, None]
-    scores[:, :, future] = -np.inf
+    if q.shape[1] > 1:
+        future = np.arange(length) > np.arange(position, length)[:, None]
+        scores[:, :, future] = -np.inf
     weights = weights_of(scores, FRACTION + CACHE_FRACTION - shift)
-    exponent = np.full((1, 1, 1, 1), CACHE_FRACTION - ATTENTION_FRACTION)
-    mixed = divide(weights.astype(np.float64) @ v, weights.sum(axis=-1), exponent)
+    factor = 2.0 ** (ATTENTION_FRACTION - CACHE_FRACTION)
+    mixed = divide(weights.astype(np.float64) @ v, weights.sum(axis=-1), factor)
     return _merged(mixed, q, out)
 
 
@@ -163,11 +205,11 @@ def quantize_columns(
     scale = 2^(s - FRACTION) with s = max(0, bits of the column's largest magnitude - 7); values are
     rounded to the nearest, within [-127, 127].
     """
-    heads = split_heads(x.astype(np.int64), values.shape[1])
-    s = np.maximum(bit_length(np.abs(heads).max(axis=2)) - _CROSS_BITS, 0)
-    cut = shift_down(heads, s[:, :, None], 127)
-    values[...] = np.maximum(cut, -127)
-    scale[...] = np.ldexp(1.0, s - FRACTION)
+    columns = x.transpose(0, 2, 1)
+    shift = _shift(columns, _CROSS_BITS)
+    cut = np.maximum(_cut(columns, shift, _CROSS_BITS), -127)
+    values[...] = split_heads(cut.transpose(0, 2, 1), values.shape[1])
+    scale[...] = np.ldexp(1.0, shift - FRACTION).reshape(scale.shape)
 
 
 def cross_attention_int32(
@@ -188,8 +230,9 @@ def cross_attention_int32(
     """
     n_audio, n_head = k.shape[:2]
     grouped = split_heads(q.reshape(n_audio, -1, q.shape[-1]), n_head)
-    shifts = _log2(k_scale) + FRACTION
-    query, shift = _cut_queries(grouped.astype(np.int64) << shifts[:, :, None])
+    # In units of the keys' smallest steps, 2^-FRACTION.
+    steps = np.float64(2.0**FRACTION) * k_scale[:, :, None]
+    query, shift = cut_queries(grouped * steps, _QUERY_BITS)
     keys, values = (x.astype(np.float64) for x in (k, v))
     scores = query @ keys.transpose(0, 1, 3, 2)
     exponent = 2 * FRACTION - shift
@@ -197,19 +240,9 @@ def cross_attention_int32(
         natural = np.ldexp(math.log(2.0), -exponent)[..., None]
         np.multiply(scores[0][list(heads)], natural[0][list(heads)], out=kept, casting="same_kind")
     weights = weights_of(scores, exponent)
-    places = -ATTENTION_FRACTION - _log2(v_scale)
-    mixed = divide(weights.astype(np.float64) @ values, weights.sum(axis=-1), places[:, :, None])
+    factor = np.float64(2.0**ATTENTION_FRACTION) * v_scale[:, :, None]
+    mixed = divide(weights.astype(np.float64) @ values, weights.sum(axis=-1), factor)
     return _merged(mixed, q, out)
-
-
-def _log2(x: F32) -> I64:  # [...] -> [...]
-    """Exponents of powers of two; a logarithm may be off by a unit in the last place."""
-    return np.frexp(x)[1].astype(np.int64) - 1
-
-
-def _cut_queries(q: I64) -> tuple[F64, I64]:  # [b, h, n, dh] -> [b, h, n, dh], [b, h, n]
-    shift = np.maximum(bit_length(np.abs(q).max(axis=-1)) - _QUERY_BITS, 0)
-    return shift_down(q, shift[..., None], 2**_QUERY_BITS - 1).astype(np.float64), shift
 
 
 def _merged(heads: I32, like: I32, out: I32 | None) -> I32:  # [b, h, n, dh] -> [b, n, h * dh]

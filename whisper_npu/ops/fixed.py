@@ -24,10 +24,13 @@ LARGEST = 2**31 - 1
 
 
 def saturate(x: F64, out: I32 | None = None) -> I32:  # [...] -> [...]
-    """Whole numbers in float64 as int32, saturated."""
+    """Whole numbers in float64 as int32, saturated; changes ``x``."""
     if out is None:
         out = np.empty(x.shape, np.int32)
-    np.copyto(out, np.clip(x, -LARGEST, LARGEST), casting="unsafe")
+    # Several times faster than np.clip for the few numbers of a token.
+    np.minimum(x, LARGEST, out=x)
+    np.maximum(x, -LARGEST, out=x)
+    np.copyto(out, x, casting="unsafe")
     return out
 
 
@@ -36,13 +39,6 @@ def bit_length(x: I64) -> I64:  # [...] -> [...]
     # With a 0 below its highest bit, float64 cannot round x up to the next power of two.
     length: I64 = np.frexp((x & ~(x >> 1)).astype(np.float64))[1].astype(np.int64)
     return length
-
-
-def shift_down(x: I64, bits: I64, largest: int) -> I64:  # [...], [...] -> [...]
-    """``floor(x / 2**bits + 1/2)``, at most ``largest``; for |x| <= 2**62 and 0 <= bits < 62."""
-    half = (np.int64(1) << bits) >> 1
-    shifted: I64 = np.minimum((x + half) >> bits, largest)
-    return shifted
 
 
 def square_root(x: I64) -> I64:  # [...] -> [...]

@@ -5,6 +5,8 @@ All results are int32 with FRACTION fraction bits.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -109,37 +111,42 @@ GELU_COEFFICIENTS = (
     (854, -1453, 1031, -299),
     (0, 0, 0, 0),
 )
-_COEFFICIENTS = np.array(GELU_COEFFICIENTS, np.int32)
 # Bits of the place within an interval.
 _PLACE = 11
+# h is 0 from here on: the number 4.
+GELU_END = 8 << _PLACE
 # Elements that are done together, so that what lies between stays in a cache.
 _BLOCK = 16384
+
+
+@cache
+def gelu_table() -> I32:  # [GELU_END + 1]
+    """h(t) of ``gelu_int32`` for t in [0, GELU_END], where it has become 0."""
+    t = np.arange(GELU_END + 1)
+    c = np.array(GELU_COEFFICIENTS)[t >> _PLACE]
+    u = t & ((1 << _PLACE) - 1)
+    h = c[:, 3]
+    for i in (2, 1, 0):
+        h = (h * u >> _PLACE) + c[:, i]
+    table: I32 = ((h + 128) >> 8).astype(np.int32)
+    return table
 
 
 def gelu_int32(x: I32, out: I32 | None = None) -> I32:  # [...] -> [...]
     """GELU (with erf), within 0.62 steps of 2**-12; ``out`` is contiguous and may be ``x``.
 
     With t = |x|, i = min(t >> 11, 8) and u = t & 2047, h = (c0 + (u (c1 + (u (c2 + (u c3 >> 11))
-    >> 11)) >> 11) + 128) >> 8, where shifts round down. All of it fits int32: u has 11 bits, a
-    coefficient 20.
+    >> 11)) >> 11) + 128) >> 8, where shifts round down, and the result is max(x, 0) - h. All of it
+    fits int32: u has 11 bits, a coefficient 20.
     """
     if out is None:
         out = np.empty(x.shape, np.int32)
     flat, result = x.reshape(-1), out.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
-        part = flat[start : start + _BLOCK]
-        t = np.abs(part)
-        c = _COEFFICIENTS[np.minimum(t >> _PLACE, 8)]
-        u = t & ((1 << _PLACE) - 1)
-        h = c[:, 3] * u
-        for i in (2, 1, 0):
-            h >>= _PLACE
-            h += c[:, i]
-            if i:
-                h *= u
-        h += 128
-        h >>= 8
-        np.subtract(np.maximum(part, 0), h, out=result[start : start + _BLOCK])
+        block = slice(start, start + _BLOCK)
+        h = gelu_table().take(np.minimum(np.abs(flat[block]), GELU_END))
+        np.maximum(flat[block], 0, out=result[block])
+        result[block] -= h
     return out
 
 

@@ -246,11 +246,8 @@ def test_quotients_of_53_bits(count: int) -> None:
         mixed = 32768 * near - 1
         assert (2 ** (15 + b) // near) * mixed <= 2**53
         for exponent in (-7, 0, 5):
-            got = attention_int.divide(
-                np.array([[float(mixed), -float(mixed)]]),
-                np.array([near]),
-                np.full((1, 1), exponent),
-            )
+            sums = np.array([[float(mixed), -float(mixed)]])
+            got = attention_int.divide(sums, np.array([near]), 2.0**-exponent)
             expected = [model.divide(x, near, exponent) for x in (mixed, -mixed)]
             assert got[0].tolist() == expected
 
