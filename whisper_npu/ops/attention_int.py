@@ -40,7 +40,7 @@ EXPONENTIAL = (32764, -22658, 7568, -1294)
 CACHE_FRACTION = 9
 _CACHE_SHIFT = FRACTION - CACHE_FRACTION
 # Bits of a query over a cache, its sign not counted.
-_QUERY_BITS = 15
+QUERY_BITS = 15
 # Bits of cached keys and values of the audio.
 _CROSS_BITS = 7
 # Bits of what a sum of weights is divided by.
@@ -86,7 +86,7 @@ def weights_of(scores: F64, exponent: I64) -> I64:  # [..., n], [...] -> [..., n
     return weights
 
 
-def divide(mixed: F64, total: I64, factor: F64 | float) -> I32:  # [..., dh], [...], [..., dh]
+def divide(mixed: F64, total: I64 | F64, factor: F64 | float) -> I32:  # [..., dh], [...], [..., dh]
     """``sat(rint(mixed * r * factor))``: weighted sums over the sum of weights, as int32.
 
     r = floor(2^(15 + b) / total) / 2^(15 + b) for a total of b bits. With values of v bits, its
@@ -185,7 +185,7 @@ def cached_attention_int16(
     Every query of a head is cut to 15 bits by a shift of its own; scores have up to 37 bits.
     """
     n_head, length = k_cache.shape[1], position + q.shape[1]
-    query, shift = cut_queries(split_heads(q, n_head), _QUERY_BITS)
+    query, shift = cut_queries(split_heads(q, n_head), QUERY_BITS)
     k, v = (cache[:, :, :length].astype(np.float64) for cache in (k_cache, v_cache))
     scores = query @ k.transpose(0, 1, 3, 2)
     if q.shape[1] > 1:
@@ -232,7 +232,7 @@ def cross_attention_int32(
     grouped = split_heads(q.reshape(n_audio, -1, q.shape[-1]), n_head)
     # In units of the keys' smallest steps, 2^-FRACTION.
     steps = np.float64(2.0**FRACTION) * k_scale[:, :, None]
-    query, shift = cut_queries(grouped * steps, _QUERY_BITS)
+    query, shift = cut_queries(grouped * steps, QUERY_BITS)
     keys, values = (x.astype(np.float64) for x in (k, v))
     scores = query @ keys.transpose(0, 1, 3, 2)
     exponent = 2 * FRACTION - shift

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.ops.arrays import F32, I32, I64
-from whisper_npu.ops.fixed import FRACTION, bit_length, square_root
+from whisper_npu.ops.fixed import F64, FRACTION, bit_length, square_root
 
 # int8 or int16.
 Integers = NDArray[Any]
@@ -24,13 +24,13 @@ LARGEST_INT8 = 127
 # The largest int16 of activations: 256 times an int8 and an int8.
 LARGEST_INT16 = 256 * LARGEST_INT8 + LARGEST_INT8
 # Fraction bits of reciprocals of a mantissa in [128, 256).
-_RECIPROCAL = 28
+RECIPROCAL_BITS = 28
 # Bits of the numbers of which root mean squares are taken: 2**14 squares of them are 2**42 at most.
-_SQUARED_BITS = 14
+SQUARED_BITS = 14
 # Fraction bits of a root mean square, in units of the numbers that it is of.
-_ROOT = 10
+ROOT_BITS = 10
 # 1e-5, which layer norm adds to a variance, in units of 2**(-2 * FRACTION), for each element.
-_EPSILON = 1e-5 * 4.0**FRACTION
+EPSILON = 1e-5 * 4.0**FRACTION
 
 
 def limit(bits: int, k: int) -> int:
@@ -56,7 +56,8 @@ def _mantissas(ratio: NDArray[np.float64]) -> tuple[I64, I64]:  # [...] -> [...]
     return np.where(carried, m >> 1, m), e + carried
 
 
-def _largest_of_rows(x: I32) -> I64:  # [..., k] -> [...]
+def largest_of_rows(x: I32) -> I64:  # [..., k] -> [...]
+    """The largest magnitude of each row."""
     high: I64 = x.max(axis=-1).astype(np.int64)
     largest: I64 = np.maximum(high, -x.min(axis=-1).astype(np.int64))
     return largest
@@ -73,13 +74,25 @@ def quantize_int32(
     m * 2**e in units of x. ``bits`` (8 or 16) is the type of the values. The error is at most half
     a scale and 2**-20 of the value. A row of zeros has scale 0.
     """
-    values = np.empty(x.shape, np.dtype(f"int{bits}")) if values is None else values
-    m, e = _mantissas(_largest_of_rows(x) / limit(bits, x.shape[-1]))
+    reciprocal, scales = quantizer(largest_of_rows(x), limit(bits, x.shape[-1]), fraction)
+    return _rounded(x, reciprocal, scales, bits, values, scale)
+
+
+def quantizer(largest: I64, limit: int, fraction: int) -> tuple[F64, F64]:  # [...] -> [...], [...]
+    """What ``quantize_int32`` multiplies rows by, and their scales."""
+    m, e = _mantissas(largest / limit)
     # At most 2**21: a product with 31 bits is exact in float64.
-    reciprocal = np.ldexp((1 << _RECIPROCAL) // np.maximum(m, 1), -_RECIPROCAL - e)
+    reciprocal = np.ldexp((1 << RECIPROCAL_BITS) // np.maximum(m, 1), -RECIPROCAL_BITS - e)
+    return reciprocal, np.ldexp(m, e - fraction)
+
+
+def _rounded(
+    x: I32, reciprocal: F64, scales: F64, bits: int, values: Integers | None, scale: F32 | None
+) -> tuple[Integers, F32]:  # [..., k], [...], [...] -> [..., k], [...]
+    values = np.empty(x.shape, np.dtype(f"int{bits}")) if values is None else values
     np.copyto(values, np.rint(x * reciprocal[..., None]), casting="unsafe")
-    scale = np.empty(m.shape, np.float32) if scale is None else scale
-    scale[...] = np.ldexp(m, e - fraction)
+    scale = np.empty(scales.shape, np.float32) if scale is None else scale
+    scale[...] = scales
     return values, scale
 
 
@@ -96,21 +109,30 @@ def rms_norm(
     r = floor(2^K / (u m)) 2^(10 - K - e) for a scale of m 2^(e - s), where K = 20 + bits of u m:
     the quotient lies in [2^20, 2^21].
     """
-    values = np.empty(x.shape, np.dtype(f"int{bits}")) if values is None else values
-    d = x.shape[-1]
-    largest = _largest_of_rows(x)
-    s = np.maximum(bit_length(largest) - _SQUARED_BITS, 0)
+    largest = largest_of_rows(x)
+    s = square_shift(largest)
     small = (x >> s[..., None].astype(np.int32)).astype(np.float64)
     # Each square is 2**28 at most: any order of the sum is exact.
-    squares = np.einsum("...d,...d->...", small, small).astype(np.int64)
-    total = squares + (np.int64(np.rint(_EPSILON * d)) >> 2 * s)
-    root = square_root((total << 2 * _ROOT) // d)
-    m, e = _mantissas(largest * 2.0**_ROOT / (root * limit(bits, d)))
+    squares = np.einsum("...d,...d->...", small, small)
+    reciprocal, scales = normalizer(largest, s, squares, x.shape[-1], limit(bits, x.shape[-1]))
+    return _rounded(x, reciprocal, scales, bits, values, scale)
+
+
+def square_shift(largest: I64) -> I64:  # [...] -> [...]
+    """How far ``rms_norm`` shifts numbers down before it squares them."""
+    shift: I64 = np.maximum(bit_length(largest) - SQUARED_BITS, 0)
+    return shift
+
+
+def normalizer(
+    largest: I64, s: I64, squares: F64, d: int, limit: int
+) -> tuple[F64, F64]:  # [...], [...], [...] -> [...], [...]
+    """What ``rms_norm`` multiplies rows by, and their scales."""
+    total = squares.astype(np.int64) + (np.int64(np.rint(EPSILON * d)) >> 2 * s)
+    root = square_root((total << 2 * ROOT_BITS) // d)
+    m, e = _mantissas(largest * 2.0**ROOT_BITS / (root * limit))
     divisor = root * np.maximum(m, 1)
     k = bit_length(divisor) + 20
-    reciprocal = np.ldexp((np.int64(1) << k) // divisor, _ROOT - k - e)
-    np.copyto(values, np.rint(x * reciprocal[..., None]), casting="unsafe")
-    scale = np.empty(m.shape, np.float32) if scale is None else scale
+    reciprocal = np.ldexp((np.int64(1) << k) // divisor, ROOT_BITS - k - e)
     # In units of the normalised row: the shift of the squares is in the root, not in the scale.
-    scale[...] = np.ldexp(m, e - s)
-    return values, scale
+    return reciprocal, np.ldexp(m, e - s)

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from whisper_npu.ops.arrays import F32
 from whisper_npu.runtime.threads import default_threads, physical_cores
@@ -285,18 +286,36 @@ _scratch = threading.local()
 
 def scratch(*shapes: tuple[int, ...]) -> list[F32]:
     """Arrays of this thread to work in, valid until the next call in this thread."""
-    sizes = [-(-math.prod(shape) * 4 // _ALIGNMENT) * _ALIGNMENT for shape in shapes]
-    memory: np.ndarray | None = getattr(_scratch, "memory", None)
-    if memory is None or memory.size < sum(sizes):
-        block = np.empty(sum(sizes) + _ALIGNMENT, np.uint8)
+    return scratch_arrays(*((shape, np.float32) for shape in shapes))
+
+
+def scratch_arrays(*wanted: tuple[tuple[int, ...], Any]) -> list[NDArray[Any]]:
+    """The same with a type for each shape."""
+    nbytes = size_of(wanted)
+    memory: NDArray[np.uint8] | None = getattr(_scratch, "memory", None)
+    if memory is None or memory.size < nbytes:
+        block = np.empty(nbytes + _ALIGNMENT, np.uint8)
         start = -block.ctypes.data % _ALIGNMENT
-        memory = _scratch.memory = block[start : start + sum(sizes)]
+        memory = _scratch.memory = block[start : start + nbytes]
+    return cut(memory, wanted)
+
+
+def cut(
+    memory: NDArray[np.uint8], wanted: Iterable[tuple[tuple[int, ...], Any]]
+) -> list[NDArray[Any]]:
+    """Arrays of these shapes and types side by side; ``memory`` has ``size_of`` bytes for them."""
     arrays, start = [], 0
-    for shape, size in zip(shapes, sizes, strict=True):
-        part = memory[start : start + 4 * math.prod(shape)]
-        arrays.append(part.view(np.float32).reshape(shape))
-        start += size
+    for shape, dtype in wanted:
+        count = math.prod(shape) * np.dtype(dtype).itemsize
+        arrays.append(memory[start : start + count].view(dtype).reshape(shape))
+        start += -(-count // _ALIGNMENT) * _ALIGNMENT
     return arrays
+
+
+def size_of(wanted: Iterable[tuple[tuple[int, ...], Any]]) -> int:
+    """Bytes of arrays that ``cut`` puts side by side."""
+    counts = (math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted)
+    return sum(-(-count // _ALIGNMENT) * _ALIGNMENT for count in counts)
 
 
 def spans(rows: int, pieces: int) -> list[slice]:

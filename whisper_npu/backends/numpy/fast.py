@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whisper_npu.backends.numpy import fast_attention_int, fast_products, fast_rows
 from whisper_npu.backends.numpy.fast_attention import WindowAttention
 from whisper_npu.backends.numpy.specification import (
     IN_PLACE,
+    as_rows,
     forms_of,
+    fraction_of,
     heads_of,
+    product_form,
     scratch_shape,
     stride_of,
 )
@@ -30,8 +34,10 @@ from whisper_npu.runtime.backend import (
     Array,
     Backend,
     Bound,
+    Form,
     Offer,
     Refusal,
+    Shape,
     Step,
     name_of,
 )
@@ -232,6 +238,62 @@ def _cross_attention(b: Bound, team: Workers) -> Step:
     return partial(cross_attention_by_query, queries, keys, v, scale, scores, result)
 
 
+def _product_int8(b: Bound, team: Workers) -> Step:
+    x, x_scale, w, w_scale, *rest = b.inputs
+    bias = rest[0] if rest else None
+    assert b.scratch is not None
+    rows, out = as_rows(x), as_rows(b.outputs[0])
+    args = (rows, x_scale.reshape(-1), w, w_scale, bias, out, b.scratch)
+    if len(rows) >= MANY_ROWS:
+        return fast_products.ManyRows(*args, team)
+    return fast_products.FewRows(*args)
+
+
+def _by_blocks(team: Workers, x: Array, func: Callable[[slice], object]) -> Shared:
+    """A step on slices of rows, of about one block of elements each."""
+    return Shared(team, len(x), func, max(1, x.size // (fast_rows.BLOCK * team.threads)))
+
+
+def _quantize_int32(b: Bound, team: Workers) -> Step:
+    x, values = as_rows(b.inputs[0]), as_rows(b.outputs[0])
+    scale, fraction = b.outputs[1].reshape(-1), fraction_of(b.op)
+    if len(x) <= FEW_ROWS:
+        return fast_rows.FewRows(x, values, scale, fraction)
+    return _by_blocks(team, x, fast_rows.ManyRows(x, values, scale, fraction))
+
+
+def _rms_norm(b: Bound, team: Workers) -> Step:
+    x, values, scale = as_rows(b.inputs[0]), as_rows(b.outputs[0]), b.outputs[1].reshape(-1)
+    if len(x) <= FEW_ROWS:
+        return fast_rows.FewNorms(x, values, scale)
+    return _by_blocks(team, x, fast_rows.ManyNorms(x, values, scale))
+
+
+def _gelu_int32(b: Bound, team: Workers) -> Step:
+    x, out = b.inputs[0].reshape(-1), b.outputs[0].reshape(-1)
+    return Shared(team, x.size, partial(fast_rows.gelu_part, x, out))
+
+
+def _add_int32(b: Bound, team: Workers) -> Step:
+    x, y, out = (array.reshape(-1) for array in (*b.inputs, *b.outputs))
+    return Shared(team, x.size, partial(fast_rows.add_part, x, y, out))
+
+
+def _attention_int32(b: Bound, team: Workers) -> Step:
+    (q, k, v), (out,) = b.inputs, b.outputs
+    return fast_attention_int.WindowAttention(q, k, v, heads_of(b.op), out, team)
+
+
+def _quantize_columns(b: Bound, team: Workers) -> Step:
+    (x,), (values, scale) = b.inputs, b.outputs
+    return Shared(team, values.shape[1], partial(fast_rows.columns_part, x, values, scale))
+
+
+def _cross_attention_int32(b: Bound, team: Workers) -> Step:
+    q, k, v, k_scale, v_scale = b.inputs
+    return fast_attention_int.AudioAttention(q, k, v, k_scale, v_scale, b.outputs[0])
+
+
 def _rows_of(graph: Graph, op: Op) -> int:
     """Rows of the first input."""
     return math.prod(graph[op.inputs[0]].shape[:-1])
@@ -263,17 +325,71 @@ def _pays_cross_attention(graph: Graph, op: Op, team: Workers) -> bool:
     return not op.attr("heads") and 1 < rows <= FEW_ROWS
 
 
+def _pays_rows(graph: Graph, op: Op, team: Workers) -> bool:
+    tensor = graph[op.inputs[0]]
+    return _rows_of(graph, op) <= FEW_ROWS or tensor.size > fast_rows.BLOCK
+
+
+def _pays_elements(graph: Graph, op: Op, team: Workers) -> bool:
+    tensor = graph[op.inputs[0]]
+    return tensor.size > fast_rows.BLOCK and all(graph[n].shape == tensor.shape for n in op.inputs)
+
+
+def _pays_columns(graph: Graph, op: Op, team: Workers) -> bool:
+    return graph[op.inputs[0]].size > fast_rows.BLOCK and team.threads > 1
+
+
+def _pays_cross_attention_int32(graph: Graph, op: Op, team: Workers) -> bool:
+    n_audio, _, t, d_head = graph[op.inputs[1]].shape
+    few = not op.attr("heads") and _rows_of(graph, op) // n_audio <= FEW_ROWS
+    return few and t <= fast_attention_int.LONGEST and d_head <= fast_attention_int.WIDEST
+
+
 @dataclass(frozen=True)
 class _Way:
-    """A faster way: where it pays, what binds it, and the function that it calls."""
+    """A faster way: where it pays, what binds it, and the function that it calls.
+
+    ``forms`` and ``scratch`` are those of the specification unless others are given.
+    """
 
     pays: Callable[[Graph, Op, Workers], bool]
     bind: Callable[[Bound, Workers], Step]
     function: Callable[[Graph, Op], object]
+    forms: Callable[[Graph, Op], dict[str, tuple[Form, ...]]] = forms_of
+    scratch: Callable[[Op, Graph], Shape | None] = scratch_shape
 
 
 def _linear_function(graph: Graph, op: Op) -> object:
     return linear_part if _rows_of(graph, op) >= MANY_ROWS else linear_by_rows
+
+
+def _product_function(graph: Graph, op: Op) -> object:
+    many = _rows_of(graph, op) >= MANY_ROWS
+    return fast_products.ManyRows if many else fast_products.FewRows
+
+
+def _product_forms(graph: Graph, op: Op) -> dict[str, tuple[Form, ...]]:
+    weight = op.inputs[2]
+    floats, integers = product_form(graph, weight), Form("int8")
+    # Many rows take so long that the weight is widened on the way.
+    many = _rows_of(graph, op) >= MANY_ROWS
+    return {weight: (integers, floats) if many else (floats, integers)}
+
+
+def _product_scratch(op: Op, graph: Graph) -> Shape:
+    m, x, (n, k) = _rows_of(graph, op), graph[op.inputs[0]], graph[op.inputs[2]].shape
+    if m >= MANY_ROWS:
+        return fast_products.many_rows_scratch(x.dtype, n, k)
+    return fast_products.few_rows_scratch(x.dtype, m, n, k)
+
+
+def _rows_function(few: object, part: object) -> Callable[[Graph, Op], object]:
+    return lambda graph, op: few if _rows_of(graph, op) <= FEW_ROWS else part
+
+
+def _float_forms(graph: Graph, op: Op) -> dict[str, tuple[Form, ...]]:
+    """BLAS multiplies the keys and values of the audio only as floats."""
+    return dict.fromkeys(op.inputs[1:3], (Form("float32"),))
 
 
 FAST: Mapping[str, _Way] = {
@@ -285,6 +401,29 @@ FAST: Mapping[str, _Way] = {
     "embed": _Way(_pays_always, _embed, lambda graph, op: embed_rows),
     "cross_attention": _Way(
         _pays_cross_attention, _cross_attention, lambda graph, op: cross_attention_by_query
+    ),
+    "product_int8": _Way(
+        _pays_always, _product_int8, _product_function, _product_forms, _product_scratch
+    ),
+    "quantize_int32": _Way(
+        _pays_rows, _quantize_int32, _rows_function(fast_rows.FewRows, fast_rows.ManyRows)
+    ),
+    "rms_norm": _Way(
+        _pays_rows, _rms_norm, _rows_function(fast_rows.FewNorms, fast_rows.ManyNorms)
+    ),
+    "gelu_int32": _Way(_pays_elements, _gelu_int32, lambda graph, op: fast_rows.gelu_part),
+    "add_int32": _Way(_pays_elements, _add_int32, lambda graph, op: fast_rows.add_part),
+    "attention_int32": _Way(
+        _pays_always, _attention_int32, lambda graph, op: fast_attention_int.WindowAttention
+    ),
+    "quantize_columns": _Way(
+        _pays_columns, _quantize_columns, lambda graph, op: fast_rows.columns_part
+    ),
+    "cross_attention_int32": _Way(
+        _pays_cross_attention_int32,
+        _cross_attention_int32,
+        lambda graph, op: fast_attention_int.AudioAttention,
+        _float_forms,
     ),
 }
 
@@ -310,8 +449,8 @@ class FastNumPy(Backend):
             function=name_of(way.function(graph, op)),
             ops=(op,),
             bind=lambda bound: way.bind(bound, team),
-            forms=forms_of(graph, op),
-            scratch=scratch_shape(op, graph),
+            forms=way.forms(graph, op),
+            scratch=way.scratch(op, graph),
             in_place=op.kind in IN_PLACE,
             seconds=None if self._host is None else self._host.seconds(graph, op),
         )

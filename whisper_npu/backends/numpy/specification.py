@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whisper_npu.model.graph import Graph, Op
+from whisper_npu.model.integer_weights import LOGITS
 from whisper_npu.model.weight_shapes import TOKEN_EMBEDDING
 from whisper_npu.ops import (
     activation,
@@ -302,8 +303,8 @@ def is_wide(name: str, shape: Shape) -> bool:
     OpenBLAS multiplies one row with such a weight at the speed of memory if its columns are in one
     piece, and at half of it if its rows are.
     """
-    decoder = name.startswith("model.decoder.")
-    return decoder and name.endswith((".fc1.weight", TOKEN_EMBEDDING)) and shape[0] > shape[1]
+    decoder = name.startswith("model.decoder.") and name.endswith((".fc1.weight", TOKEN_EMBEDDING))
+    return (decoder or name == LOGITS) and shape[0] > shape[1]
 
 
 def product_form(graph: Graph, weight: str) -> Form:
@@ -326,9 +327,9 @@ def forms_of(graph: Graph, op: Op) -> dict[str, tuple[Form, ...]]:
     if op.kind == "embed_int8":
         table = op.inputs[1]
         return {table: (product_form(graph, table), floats, integers)}
-    if op.kind == "quantize_heads":
+    if op.kind in ("quantize_heads", "quantize_columns"):
         return {op.outputs[0]: (floats, integers)}
-    if op.kind == "cross_attention_int8":
+    if op.kind in ("cross_attention_int8", "cross_attention_int32"):
         return dict.fromkeys(op.inputs[1:3], (floats, integers))
     return {}
 

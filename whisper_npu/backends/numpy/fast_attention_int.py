@@ -1,0 +1,152 @@
+"""Attention of the integer network, to the bit as ``ops.attention_int`` specifies it, but faster.
+
+Weights are looked up in tables of floats, so that sums of values follow without a conversion.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from whisper_npu.ops import attention_int as spec
+from whisper_npu.ops.arrays import F32, I32, I64
+from whisper_npu.ops.attention import split_heads
+from whisper_npu.ops.fixed import ATTENTION_FRACTION, F64, FRACTION
+from whisper_npu.runtime.workers import Workers, scratch_arrays, spans
+
+# Query rows that a thread does together.
+_ROWS = 96
+# What queries and weights are divided by where float32 has to hold their products: with int8 keys
+# the quotients and rests of queries of 15 bits sum up to less than 2**24 for 512 columns, those of
+# weights of 13 bits with int8 values for 2,064 keys.
+_RADIX = 128.0
+LONGEST = 2064
+WIDEST = 512
+
+
+@cache
+def _weights() -> F64:
+    return spec.weight_table().astype(np.float64)
+
+
+class WindowAttention:
+    """``spec.attention_int32``, by heads on several threads."""
+
+    def __init__(
+        self, q: I32, k: I32, v: I32, n_head: int, out: I32, workers: Workers
+    ) -> None:  # [b, t, d], [b, t, d], [b, t, d] -> [b, t, d]
+        b, t, d = q.shape
+        self._workers, self._shape = workers, (t, d // n_head)
+        self._bits = spec.window_bits(d // n_head)
+        self._ones = np.ones(t)
+        # A head is one piece if that shares them out evenly, else several: its keys and values are
+        # cut once for each piece.
+        parts = 1 if b * n_head % workers.threads == 0 else 3
+        heads = [split_heads(x, n_head) for x in (q, k, v, out)]
+        self._pieces = [
+            (*(head[index] for head in heads), rows)
+            for index in np.ndindex(b, n_head)
+            for rows in spans(t, parts)
+        ]
+
+    def __call__(self) -> None:
+        self._workers.run(self._piece, len(self._pieces))
+
+    def _piece(self, index: int) -> None:
+        q, k, v, out, rows = self._pieces[index]
+        t, d_head = self._shape
+        count, size = rows.stop - rows.start, min(_ROWS, rows.stop - rows.start)
+        block, narrow, places, keys, mixed, total = scratch_arrays(
+            ((size, t), np.float64),
+            ((size, t), np.int32),
+            ((size, t), np.int64),
+            ((d_head, t), np.float64),
+            ((count, d_head), np.float64),
+            ((count,), np.float64),
+        )
+        cut, key_shift = spec.cut_keys(k, self._bits)
+        np.copyto(keys, cut.T)
+        values, value_shift = spec.cut_values(v)
+        # Scores come out in units of distances, and with the other sign: the least is the best.
+        queries, shift = spec.cut_queries(q[rows], self._bits)
+        exponent = spec.DISTANCE_FRACTION - 2 * FRACTION + key_shift + shift
+        queries *= -np.ldexp(1.0, exponent)[:, None]
+        # Scores are below 2**30 in units of their own.
+        large = exponent.max() > 0
+        for start in range(0, count, _ROWS):
+            part = slice(start, min(start + _ROWS, count))
+            scores, z = block[: part.stop - start], narrow[: part.stop - start]
+            np.matmul(queries[part], keys, out=scores)
+            scores -= scores.min(axis=1, keepdims=True)
+            if large:
+                np.minimum(scores, spec.WEIGHT_END, out=scores)
+            # Limits take a third of the time in int32.
+            np.copyto(z, scores, casting="unsafe")
+            np.minimum(z, spec.WEIGHT_END, out=z)
+            index_of = places[: part.stop - start]
+            np.copyto(index_of, z)
+            # With "clip" nothing is copied on the way to ``out``.
+            _weights().take(index_of, out=scores, mode="clip")
+            # A product with ones is the fastest sum of rows.
+            np.matmul(scores, self._ones, out=total[part])
+            np.matmul(scores, values, out=mixed[part])
+        factor = np.ldexp(2.0 ** (ATTENTION_FRACTION - FRACTION), value_shift)
+        out[rows] = spec.divide(mixed, total, factor)
+
+
+@cache
+def _halves_of_weights() -> tuple[F32, F32]:
+    weights = spec.weight_table().astype(np.float32)
+    high = np.rint(weights * np.float32(1 / _RADIX))
+    return high, weights - high * np.float32(_RADIX)
+
+
+class AudioAttention:
+    """``spec.cross_attention_int32`` for few queries over keys and values that float32 holds."""
+
+    def __init__(
+        self, q: I32, k: F32, v: F32, k_scale: F32, v_scale: F32, out: I32
+    ) -> None:  # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, dh], ... -> [a * g, n, h * dh]
+        (n_audio, n_head, t, d_head), width = k.shape, q.shape[-1]
+        count = q.shape[0] * q.shape[1] // n_audio
+        self._queries, self._out = (
+            split_heads(x.reshape(n_audio, count, width), n_head) for x in (q, out)
+        )
+        # One query at a time, as products with weights are.
+        self._keys, self._values = k.transpose(0, 1, 3, 2)[:, :, None], v[:, :, None]
+        self._scales = k_scale[:, :, None], v_scale[:, :, None]
+        self._shape = (n_audio, n_head, count)
+        self._sizes = t, d_head
+
+    def __call__(self) -> None:
+        k_scale, v_scale = self._scales
+        steps = np.multiply(k_scale, 2.0**FRACTION, dtype=np.float64)
+        query, shift = spec.cut_queries(self._queries * steps, spec.QUERY_BITS)
+        scores = self._scores(query, shift)
+        scores -= scores.min(axis=-1, keepdims=True)
+        np.minimum(scores, spec.WEIGHT_END, out=scores)
+        z = scores.astype(np.int64)
+        weights = np.empty((2, *self._shape, 1, self._sizes[0]), np.float32)
+        for table, half in zip(_halves_of_weights(), weights, strict=True):
+            table.take(z, out=half[..., 0, :], mode="clip")
+        mixed = _joined(np.matmul(weights, self._values)[..., 0, :])
+        total = _joined(np.add.reduce(weights[..., 0, :], axis=-1))
+        factor = np.multiply(v_scale, 2.0**ATTENTION_FRACTION, dtype=np.float64)
+        self._out[...] = spec.divide(mixed, total, factor)
+
+    def _scores(self, query: F64, shift: I64) -> F64:  # [a, h, r, dh], [a, h, r] -> [a, h, r, t]
+        """Scores as z counts distances, with the other sign."""
+        factor = -np.ldexp(1.0, spec.DISTANCE_FRACTION - 2 * FRACTION + shift)[..., None]
+        halves = np.empty((2, *query.shape), np.float32)
+        high = np.rint(query * (1 / _RADIX))
+        np.multiply(high, factor, out=halves[0])
+        high *= _RADIX
+        np.multiply(query - high, factor, out=halves[1])
+        return _joined(np.matmul(halves[..., None, :], self._keys)[..., 0, :])
+
+
+def _joined(halves: F32) -> F64:  # [2, ...] -> [...]
+    joined: F64 = np.multiply(halves[0], _RADIX, dtype=np.float64)
+    joined += halves[1]
+    return joined
