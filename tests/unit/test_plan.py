@@ -88,13 +88,14 @@ def test_no_op_writes_over_what_is_still_needed(
             for name in needed - {*op.outputs}:
                 if any(np.shares_memory(array, arrays[name]) for array in written):
                     # Over the first input of an op that can, which nothing else reads.
-                    assert op.kind in ("gelu", "add")
+                    assert op.kind in ("gelu", "add", "gelu_int32", "add_int32")
                     assert (name, last[name]) == (op.inputs[0], index)
                     assert written[0].ctypes.data == arrays[name].ctypes.data
                     n_in_place += 1
     # All GELUs and sums: of convolutions, positions, 2 layers of the encoder, and twice 3 of the
-    # decoder.
-    assert n_in_place == 2 + 1 + 2 * 3 + 2 * 3 * 4
+    # decoder. Where there is no norm behind it, the last sum of the encoder is an output.
+    last = 1 if precision == "int8" else 0
+    assert n_in_place == 2 + 1 + 2 * 3 + 2 * 3 * 4 - last
 
 
 def test_what_is_read_again_is_not_written_over() -> None:
@@ -230,13 +231,11 @@ class NoScratch(Specification):
         return super().offer(graph, index)._replace(scratch=None)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_without_scratch_the_specification_allocates(
-    small_checkpoint: Checkpoint, precision: Precision
-) -> None:
+def test_without_scratch_the_specification_allocates(small_checkpoint: Checkpoint) -> None:
+    """In float32: the specification of integers has no scratch."""
     found, arenas = [], []
     for backend in (Specification(), NoScratch()):
-        plans, outputs = run_all(Model(small_checkpoint, precision, Machine((backend,))))
+        plans, outputs = run_all(Model(small_checkpoint, "float32", Machine((backend,))))
         arenas.append(sum(plan.arena_bytes for plan in plans))
         found.append(outputs)
     assert arenas[1] < arenas[0]

@@ -16,6 +16,7 @@ import numpy as np
 
 from whisper_npu.backends.numpy import fast_attention_int, fast_products, fast_rows
 from whisper_npu.backends.numpy.fast_attention import WindowAttention
+from whisper_npu.backends.numpy.fast_products import FEW_ROWS
 from whisper_npu.backends.numpy.specification import (
     IN_PLACE,
     as_rows,
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 # A product of at least this many rows, or another op on rows, is shared out to threads.
 MANY_ROWS = 64
-# A product of at most this many rows is done row by row, which is several times faster.
-FEW_ROWS = 8
 # Columns of a wide weight that all rows are multiplied with before the next are read.
 _COLUMNS = 4096
 # Floats per block of an element-wise op. Three such blocks stay in a second-level cache, and each
