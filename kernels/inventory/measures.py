@@ -23,7 +23,6 @@ from whisper_npu.ops.arrays import F32, I8, I64
 from whisper_npu.ops.attention import attention
 from whisper_npu.ops.linear import layer_norm
 from whisper_npu.ops.mel import HOP_LENGTH, N_FFT, mel_filters, mel_log10, normalise, stft_power
-from whisper_npu.ops.quant import quantize_rows
 
 from . import speech_like
 from .models.attention import SCORE_UNITS
@@ -66,6 +65,13 @@ def _quantize(x: F32, scale: float) -> I8:
     return values
 
 
+def _rows(x: F32) -> I8:  # [m, k] -> [m, k]
+    """Rows as integers, the largest magnitude of each as 127."""
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    values: I8 = np.rint(x * (np.float32(127) / largest)).astype(np.int8)
+    return values
+
+
 def _axis(entry: KernelEntry, axis: str, largest: int) -> int:
     """A length of the tile, which a registry may give wrong or not at all."""
     value = entry.contract.tile.get(axis, 0)
@@ -103,9 +109,9 @@ def judge_matmul(entry: KernelEntry, pack: Packer = _by_tiles) -> Judgement:
     full = np.full((64, 256), 127, np.int8)
     small = (np.arange(64 * 256, dtype=np.int64).reshape(64, 256) * 7 % 5 - 2).astype(np.int8)
     cases = {
-        "speech-like, K = 256": (quantize_rows(x)[0], quantize_rows(w)[0]),
-        "one channel times 50": (quantize_rows(outlier)[0], quantize_rows(w)[0]),
-        f"K = {_LONG_K}": (quantize_rows(long_x)[0], quantize_rows(long_w)[0]),
+        "speech-like, K = 256": (_rows(x), _rows(w)),
+        "one channel times 50": (_rows(outlier), _rows(w)),
+        f"K = {_LONG_K}": (_rows(long_x), _rows(long_w)),
         "all 127": (full, full),
         "all within 2": (small, small),
     }
@@ -241,7 +247,7 @@ def _int8_rows_at(
 ) -> tuple[Floats, float]:
     largest = float(np.abs(gain).max()) * divisor
     parts = [
-        quantize_rows(x)[0],
+        _rows(x),
         np.broadcast_to(_quantize(gain, largest / 127), x.shape),
         np.broadcast_to(_quantize(bias, largest / _ONE), x.shape),
     ]

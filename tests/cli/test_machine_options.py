@@ -152,8 +152,8 @@ class TestPlacement:
         placement = json.loads(Path("a.json").read_text())["placement"]
         assert (placement["device"], placement["precision"]) == ("software", "int8")
         assert placement["launches"] == placement["checks"] > 0
-        assert SMALL in placement["ops"]["linear_int8"]
-        assert "numpy" not in placement["ops"]["linear_int8"]
+        assert SMALL in placement["ops"]["product_int8"]
+        assert "numpy" not in placement["ops"]["product_int8"]
         assert placement["fallbacks"] == []
         assert {"mel", "encoder", "cross_kv", "prefill"} <= set(placement["seconds"])
         assert all(seconds > 0 for seconds in placement["seconds"].values())

@@ -79,7 +79,7 @@ def test_a_described_phoenix(capsys: Capture, folder: Path) -> None:
     report = plan(capsys, folder, "--device", "phoenix", "--policy", "npu")
     assert [(op["phase"], op["op"]) for op in report["ops"]] == names("int8")
     for op in report["ops"]:
-        assert (op["kind"] == "linear_int8") == (op["backend"] in (LARGE, SMALL))
+        assert (op["kind"] == "product_int8") == (op["backend"] in (LARGE, SMALL))
     check_totals(report)
     step = [op for op in report["ops"] if op["phase"] == "step" and op["launches"]]
     assert report["totals"]["token"]["launches"] == len(step) == 4 * 8 + 1
@@ -99,7 +99,7 @@ def test_a_described_phoenix(capsys: Capture, folder: Path) -> None:
 def test_the_software_device_before_and_after_verification(capsys: Capture, folder: Path) -> None:
     arguments = ("--device", "software", "--policy", "npu", "--phase", "step")
     before = plan(capsys, folder, *arguments)
-    products = [op for op in before["ops"] if op["kind"] == "linear_int8"]
+    products = [op for op in before["ops"] if op["kind"] == "product_int8"]
     assert {op["backend"] for op in products} == {"numpy"}
     assert {op["reason"] for op in products} == {
         f"{LARGE} is unverified, its xclbin absent; {SMALL} is unverified, its xclbin absent"
@@ -107,7 +107,7 @@ def test_the_software_device_before_and_after_verification(capsys: Capture, fold
     for entry in read_folder(folder):
         NpuEvidenceStore().record(evidence_of(SoftwareDevice().identity, entry))
     after = plan(capsys, folder, *arguments)
-    products = [op for op in after["ops"] if op["kind"] == "linear_int8"]
+    products = [op for op in after["ops"] if op["kind"] == "product_int8"]
     assert {op["backend"] for op in products} == {SMALL}
     assert all(op["reason"].startswith("verified; ") for op in products)
     assert {op["phase"] for op in after["ops"]} == {"step"}
@@ -121,9 +121,9 @@ def test_text(capsys: Capture, folder: Path) -> None:
     graph = build_phase("step", TINY, precision="int8")
     assert out[0].split()[:4] == ["phase", "op", "kind", "placement"]
     for op, line in zip(graph.ops, out[1:], strict=False):
-        backend = SMALL if op.kind == "linear_int8" else "numpy"
+        backend = SMALL if op.kind == "product_int8" else "numpy"
         assert line.split()[:4] == ["step", op.name, op.kind, backend]
-    logits = next(line for line in out if line.startswith("step       logits "))
+    logits = next(line for line in out if line.startswith("step       fixed_logits "))
     assert logits.split()[4:8] == ["1", "6,144", f"{4 * 16 * 51904:,}", f"{384 * 51904:,}"]
     rest = out[1 + len(graph.ops) :]
     assert rest[0].startswith("per window: 0 ops, 0 launches, 0 bytes in")

@@ -65,7 +65,7 @@ def test_samples_are_those_of_numpy_to_the_bit(
     for result in on_npu:
         placement: Mapping[str, Any] = result["placement"]
         assert placement["fallbacks"] == []
-        products = placement["ops"]["linear_int8"]
+        products = placement["ops"]["product_int8"]
         assert "numpy" not in products
         assert sum(products.values()) == placement["launches"] > 0
     assert sum(result["placement"]["checks"] for result in on_npu) > 0
@@ -89,4 +89,4 @@ def test_a_launch_that_goes_wrong_changes_nothing_but_where_the_op_ran(
     assert without_placement([result]) == without_placement([plain])
     (event,) = result["placement"]["fallbacks"]
     assert event["kernel"].startswith("gemm_int8")
-    assert result["placement"]["ops"]["linear_int8"]["numpy"] >= 1
+    assert result["placement"]["ops"]["product_int8"]["numpy"] >= 1

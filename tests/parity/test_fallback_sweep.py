@@ -52,7 +52,7 @@ class Sweep:
             (phase, op.name)
             for phase in PHASES
             for op in build_phase(phase, dims, precision="int8").ops
-            if op.kind == "linear_int8"
+            if op.kind == "product_int8"
         ]
 
     def _transcribe(self, model: Model) -> list[Segment]:

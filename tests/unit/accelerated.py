@@ -44,7 +44,7 @@ LARGE, SMALL = gemm_entry(64), gemm_entry(16)
 
 # Products by phase, all of them, and all in the order in which ``run_windows`` runs them.
 PRODUCTS = {
-    phase: [op.name for op in build_phase(phase, DIMS, 3, "int8").ops if op.kind == "linear_int8"]
+    phase: [op.name for op in build_phase(phase, DIMS, 3, "int8").ops if op.kind == "product_int8"]
     for phase in PHASES
 }
 OPS = [(phase, op) for phase, ops in PRODUCTS.items() for op in ops]
@@ -124,6 +124,6 @@ def ran(model: Model) -> Counter[str]:
     """How many products each kernel has computed, or NumPy."""
     found: Counter[str] = Counter()
     for (kind, kernel), count in model.machine.usage.ops.items():
-        if kind == "linear_int8":
+        if kind == "product_int8":
             found[kernel] += count
     return found

@@ -88,14 +88,14 @@ def test_each_product_alone_fails(expected: list[np.ndarray], way: Way) -> None:
 
 def test_a_fallback_is_logged_with_its_detail(caplog: pytest.LogCaptureFixture) -> None:
     model = accelerated(
-        all_but("step", "logits"),
+        all_but("step", "fixed_logits"),
         SoftwareDevice(Fault(SMALL.contract.name, Way("launch", 2, LaunchFailed))),
     )
     with caplog.at_level(logging.WARNING, "whisper_npu"):
         run_windows(model)
     (record,) = caplog.records
     detail = f"{SMALL.contract.name}: launch failed"
-    assert record.getMessage() == f"step: logits on NumPy from now on: {detail}"
+    assert record.getMessage() == f"step: fixed_logits on NumPy from now on: {detail}"
     assert model.machine.usage.fallbacks[0].detail == detail
 
 
@@ -105,7 +105,7 @@ def test_a_fallback_is_logged_with_its_detail(caplog: pytest.LogCaptureFixture) 
 def test_what_failed_is_not_tried_again(way: Way) -> None:
     """Not in the plan of another prompt either."""
     fault = Fault(SMALL.contract.name, way)
-    model = accelerated(all_but("prefill", "logits"), SoftwareDevice(fault))
+    model = accelerated(all_but("prefill", "fixed_logits"), SoftwareDevice(fault))
     session = model.decoder(model.encode(FEATURES[:1]))
     reference = numpy_model()
     unfailed = reference.decoder(reference.encode(FEATURES[:1]))

@@ -65,7 +65,7 @@ def test_weights_are_written_and_synchronised_once() -> None:
         op.inputs[2]
         for phase in PHASES
         for op in build_phase(phase, DIMS, precision="int8").ops
-        if op.kind == "linear_int8"
+        if op.kind == "product_int8"
     }
     weights = device.weights()
     assert len(weights) == len(names)
@@ -97,7 +97,7 @@ def test_a_run_moves_activations_alone(phase: str) -> None:
     shapes = [
         gemm_shape(GemmTile(16, 64, 64), *product_shape(graph, op))
         for op in graph.ops
-        if op.kind == "linear_int8"
+        if op.kind == "product_int8"
     ]
     assert [b - a for a, b in zip(before, after, strict=True)] == [
         len(shapes),

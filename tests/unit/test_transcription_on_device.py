@@ -60,10 +60,10 @@ def test_a_transcription_on_the_device(nano: Path, verified: Path, on_numpy: Tra
     assert (placement.device, plain.device) == ("software", None)
     assert placement.fallbacks == ()
     assert placement.launches == device.traffic.launches > 0
-    assert "numpy" not in placement.ops["linear_int8"]
-    assert sum(placement.ops["linear_int8"].values()) == plain.ops["linear_int8"]["numpy"]
-    assert {k: v for k, v in placement.ops.items() if k != "linear_int8"} == {
-        k: v for k, v in plain.ops.items() if k != "linear_int8"
+    assert "numpy" not in placement.ops["product_int8"]
+    assert sum(placement.ops["product_int8"].values()) == plain.ops["product_int8"]["numpy"]
+    assert {k: v for k, v in placement.ops.items() if k != "product_int8"} == {
+        k: v for k, v in plain.ops.items() if k != "product_int8"
     }
     assert device.traffic.to_device == placement.bytes_to_device + placement.resident_bytes
     assert device.traffic.from_device == placement.bytes_from_device
@@ -85,9 +85,9 @@ class FaultInOp:
 @pytest.mark.parametrize(
     ("nth", "error", "first"),
     [
-        (3, LaunchFailed, ("encoder", "encoder.0.q")),
-        (15, devices.LaunchTimedOut, ("cross_kv", "cross.0.k_proj")),
-        (36, DeviceLost, ("step", "decoder.0.q")),
+        (4, LaunchFailed, ("encoder", "encoder.0.q")),
+        (16, devices.LaunchTimedOut, ("cross_kv", "cross.0.k_proj")),
+        (37, DeviceLost, ("step", "decoder.0.q")),
     ],
 )
 def test_a_transcription_with_a_failure(
@@ -109,10 +109,10 @@ def test_a_transcription_with_a_failure(
         assert len(names) == 1
     else:
         steps = build_phase("step", Transcriber(nano).dims, precision="int8")
-        assert names[:17] == [("step", op.name) for op in steps.ops if op.kind == "linear_int8"]
+        assert names[:17] == [("step", op.name) for op in steps.ops if op.kind == "product_int8"]
         assert found.placement.launches == nth - 1
-    numpy = found.placement.ops["linear_int8"].get("numpy", 0)
-    total = sum(found.placement.ops["linear_int8"].values())
+    numpy = found.placement.ops["product_int8"].get("numpy", 0)
+    total = sum(found.placement.ops["product_int8"].values())
     assert total - numpy == found.placement.launches
 
 

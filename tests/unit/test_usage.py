@@ -48,12 +48,12 @@ def test_every_backend_is_counted() -> None:
     before = model.machine.usage.snapshot()
     run_windows(model)
     placement = model.machine.usage.since(before)
-    counts = placement.ops["linear_int8"]
+    counts = placement.ops["product_int8"]
     assert set(counts) == {"numpy", LARGE.contract.name, SMALL.contract.name}
-    assert sum(counts.values()) == kinds(*RUNS)["linear_int8"]
+    assert sum(counts.values()) == kinds(*RUNS)["product_int8"]
     assert placement.launches == sum(counts.values()) - counts["numpy"]
-    rest = {kind: {"numpy": n} for kind, n in kinds(*RUNS).items() if kind != "linear_int8"}
-    assert {k: v for k, v in placement.ops.items() if k != "linear_int8"} == rest
+    rest = {kind: {"numpy": n} for kind, n in kinds(*RUNS).items() if kind != "product_int8"}
+    assert {k: v for k, v in placement.ops.items() if k != "product_int8"} == rest
 
 
 def test_a_placement_is_of_one_transcription() -> None:
@@ -63,12 +63,12 @@ def test_a_placement_is_of_one_transcription() -> None:
     before = usage.snapshot()
     states = model.encode(FEATURES[:1])
     middle = usage.since(before)
-    assert middle.ops["linear_int8"] == {SMALL.contract.name: kinds("encoder")["linear_int8"]}
+    assert middle.ops["product_int8"] == {SMALL.contract.name: kinds("encoder")["product_int8"]}
     assert set(middle.seconds) == {"encoder"}
-    assert middle.launches == middle.checks == kinds("encoder")["linear_int8"]
+    assert middle.launches == middle.checks == kinds("encoder")["product_int8"]
     model.decoder(states)
     after = usage.since(before)
-    assert after.launches - middle.launches == kinds("cross_kv")["linear_int8"]
+    assert after.launches - middle.launches == kinds("cross_kv")["product_int8"]
     assert after.bytes_to_device > middle.bytes_to_device
     assert middle.resident_bytes == after.resident_bytes > 0
 
@@ -102,17 +102,17 @@ def test_two_transcriptions_of_one_model() -> None:
 def test_what_fell_back_in_a_run_that_was_interrupted_is_not_counted() -> None:
     usage = Usage()
     usage.begin()
-    usage.fell_back("linear_int8", "kernel")
+    usage.fell_back("product_int8", "kernel")
     # Here the run is interrupted; the next one runs to its end, with one op that falls back.
     usage.begin()
-    usage.fell_back("linear_int8", "kernel")
-    usage.ran("step", {("linear_int8", "kernel"): 3}, 0.5)
+    usage.fell_back("product_int8", "kernel")
+    usage.ran("step", {("product_int8", "kernel"): 3}, 0.5)
     placement = usage.since(Usage())
-    assert placement.ops == {"linear_int8": {"kernel": 2, "numpy": 1}}
+    assert placement.ops == {"product_int8": {"kernel": 2, "numpy": 1}}
     usage.begin()
-    usage.fell_back("linear_int8", "kernel")
-    usage.ran("step", {("linear_int8", "kernel"): 1}, 0.5)
-    assert usage.since(Usage()).ops == {"linear_int8": {"kernel": 2, "numpy": 2}}
+    usage.fell_back("product_int8", "kernel")
+    usage.ran("step", {("product_int8", "kernel"): 1}, 0.5)
+    assert usage.since(Usage()).ops == {"product_int8": {"kernel": 2, "numpy": 2}}
 
 
 def test_a_run_that_was_interrupted() -> None:

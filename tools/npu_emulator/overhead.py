@@ -86,14 +86,14 @@ def ours(entry: KernelEntry, x: Data, w: Data) -> Launch:
     """The same product, as a plan launches it."""
     m, k, n = SHAPE
     shapes = {"x": (m, k), "x.scale": (m,), "w": (n, k), "w.scale": (n,), "y": (m, n)}
-    integers = {"x": x, "w": w}
+    dtypes = {"x": "int8", "w": "int8", "y": "int32"}
     graph = Graph(
         "phase",
         tuple(
-            Tensor(name, shape, "int8" if name in integers else "float32", "input")
+            Tensor(name, shape, dtypes.get(name, "float32"), "input")
             for name, shape in shapes.items()
         ),
-        (Op("product", "linear_int8", ("x", "x.scale", "w", "w.scale"), ("y",)),),
+        (Op("product", "product_int8", ("x", "x.scale", "w", "w.scale"), ("y",)),),
     )
     family = GemmInt8(entry)
     runner = Runner(open_device().open(entry), family)
@@ -101,10 +101,11 @@ def ours(entry: KernelEntry, x: Data, w: Data) -> Launch:
     packed = packing.take("w", w.shape)
     packing.fill(packed, w, 0)
     runner.synchronise("w")
-    floats = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    scales = {name: np.ones(shapes[name], np.float32) for name in ("x.scale", "w.scale")}
+    y = np.empty(shapes["y"], np.int32)
     work = family.work(graph, 0, PHOENIX_CORE)
     assert work is not None
-    return runner.prepare(work, Bound(graph.ops, {**floats, "x": x, "w": packed}))
+    return runner.prepare(work, Bound(graph.ops, {**scales, "x": x, "w": packed, "y": y}))
 
 
 def compare(

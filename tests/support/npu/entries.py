@@ -17,7 +17,7 @@ MODELS = Path(__file__).parents[2] / "data/npu/models.py"
 _ENTRY: dict[str, Any] = {
     "name": "mine",
     "family": "matmul",
-    "op": "linear_int8",
+    "op": "product_int8",
     "version": 3,
     "model": "matmul.packed_16x16",
     "exactness": "exact",

@@ -24,7 +24,7 @@ def entry(name: str, file: Path, **changes: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
         "name": name,
         "family": "gemm_int8",
-        "op": "linear_int8",
+        "op": "product_int8",
         "version": 1,
         "model": None,
         "exactness": "exact",

@@ -14,7 +14,7 @@ import pytest
 from tests.support.npu.entries import contract
 from tests.support.npu.gemm_kernels import LARGE, SMALL, evidence_of, gemm_entry
 from tests.unit.accelerated import DIMS
-from tests.unit.npu.products import bound_product, product_graph
+from tests.unit.npu.products import bound_product, is_right, product_graph, rows_of
 from whisper_npu.backends.npu.backend import NpuBackend
 from whisper_npu.backends.npu.device import (
     BufferRefused,
@@ -30,18 +30,16 @@ from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, Kerne
 from whisper_npu.backends.npu.packing import GemmTile, unpack_gemm_weights
 from whisper_npu.backends.npu.registry import FileStatus
 from whisper_npu.backends.npu.software import SoftwareDevice
-from whisper_npu.backends.numpy.specification import forms_of
 from whisper_npu.errors import KernelError
 from whisper_npu.model.builders import PHASES, build_phase
-from whisper_npu.model.graph import Graph, Op, Tensor
+from whisper_npu.model.graph import Graph
 from whisper_npu.ops.arrays import I8
-from whisper_npu.ops.quant import embed_int8, linear_int8
-from whisper_npu.runtime.backend import Array, Bound, Form, Offer, Refusal, Step, function_of
+from whisper_npu.runtime.backend import Array, Offer, Refusal, Step, function_of
 from whisper_npu.runtime.usage import Usage
 
 FAST = KernelRates(1e-6, 1e12, 1e12, 1e12, "test")
 GRAPHS = {phase: build_phase(phase, DIMS, precision="int8") for phase in PHASES}
-BY_NUMPY = "backends.npu.families.gemm.linear_int8_tiles"
+BY_NUMPY = "backends.npu.families.gemm.product_int8_tiles"
 X, W = (
     np.random.default_rng(seed).integers(-127, 128, shape, np.int8)
     for seed, shape in ((0, (3, 40)), (1, (150, 40)))
@@ -85,55 +83,41 @@ def load(offer: Offer, name: str, w: I8, rows: int | None = None) -> Array:
     return packed
 
 
-def expected(bound: Bound, w: I8 = W) -> Array:
-    x, x_scale, _, w_scale, *rest = bound.inputs
-    return linear_int8(x, x_scale, w.astype(np.float32), w_scale, *rest)
-
-
-def is_right(bound: Bound) -> bool:
-    right = np.array_equal(bound.outputs[0], expected(bound))
-    bound.outputs[0][:] = np.nan
-    return right
-
-
 def products(npu: NpuBackend, phase: str) -> list[Offer | Refusal]:
     graph = GRAPHS[phase]
-    return [npu.offer(graph, i) for i, op in enumerate(graph.ops) if op.kind == "linear_int8"]
+    return [npu.offer(graph, i) for i, op in enumerate(graph.ops) if op.kind == "product_int8"]
 
 
 # Offers
 
 
-def test_only_products_of_integers_and_their_table_are_offered() -> None:
+def test_only_products_of_integers_are_offered() -> None:
     npu = backend()
     for graph in GRAPHS.values():
         for index, op in enumerate(graph.ops):
             answer = npu.offer(graph, index)
-            if op.kind in ("linear_int8", "embed_int8"):
+            if op.kind == "product_int8":
                 assert isinstance(answer, Offer)
                 assert answer.ops == (op,)
             else:
                 assert answer == Refusal("npu", f"no kernel is used for {op.kind}")
-    float32 = build_phase("step", DIMS)
-    refused = {
-        op.kind: npu.offer(float32, index)
-        for index, op in enumerate(float32.ops)
-        if op.kind in ("linear", "embed")
-    }
-    assert refused == {
-        "linear": Refusal("npu", "float32; kernels take int8 (--precision int8)"),
-        # There is no kernel for the integers of it either.
-        "embed": Refusal("npu", "no kernel is used for embed"),
-    }
+    for phase in ("encoder", "step"):
+        float32 = build_phase(phase, DIMS)
+        for index, op in enumerate(float32.ops):
+            reason = f"no kernel is used for {op.kind}"
+            if op.kind in ("conv1d", "linear"):
+                reason = "float32; kernels take int8 (--precision int8)"
+            assert npu.offer(float32, index) == Refusal("npu", reason)
 
 
 def test_what_moves_and_what_stays() -> None:
     for index, op in enumerate(GRAPHS["step"].ops):
-        if op.kind == "linear_int8":
+        if op.kind == "product_int8":
             offer = backend().offer(GRAPHS["step"], index)
             assert isinstance(offer, Offer)
             shape = gemm_shape(GemmTile(16, 64, 64), *product_shape(GRAPHS["step"], op))
-            assert shape.m == 1
+            # A row of int16 is two of int8.
+            assert shape.m == 2
             assert (offer.bytes_in, offer.bytes_out) == (shape.bytes_in, shape.bytes_out)
             assert (offer.launches, offer.resident_bytes) == (1, shape.resident_bytes)
             assert (offer.backend, offer.kernel, offer.function) == ("npu", SMALL, SMALL)
@@ -148,7 +132,7 @@ def test_the_faster_of_two_kernels() -> None:
     both = backend({LARGE: moving, SMALL: moving})
     assert {offer.kernel for offer in products(both, "step")} == {SMALL}  # type: ignore[union-attr]
     wide = build_phase("encoder", replace(DIMS, n_audio_ctx=1500), precision="int8")
-    offers = [both.offer(wide, i) for i, op in enumerate(wide.ops) if op.kind == "linear_int8"]
+    offers = [both.offer(wide, i) for i, op in enumerate(wide.ops) if op.kind == "product_int8"]
     assert {offer.kernel for offer in offers} == {LARGE}  # type: ignore[union-attr]
     slow = backend({LARGE: moving, SMALL: replace(moving, launch_seconds=1.0)})
     assert {offer.kernel for offer in products(slow, "step")} == {LARGE}  # type: ignore[union-attr]
@@ -185,9 +169,6 @@ def test_a_weight_that_lies_somewhere_is_used_there() -> None:
 def test_why_there_is_no_kernel(kernel: KernelStatus, reason: str) -> None:
     npu = backend({}, [kernel])
     assert products(npu, "step") == [Refusal("npu", reason)] * len(products(npu, "step"))
-    both = npu.offer(GRAPHS["step"], 0)
-    # Nothing has the table in tiles.
-    assert both == Refusal("npu", "no kernel is used for embed_int8")
 
 
 def test_all_kernels_that_are_not_used_are_named() -> None:
@@ -224,23 +205,24 @@ def test_a_described_kernel_is_offered_and_cannot_be_had() -> None:
 # Steps
 
 
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("rows", [64, 128, 192])
-def test_a_weight_lies_in_the_kernels_buffer_alone(rows: int) -> None:
+def test_a_weight_lies_in_the_kernels_buffer_alone(rows: int, bits: int) -> None:
     device = SoftwareDevice()
     npu = backend(device=device, check_rate=1.0)
-    graph = product_graph(3, 40, 150)
+    graph = product_graph(3, 40, 150, dtype=f"int{bits}")
     offer = offered(npu, graph)
     packed = load(offer, "w", W, rows)
     assert np.array_equal(unpack_gemm_weights(packed, 150, 40, GemmTile(16, 64, 64)), W)
     assert npu.usage.resident_bytes == device.traffic.to_device == 0
-    made = bound_product(graph, X, packed)
+    made = bound_product(graph, rows_of(3, 40, bits), packed)
     step = offer.bind(made)
     assert npu.usage.resident_bytes == device.traffic.to_device == offer.resident_bytes
     again = offered(npu, graph).bind(made)
     assert npu.usage.resident_bytes == device.traffic.to_device == offer.resident_bytes
     for run in (step, again, step):
         run()
-        assert is_right(made)
+        assert is_right(made, W)
     usage = npu.usage
     assert usage.launches == usage.checks == device.traffic.launches == 3
     assert usage.bytes_to_device == device.traffic.to_device - offer.resident_bytes
@@ -258,7 +240,7 @@ def test_a_check_reads_the_weight_where_it_lies() -> None:
     made = bound_product(graph, X, load(offer, "w", W))
     step = offer.bind(made)
     step()
-    assert is_right(made)
+    assert is_right(made, W)
     assert function_of(step) == BY_NUMPY
     (event,) = npu.usage.fallbacks
     assert event.detail == (
@@ -288,24 +270,24 @@ def test_numpy_computes_from_the_tiles(
     with caplog.at_level(logging.WARNING, "whisper_npu"):
         for _ in range(3):
             step()
-            assert is_right(made)
+            assert is_right(made, W)
     launched = nth if action == "launch" else 0
     assert npu.usage.launches == launched
     assert function_of(step) == BY_NUMPY
     npu.usage.ran("phase", {}, 0.0)
     assert npu.usage.ops == {
-        ("linear_int8", SMALL): launched - 3, ("linear_int8", "numpy"): 3 - launched
+        ("product_int8", SMALL): launched - 3, ("product_int8", "numpy"): 3 - launched
     }  # fmt: skip
     again = offered(npu, graph).bind(made)
     assert function_of(again) == BY_NUMPY
     again()
-    assert is_right(made)
+    assert is_right(made, W)
     events = [(e.phase, e.op, e.kernel, e.reason) for e in npu.usage.fallbacks]
     assert events == [("phase", "product", SMALL, error.reason)]
     # The op of another phase is launched, unless there is nothing to launch it on.
     other = replace(graph, name="other")
     offered(npu, other).bind(made)()
-    assert is_right(made)
+    assert is_right(made, W)
     ends = error in (NoContext, DeviceLost)
     assert npu.usage.launches == launched + (not ends)
     assert len(npu.usage.fallbacks) == 1 + ends
@@ -379,73 +361,6 @@ def test_a_kernel_that_does_not_open_is_tried_once(
     assert {e.reason for e in npu.usage.fallbacks} == {error.reason}
 
 
-# The token embedding
-
-
-def embedding(name: str = "step") -> Graph:
-    tensors = (
-        Tensor("tokens", (1, 2), "int64", "input"),
-        Tensor("w", (150, 40), "int8", "weight"),
-        Tensor("w.scale", (150,), "float32", "weight"),
-        Tensor("positions", (8, 40), "float32", "weight"),
-        Tensor("position", (), "int64", "input"),
-        Tensor("y", (1, 2, 40), "float32", "output"),
-    )
-    *inputs, _ = (tensor.name for tensor in tensors)
-    return Graph(name, tensors, (Op("embed", "embed_int8", tuple(inputs), ("y",)),))
-
-
-def bound_embedding(table: Array) -> Bound:
-    rng = np.random.default_rng(2)
-    arrays = {
-        "tokens": np.array([[149, 3]]), "w": table, "w.scale": rng.random(150, np.float32),
-        "positions": rng.random((8, 40), np.float32), "position": np.array(0),
-        "y": np.empty((1, 2, 40), np.float32),
-    }  # fmt: skip
-    return Bound(embedding().ops, arrays)
-
-
-def test_the_table_is_read_where_it_lies() -> None:
-    """In tiles of either kernel, which are not of one size, or by rows."""
-    odd = gemm_entry(16, tile={"m": 16, "k": 8, "n": 128})
-    statuses = [status(64), KernelStatus(odd, {}, VERIFIED, None)]
-    npu = backend({LARGE: FAST, SMALL: FAST}, statuses)
-    offer = offered(npu, embedding())
-    assert (offer.backend, offer.kernel, offer.launches, offer.note) == ("npu", "numpy", 0, "")
-    assert offer.function == "backends.npu.families.gemm.embed_rows"
-    # As NumPy takes it, so that products decide, and in tiles.
-    *plain, large, small = offer.forms["w"]
-    assert plain == list(forms_of(embedding(), embedding().ops[0])["w"])
-    assert Form("int8") in plain
-    packed = [large, small]
-    graph = product_graph(3, 40, 150)
-    tables = [W, np.asfortranarray(W.astype(np.float32))]
-    for name, form in zip((LARGE, SMALL), packed, strict=True):
-        product = npu.offer_of(name, graph, 0)
-        assert isinstance(product, Offer)
-        assert product.forms["w"] == (form,)
-        tables.append(load(product, "w", W))
-    for table in tables:
-        made = bound_embedding(table)
-        step = offer.bind(made)
-        assert function_of(step) == offer.function
-        for position in (0, 6):
-            made.arrays["position"][...] = position
-            step()
-            tokens, _, scale, positions, _ = made.inputs
-            right = embed_int8(tokens, W.astype(np.float32), scale, positions, position)
-            assert np.array_equal(made.outputs[0], right)
-    assert npu.usage == Usage()
-
-
-def test_what_has_no_launch_does_not_fall_back() -> None:
-    npu = backend()
-    offer = offered(npu, embedding())
-    npu.failed(embedding(), offer, BufferRefused("full"))
-    assert npu.usage.fallbacks == []
-    assert offered(npu, embedding()).forms == offer.forms
-
-
 # Closing
 
 
@@ -476,7 +391,7 @@ def test_what_is_closed_computes_by_numpy(caplog: pytest.LogCaptureFixture) -> N
     with pytest.raises(DeviceLost, match="the NPU was given back"):
         load(again, "w", W)
     step()
-    assert is_right(made)
+    assert is_right(made, W)
     assert npu.usage.launches == 0
     assert [e.detail for e in npu.usage.fallbacks] == ["the NPU was given back"]
     for use in (lambda: load(offer, "w", W), lambda: offer.bind(made), lambda: npu.open([SMALL])):

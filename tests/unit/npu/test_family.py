@@ -133,7 +133,7 @@ def test_it_is_offered_bound_launched_and_checked() -> None:
     assert function_of(step) == "toy_gelu"
     assert npu.usage.bytes_to_device == npu.usage.bytes_from_device == 2 * NBYTES
     assert npu.usage.resident_bytes == 0
-    assert npu.kinds >= {"gelu", "linear_int8"}
+    assert npu.kinds >= {"gelu", "product_int8"}
 
 
 def test_what_it_does_not_take_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Weights that lie in tiles alone: filled in parts, multiplied and looked up where they lie."""
+"""Weights that lie in tiles alone: filled in parts, multiplied where they lie."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.npu.products import bound_product, is_right, product_graph, rows_of
 from whisper_npu.backends.npu.families import gemm
 from whisper_npu.backends.npu.families.gemm import (
     TilePacking,
-    embed_rows,
-    linear_int8_tiles,
-    product_of_tiles,
+    product_int8_tiles,
+    sums_of_tiles,
 )
 from whisper_npu.backends.npu.packing import GemmTile, pack_gemm_weights
 from whisper_npu.ops.arrays import I8
-from whisper_npu.ops.quant import embed_int8, integer_product, linear_int8
 from whisper_npu.runtime.backend import Form, Packing, function_of
 
 sizes = st.integers(1, 200)
@@ -77,21 +76,19 @@ def test_packings_of_one_kernel_are_one_form() -> None:
     assert str(Form.packed("int8", first)) == "int8 kernel tiles"
 
 
-@given(sizes, st.integers(1, 2100), sizes, tiles, st.booleans(), st.integers(0, 2**32))
+@given(sizes, st.integers(1, 2100), sizes, tiles, st.booleans(), st.sampled_from([8, 16]))
 @settings(max_examples=40, deadline=None)
 def test_products_from_tiles_have_the_bits_of_the_specification(
-    m: int, k: int, n: int, tile: GemmTile, bias: bool, seed: int
+    m: int, k: int, n: int, tile: GemmTile, bias: bool, bits: int
 ) -> None:
-    rng = np.random.default_rng(seed)
-    x, w = matrix(m, k, seed, -128), matrix(n, k, seed + 1)
-    x_scale, w_scale, b = (rng.standard_normal(size, np.float32) for size in (m, n, n))
-    added = b if bias else None
-    out = np.empty((m, n), np.float32)
+    x, w = rows_of(m, k, bits), matrix(n, k, 1)
     packed = pack_gemm_weights(w, tile)
-    linear_int8_tiles(tile, x, x_scale, packed, w_scale, added, out)
-    assert np.array_equal(out, linear_int8(x, x_scale, w.astype(np.float32), w_scale, added))
-    sums = product_of_tiles(x, packed, n, tile)
-    assert np.array_equal(sums, integer_product(x.astype(np.float32), w.astype(np.float32)))
+    bound = bound_product(product_graph(m, k, n, bias=bias), x, packed)
+    x, x_scale, _, w_scale, *rest = bound.inputs
+    product_int8_tiles(tile, x, x_scale, packed, w_scale, *rest or [None], bound.outputs[0])
+    assert is_right(bound, w)
+    sums = sums_of_tiles(x, packed, n, tile)
+    assert np.array_equal(sums, x.astype(np.int64) @ w.T.astype(np.int64))
 
 
 @pytest.mark.parametrize("block", [1, 1000, 10_000])
@@ -99,28 +96,30 @@ def test_tiles_are_unpacked_some_at_a_time(monkeypatch: pytest.MonkeyPatch, bloc
     """With columns left over, and n within a tile."""
     monkeypatch.setattr(gemm, "_BLOCK", block)
     tile = GemmTile(16, 8, 8)
-    x, w = matrix(3, 37, 0), matrix(77, 37, 1)
-    found = product_of_tiles(x, pack_gemm_weights(w, tile), 77, tile)
+    x, w = rows_of(3, 37, 16), matrix(77, 37, 1)
+    packed = pack_gemm_weights(w, tile)
+    found = sums_of_tiles(x, packed, 77, tile)
     assert np.array_equal(found, x.astype(np.int64) @ w.T.astype(np.int64))
+    bound = bound_product(product_graph(3, 37, 77), x, packed)
+    x, x_scale, _, w_scale, bias = bound.inputs
+    product_int8_tiles(tile, x, x_scale, packed, w_scale, bias, bound.outputs[0])
+    assert is_right(bound, w)
 
 
 def test_no_copy_of_a_packed_weight_is_made() -> None:
-    """Neither packing it, nor multiplying with it or looking it up takes as much as it has."""
+    """Neither packing it nor multiplying with it takes as much as it has."""
     n, k, tile = 8192, 1024, GemmTile(16, 64, 64)
     memory = np.empty(n * k, np.uint8)
     own = TilePacking("kernel", tile, lambda weight, nbytes: memory)
-    w, x = matrix(n, k, 0), matrix(1, k, 1)
-    scale, position, out = np.ones(n, np.float32), np.int64(0), np.empty((1, 1, k), np.float32)
+    w, x = matrix(n, k, 0), rows_of(1, k, 16)
+    scale, out = np.ones(n, np.float32), np.empty((1, n), np.int32)
     packed = own.take("w", w.shape)
     assert np.may_share_memory(packed, memory)
     for use in (
         partial(own.fill, packed, w, 0),
-        partial(product_of_tiles, x, packed, n, tile),
-        partial(
-            embed_rows, tile, np.array([[5]]), packed, scale, np.ones((4, k), np.float32),
-            position, out,
-        ),
-    ):  # fmt: skip
+        partial(sums_of_tiles, x, packed, n, tile),
+        partial(product_int8_tiles, tile, x, scale[:1], packed, scale, None, out),
+    ):
         tracemalloc.start()
         use()
         _, most = tracemalloc.get_traced_memory()
@@ -130,23 +129,6 @@ def test_no_copy_of_a_packed_weight_is_made() -> None:
         assert most < memory.nbytes
 
 
-@given(sizes, sizes, tiles, st.integers(1, 3), st.integers(1, 5), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
-def test_embeddings_from_tiles_have_the_bits_of_the_specification(
-    v: int, d: int, tile: GemmTile, b: int, n: int, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    table, scale = matrix(v, d, seed), rng.standard_normal(v, np.float32)
-    positions = rng.standard_normal((n + 3, d), np.float32)
-    tokens = rng.integers(0, v, (b, n))
-    tokens[0, 0] = v - 1
-    expected = embed_int8(tokens, table.astype(np.float32), scale, positions, 2)
-    for held in (pack_gemm_weights(table, tile), table, table.astype(np.float32)):
-        out = np.full((b, n, d), np.nan, np.float32)
-        embed_rows(tile, tokens, held, scale, positions, np.array(2), out)
-        assert np.array_equal(out, expected)
-
-
 def test_functions_have_their_names() -> None:
-    named = partial(linear_int8_tiles, GemmTile(16, 64, 64))
-    assert function_of(named) == "backends.npu.families.gemm.linear_int8_tiles"
+    named = partial(product_int8_tiles, GemmTile(16, 64, 64))
+    assert function_of(named) == "backends.npu.families.gemm.product_int8_tiles"

@@ -54,7 +54,7 @@ def test_a_verdict_is_that_of_the_file(tmp_path: Path) -> None:
     write_verdicts(write_registry(tmp_path, entry()), verdict_record())
     (made,) = read_folder(tmp_path)
     verdict = judge(made, read_verdicts(tmp_path)["mine"])
-    assert (verdict.kernel, verdict.op, verdict.usable) == ("mine", "linear_int8", False)
+    assert (verdict.kernel, verdict.op, verdict.usable) == ("mine", "product_int8", False)
     assert verdict.reasons == ("loses half",)
     (measure,) = verdict.measures
     assert (measure.value, measure.limit, measure.passed) == (0.5, 0, False)

@@ -11,20 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-
 from whisper_npu.backends.npu.device import Device, DeviceLost, KernelLied
 from whisper_npu.backends.npu.families import FAMILIES, family_of
-from whisper_npu.backends.npu.families.family import Family, LookUp, Work
+from whisper_npu.backends.npu.families.family import Family, Work
 from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.manager import FAILED, UNVERIFIED, VERIFIED, KernelStatus
 from whisper_npu.backends.npu.runner import Launch, Runner, Runners
 from whisper_npu.backends.npu.trust import Trust
-from whisper_npu.backends.numpy.specification import forms_of
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.runtime.backend import (
-    NUMPY,
     Backend,
     Bound,
     Form,
@@ -32,7 +28,6 @@ from whisper_npu.runtime.backend import (
     Refusal,
     Step,
     function_of,
-    name_of,
 )
 from whisper_npu.runtime.usage import Usage
 
@@ -160,9 +155,6 @@ class NpuBackend(Backend):
         """That of the kernel which is predicted to be the fastest, among those that have the
         weight already if there are any."""
         op = graph.ops[index]
-        read = self._look_up(graph, op)
-        if read is not None:
-            return read
         if op.kind not in self.kinds:
             return Refusal(self.name, self._why_not(op))
         answers = [
@@ -204,9 +196,7 @@ class NpuBackend(Backend):
 
     def failed(self, graph: Graph, offer: Offer, error: KernelError) -> None:
         """Record that the ops of an offer are not launched."""
-        # What NumPy reads where it lies has no launch that could fail.
-        if offer.launches:
-            self._trust.fall_back(graph.name, offer.ops, offer.kernel, error)
+        self._trust.fall_back(graph.name, offer.ops, offer.kernel, error)
 
     def open(self, names: Iterable[str]) -> None:
         """Open kernels now, not with the first weight or op that is for them. Raises
@@ -272,43 +262,11 @@ class NpuBackend(Backend):
     def _sampled(self) -> bool:
         return self._random.random() < self._check_rate
 
-    # Ops that NumPy computes from weights of kernels
-
-    def _look_up(self, graph: Graph, op: Op) -> Offer | None:
-        readers = {
-            used.name: (used.form, read)
-            for used in self._used.values()
-            if used.form is not None and (read := used.family.look_up(op)) is not None
-        }
-        if not readers:
-            return None
-        first = next(iter(readers.values()))[1]
-        packed = [form for form, _ in readers.values()]
-        return Offer(
-            backend=self.name,
-            kernel=NUMPY,
-            function=name_of(first.function),
-            ops=(op,),
-            bind=partial(self._bind_look_up, {name: read for name, (_, read) in readers.items()}),
-            # A look-up is as fast in any form: it leaves the choice to products.
-            forms={first.weight: (*forms_of(graph, op)[first.weight], *packed)},
-        )
-
-    def _bind_look_up(self, readers: Mapping[str, LookUp], bound: Bound) -> Step:
-        """By the family of the kernel that has the weight; by any where it lies by rows."""
-        for name, read in readers.items():
-            runner = self._runners.holding(name, read.weight)
-            if runner is not None:
-                array, memory = bound.arrays[read.weight], runner.memory(read.weight)
-                if np.may_share_memory(array, memory):
-                    return read.bind(bound)
-        return next(iter(readers.values())).bind(bound)
-
     # Reasons
 
     def _why_not(self, op: Op) -> str:
         """Why no kernel runs ops of this kind."""
-        if f"{op.kind}_int8" in self.kinds:
+        if any(op.kind in family.float_kinds for family in FAMILIES.values()):
             return "float32; kernels take int8 (--precision int8)"
         return f"no kernel is used for {op.kind}"
 

@@ -47,16 +47,3 @@ def unpack_gemm_weights(
     padded = blocks.transpose(0, 2, 4, 1, 3).reshape(columns * tile.n, depth * tile.k)
     w: I8 = padded[:n, :k].copy()
     return w
-
-
-def rows_of_gemm_weights(
-    packed: I8, rows: NDArray[np.int64], k: int, tile: GemmTile
-) -> I8:  # [n / tn, k / tk, tk * tn], [r] -> [r, k]
-    """Some rows (output channels) of the weights that ``pack_gemm_weights`` packed."""
-    columns, depth = packed.shape[:2]
-    blocks = packed.reshape(columns, depth, tile.n // _BLOCK_N, tile.k, _BLOCK_N)
-    column, channel = np.divmod(rows, tile.n)
-    block, within = np.divmod(channel, _BLOCK_N)
-    # Indices on both sides of a slice: their axis comes first, [r, depth, tk].
-    chosen: I8 = blocks[column, :, block, :, within].reshape(len(rows), depth * tile.k)[:, :k]
-    return chosen

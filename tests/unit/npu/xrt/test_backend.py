@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pytest
 
-from tests.unit.npu.products import bound_product, product_graph
+from tests.unit.npu.products import bound_product, is_right, product_graph
 from tests.unit.npu.xrt.conftest import Entries, OpenDevice
 from tests.unit.npu.xrt.fake_pyxrt import FakePyxrt, State
 from whisper_npu.backends.npu.backend import NpuBackend
@@ -15,12 +15,11 @@ from whisper_npu.backends.npu.kernel_rates import PHOENIX_CORE
 from whisper_npu.backends.npu.manager import VERIFIED, KernelStatus
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.xrt.device import XrtDevice
-from whisper_npu.ops.arrays import I8
-from whisper_npu.ops.quant import linear_int8
+from whisper_npu.ops.product_int8 import scale_sums
 from whisper_npu.runtime.backend import Bound, Offer, Step, function_of
 from whisper_npu.runtime.usage import Usage
 
-BY_NUMPY = "backends.npu.families.gemm.linear_int8_tiles"
+BY_NUMPY = "backends.npu.families.gemm.product_int8_tiles"
 X, W = (
     np.random.default_rng(seed).integers(-127, 128, shape, np.int8)
     for seed, shape in ((0, (3, 40)), (1, (150, 40)))
@@ -56,22 +55,14 @@ def bind(
     return npu, bound, offer.bind(bound)
 
 
-def is_right(bound: Bound, w: I8 = W) -> bool:
-    x, x_scale, _, w_scale, *rest = bound.inputs
-    expected = linear_int8(x, x_scale, w.astype(np.float32), w_scale, *rest)
-    right = np.array_equal(bound.outputs[0], expected)
-    bound.outputs[0][:] = np.nan
-    return right
-
-
 def test_what_a_kernel_gave_is_scaled(device: XrtDevice, entry: KernelEntry) -> None:
     """The stand-in fills sums with the number of the launch."""
     npu, bound, step = bind(device, entry, 0.0)
     _, x_scale, _, w_scale, bias = bound.inputs
     for launch in (1, 2):
         step()
-        sums = np.full((3, 150), launch * 0x01010101, np.int32).astype(np.float32)
-        assert np.array_equal(bound.outputs[0], sums * x_scale[:, None] * w_scale + bias)
+        sums = np.full((3, 150), launch * 0x01010101, np.float64)
+        assert np.array_equal(bound.outputs[0], scale_sums(sums, x_scale, w_scale, bias))
     assert npu.usage.launches == 2
     assert function_of(step) == entry.contract.name
 
@@ -80,7 +71,7 @@ def test_a_lie_is_found_by_the_weight_in_the_buffer(device: XrtDevice, entry: Ke
     npu, bound, step = bind(device, entry, 1.0)
     for _ in range(2):
         step()
-        assert is_right(bound)
+        assert is_right(bound, W)
     assert [event.reason for event in npu.usage.fallbacks] == ["wrong result"]
     assert function_of(step) == BY_NUMPY
 
@@ -94,7 +85,7 @@ def test_after_a_failed_launch_the_weight_is_read_where_it_lies(
     pyxrt.states = [state]
     for _ in range(2):
         step()
-        assert is_right(bound)
+        assert is_right(bound, W)
     (event,) = npu.usage.fallbacks
     assert event.reason == ("timeout" if state is None else "launch failed")
     assert npu.usage.launches == 0
@@ -112,7 +103,7 @@ def test_memory_is_there_for_as_long_as_a_step_is(
     gc.collect()
     for _ in range(2):
         step()
-        assert is_right(bound)
+        assert is_right(bound, W)
     gc.collect()
     # Rows and sums are given up by a step that does not launch any more.
     assert pyxrt.live_bos["host_only"] == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -83,23 +83,13 @@ class Task:
     wrong: Callable[[], str | None]
 
 
-@dataclass(frozen=True)
-class LookUp:
-    """An op that NumPy computes from a weight of the family, by rows or packed as it lies.
-
-    ``function`` is what the step of ``bind`` calls.
-    """
-
-    weight: str
-    function: Callable[..., Any]
-    bind: Callable[[Bound], Step]
-
-
 class Family(ABC):
     """One kernel of a family. A family of no ``kinds`` serves no op."""
 
     # Kinds of op that kernels of the family run.
     kinds: ClassVar[tuple[str, ...]] = ()
+    # Kinds of float32 ops in whose place int8 graphs have those: it is said why they are refused.
+    float_kinds: ClassVar[tuple[str, ...]] = ()
     # Whether a launch of it may come between those of a kernel that is verified.
     distracts: ClassVar[bool] = False
     # Which input holds a weight that is written once, by its place among the inputs.
@@ -162,7 +152,3 @@ class Family(ABC):
     def numpy(self, bound: Bound) -> Step:
         """The same region by NumPy, from the same arrays: a packed weight as it lies."""
         raise NotImplementedError
-
-    def look_up(self, op: Op) -> LookUp | None:
-        """How NumPy reads a weight of the family for another op, None for all others."""
-        return None

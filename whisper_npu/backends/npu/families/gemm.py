@@ -1,4 +1,8 @@
-"""Quantised products on a GEMM kernel: resident weights in tiles, padding to whole tiles."""
+"""Quantised products on a GEMM kernel: resident weights in tiles, padding to whole tiles.
+
+A kernel takes int8 rows. Of int16 rows it gets the high and the low halves as rows of one launch,
+and the host adds up what they give; ``ops.rows.limit`` is such that both halves are int8.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,6 @@ from whisper_npu.backends.npu.adversarial import INTEGERS
 from whisper_npu.backends.npu.device import U8
 from whisper_npu.backends.npu.families.family import (
     Family,
-    LookUp,
     SoftwareMemory,
     Take,
     Task,
@@ -33,14 +36,15 @@ from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.packing import (
     GemmTile,
     pack_gemm_weights,
-    rows_of_gemm_weights,
     unpack_gemm_weights,
 )
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.ops.arrays import F32, I8, I64
-from whisper_npu.ops.quant import EXACT_K, embed_int8, integer_product, scale_product
+from whisper_npu.ops.arrays import F32, I8, I32
+from whisper_npu.ops.fixed import F64
+from whisper_npu.ops.product_int8 import integer_sums, scale_sums
+from whisper_npu.ops.rows import Integers
 from whisper_npu.runtime.backend import Array, Bound, Form, Step
 
 # Of a verification: one tile; several in every direction; the longest sums of any Whisper.
@@ -55,7 +59,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class GemmShape:
-    """A product [m, k] x [k, n] and what it becomes in whole tiles."""
+    """A product [m, k] x [k, n] of int8 and what it becomes in whole tiles."""
 
     m: int
     k: int
@@ -94,9 +98,10 @@ def gemm_seconds(shape: GemmShape, tile: GemmTile, rates: KernelRates) -> float:
 
 
 def product_shape(graph: Graph, op: Op) -> tuple[int, int, int]:
-    """(m, k, n) of a ``linear_int8`` op."""
-    *rows, k = graph[op.inputs[0]].shape
-    return math.prod(rows), k, graph[op.inputs[2]].shape[0]
+    """(m, k, n) of a ``product_int8`` op as it is launched: an int16 row is two of int8."""
+    x, w = graph[op.inputs[0]], graph[op.inputs[2]]
+    k = x.shape[-1]
+    return x.nbytes // k, k, w.shape[0]
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,8 @@ class GemmInt8(Family):
     Instructions are made for each shape, (m, k, n), by ``gemm_stream``. Weights are packed once.
     """
 
-    kinds = ("linear_int8",)
+    kinds = ("product_int8",)
+    float_kinds = ("linear", "conv1d")
     distracts = True
     resident = ARGUMENT_B
 
@@ -222,13 +228,8 @@ class GemmInt8(Family):
             packed = device.view(np.int8).reshape(n // self.tile.n, k // self.tile.k, -1)
             return unpack_gemm_weights(packed, n, k, self.tile).astype(np.float32)
 
-        rows, w = a.device.view(np.int8).reshape(m, k).astype(np.float32), b.derived(unpacked)
-        # In a type that holds all int32, part by part, as each part is exact.
-        total = np.zeros((m, n), np.float64)
-        for start in range(0, k, EXACT_K):
-            part = slice(start, start + EXACT_K)
-            total += integer_product(rows[:, part], w[:, part])
-        np.copyto(c.device.view(np.int32).reshape(m, n), total, casting="unsafe")
+        sums = integer_sums(a.device.view(np.int8).reshape(m, k), b.derived(unpacked))
+        np.copyto(c.device.view(np.int32).reshape(m, n), sums, casting="unsafe")
 
     def work(self, graph: Graph, index: int, rates: KernelRates) -> Work | None:
         """See ``Family``."""
@@ -256,31 +257,32 @@ class GemmInt8(Family):
         """See ``Family``."""
         x, x_scale, packed, w_scale, *rest = bound.inputs
         bias = rest[0] if rest else None
-        shape = gemm_shape(self.tile, x.size // x.shape[-1], x.shape[-1], len(w_scale))
+        shape = gemm_shape(self.tile, x.nbytes // x.shape[-1], x.shape[-1], len(w_scale))
         m, k, n = shape.padded
-        values, scales = x.reshape(shape.m, shape.k), x_scale.reshape(-1)
-        out = bound.outputs[0].reshape(shape.m, shape.n)
+        values, scales = x.reshape(-1, shape.k), x_scale.reshape(-1)
+        out = bound.outputs[0].reshape(-1, shape.n)
         a, _, c = arrays
         rows = a.view(np.int8).reshape(m, k)[: shape.m, : shape.k]
         sums = c.view(np.int32).reshape(m, n)[: shape.m, : shape.n]
 
         def read() -> None:
-            np.copyto(out, sums, casting="same_kind")
-            scale_product(out, scales, w_scale, bias)
+            scale_sums(joined_sums(sums, len(values)), scales, w_scale, bias, out)
 
         def wrong() -> str | None:
-            expected = product_of_tiles(values, packed, shape.n, self.tile)
-            count = int(np.count_nonzero(sums.astype(np.float32) != expected))
+            split = np.empty(rows.shape, np.int8)
+            split_rows(values, split)
+            expected = sums_of_tiles(split, packed, shape.n, self.tile)
+            count = int(np.count_nonzero(sums != expected))
             return f"{count} of {sums.size} sums" if count else None
 
-        return Task(partial(np.copyto, rows, values), read, wrong)
+        return Task(partial(split_rows, values, rows), read, wrong)
 
     def numpy(self, bound: Bound) -> Step:
         """See ``Family``."""
         x, x_scale, packed, w_scale, *rest = bound.inputs
         n = len(w_scale)
         return partial(
-            linear_int8_tiles,
+            product_int8_tiles,
             self.tile,
             x.reshape(-1, x.shape[-1]),
             x_scale.reshape(-1),
@@ -290,60 +292,67 @@ class GemmInt8(Family):
             bound.outputs[0].reshape(-1, n),
         )
 
-    def look_up(self, op: Op) -> LookUp | None:
-        """See ``Family``: the token embedding, whose table the logits are made with too."""
-        if op.kind != "embed_int8":
-            return None
-
-        def bind(bound: Bound) -> Step:
-            tokens, table, scale, positions, position = bound.inputs
-            out = bound.outputs[0]
-            return partial(embed_rows, self.tile, tokens, table, scale, positions, position, out)
-
-        return LookUp(op.inputs[1], embed_rows, bind)
-
 
 def _columns_of_block(tile: GemmTile, k: int) -> int:
     """Columns of tiles over all of k that are packed or unpacked at a time."""
     return max(1, _BLOCK // (tile.n * k))
 
 
-def product_of_tiles(
-    x: I8, packed: I8, n: int, tile: GemmTile, out: F32 | None = None
-) -> F32:  # [m, k], [n / tn, k / tk, tk * tn] -> [m, n]
-    """Sums over all of k, rounded once from the exact int32 sum, as ``integer_product``.
+def split_rows(x: Integers, rows: I8) -> None:  # [m, k] -> [m, k] or [2 m, k]
+    """Rows for a kernel: int8 as they are; of int16 the high halves and then the low ones.
 
-    The weight is unpacked some output channels at a time, and never held twice.
+    x = 256 high + low with low in [-128, 127], for |x| at most ``ops.rows.LARGEST_INT16``.
     """
-    rows, k = x.astype(np.float32), x.shape[1]
-    if out is None:
-        out = np.empty((len(x), n), np.float32)
+    if x.dtype == np.int8:
+        np.copyto(rows, x)
+        return
+    high, low = rows[: len(x)], rows[len(x) :]
+    np.copyto(low, x, casting="unsafe")
+    np.copyto(high, (x + np.int16(128)) >> 8, casting="unsafe")
+
+
+def joined_sums(sums: I32, m: int) -> F64:  # [m, n] or [2 m, n] -> [m, n]
+    """Sums of m rows from those of the rows that ``split_rows`` made of them, exact."""
+    total = sums[:m].astype(np.float64)
+    if len(sums) > m:
+        total *= 256.0
+        total += sums[m:]
+    return total
+
+
+def _unpacked(packed: I8, n: int, k: int, tile: GemmTile) -> Iterator[tuple[slice, F32]]:
+    # [n / tn, k / tk, tk * tn] -> [n', k]...
+    """Some output channels at a time, in the same memory, so that no weight is ever held twice."""
     columns = _columns_of_block(tile, k)
     room = np.empty((min(n, columns * tile.n), k), np.float32)
     for first in range(0, len(packed), columns):
         some = packed[first : first + columns]
-        begin, end = first * tile.n, min(n, (first + len(some)) * tile.n)
-        w = room[: end - begin]
-        np.copyto(w, unpack_gemm_weights(some, end - begin, k, tile))
-        out[:, begin:end] = integer_product(rows, w)
-    return out
+        part = slice(first * tile.n, min(n, (first + len(some)) * tile.n))
+        w = room[: part.stop - part.start]
+        np.copyto(w, unpack_gemm_weights(some, len(w), k, tile))
+        yield part, w
 
 
-def linear_int8_tiles(
-    tile: GemmTile, x: I8, x_scale: F32, packed: I8, w_scale: F32, b: F32 | None, out: F32
-) -> F32:  # [m, k], [m], [n / tn, k / tk, tk * tn], [n], [n] -> [m, n]
-    """``ops.quant.linear_int8`` with the weight in tiles: the same bits."""
-    product_of_tiles(x, packed, len(w_scale), tile, out)
-    return scale_product(out, x_scale, w_scale, b)
+def sums_of_tiles(
+    x: Integers, packed: I8, n: int, tile: GemmTile
+) -> F64:  # [m, k], [n / tn, k / tk, tk * tn] -> [m, n]
+    """``ops.product_int8.integer_sums`` with the weight in tiles."""
+    sums = np.empty((len(x), n), np.float64)
+    for part, w in _unpacked(packed, n, x.shape[1], tile):
+        sums[:, part] = integer_sums(x, w)
+    return sums
 
 
-def embed_rows(
-    tile: GemmTile, tokens: I64, table: Array, scale: F32, positions: F32, position: I64, out: F32
-) -> F32:  # [b, n], [v, d] or [v / tn, d / tk, tk * tn], [v], [ctx, d], [] -> [b, n, d]
-    """``ops.quant.embed_int8`` with the table as NumPy takes it, or in tiles: the same bits."""
-    if table.ndim == 2:
-        return embed_int8(tokens, table, scale, positions, int(position), out)
-    chosen = tokens.reshape(-1)
-    rows: Array = rows_of_gemm_weights(table, chosen, positions.shape[1], tile)
-    numbers = np.arange(tokens.size).reshape(tokens.shape)
-    return embed_int8(numbers, rows, scale[chosen], positions, int(position), out)
+def product_int8_tiles(
+    tile: GemmTile,
+    x: Integers,
+    x_scale: F32,
+    packed: I8,
+    w_scale: F32,
+    bias: I32 | None,
+    out: I32,
+) -> None:  # [m, k], [m], [n / tn, k / tk, tk * tn], [n], [n] -> [m, n]
+    """``ops.product_int8.product_int8`` with the weight in tiles: the same bits."""
+    for part, w in _unpacked(packed, len(w_scale), x.shape[1], tile):
+        added = None if bias is None else bias[part]
+        scale_sums(integer_sums(x, w), x_scale, w_scale[part], added, out[:, part])
