@@ -123,29 +123,3 @@ def test_cross_attention_shares_the_audio_of_a_group() -> None:
             )
             np.testing.assert_allclose(got[sequence, :, head], exact, atol=20 * EPS)
     np.testing.assert_allclose(kept[0], q[0, :, 4:] @ k[0, 1].T / 2, atol=20 * EPS)
-
-
-def test_quantize_heads_gives_each_row_of_a_head_its_scale() -> None:
-    x = randn(2, 5, 12) * np.arange(1, 13, dtype=np.float32)
-    for dtype in (np.int8, np.float32):
-        values, scale = np.empty((2, 3, 5, 4), dtype), np.empty((2, 3, 5), np.float32)
-        attention.quantize_heads(x, values, scale)
-        for b, h, t in np.ndindex(2, 3, 5):
-            row = x[b, t, 4 * h : 4 * h + 4]
-            assert scale[b, h, t] == np.abs(row).max() / np.float32(127)
-            assert np.array_equal(values[b, h, t], np.rint(row * (127 / np.abs(row).max())))
-
-
-def test_cross_attention_over_integers_is_that_over_what_they_are_worth() -> None:
-    q = randn(6, 2, 8)
-    k, v = (np.round(100 * randn(2, 2, 11, 4, seed=i)).clip(-127, 127) for i in (1, 2))
-    k_scale, v_scale = (np.abs(randn(2, 2, 11, seed=i)) / 50 + EPS for i in (3, 4))
-    worth = k * k_scale[..., None], v * v_scale[..., None]
-    got = attention.cross_attention_int8(q, k, v, k_scale, v_scale)
-    assert np.abs(got - attention.cross_attention(q, *worth)).max() < 4 * EPS * worth[1].max()
-    kept, expected = np.empty((2, 2, 2, 11), np.float32)
-    attention.cross_attention_int8(
-        q[:1], k[:1], v[:1], k_scale[:1], v_scale[:1], heads=(0, 1), kept=kept
-    )
-    attention.cross_attention(q[:1], worth[0][:1], v[:1], heads=(0, 1), kept=expected)
-    assert np.abs(kept - expected).max() < 4 * EPS * np.abs(expected).max()

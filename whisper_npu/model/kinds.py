@@ -129,11 +129,7 @@ def _im2col(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     return ((b, t // stride, 3 * c),)
 
 
-def _quantize_rows(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
-    return (inputs[0], inputs[0][:-1])
-
-
-def _linear_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+def _product_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     x, x_scale, w, w_scale = inputs[:4]
     _require(x_scale == x[:-1], "rows and their scales differ in number")
     _require(x[-1:] == w[1:], "weights do not fit")
@@ -141,7 +137,7 @@ def _linear_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     return ((*x[:-1], w[0]),)
 
 
-def _linear_int8_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
+def _product_int8_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
     return 2 * math.prod(outputs[0]) * inputs[0][-1]
 
 
@@ -163,11 +159,6 @@ def _split_heads(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     return ((b, n_head, t, d // n_head),)
 
 
-def _quantize_heads(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
-    (values,) = _split_heads(op, inputs)
-    return (values, values[:-1])
-
-
 def _embed(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     tokens, table, positions, position = inputs
     _require(
@@ -176,7 +167,7 @@ def _embed(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     return ((*tokens, table[1]),)
 
 
-def _embed_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+def _embed_int32(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     tokens, table, scale, positions, position = inputs
     _require(scale == table[:1], "scales do not fit the embedding")
     return _embed(op, (tokens, table, positions, position))
@@ -201,12 +192,6 @@ def _cross_attention(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     assert isinstance(heads, tuple)
     _require(all(head < k[1] for head in heads), "an alignment head is beyond the last head")
     return ((b, n, d), (len(heads), n, k[2])) if heads else ((b, n, d),)
-
-
-def _cross_attention_int8(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
-    _, k, _, *scales = inputs
-    _require(all(scale == k[:-1] for scale in scales), "scales of keys or values do not fit")
-    return _cross_attention(op, inputs[:3])
 
 
 def _cache_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
@@ -257,23 +242,18 @@ KINDS: Mapping[str, OpKind] = {
     "layer_norm": OpKind(_layer_norm, _per_element(8)),
     "linear": OpKind(_linear, _linear_flops),
     "im2col": OpKind(_im2col, _no_flops),
-    "quantize_rows": OpKind(_quantize_rows, _per_element(4)),
-    "linear_int8": OpKind(_linear_int8, _linear_int8_flops),
     "attention": OpKind(_attention, _attention_flops),
     "split_heads": OpKind(_split_heads, _no_flops),
-    "quantize_heads": OpKind(_quantize_heads, _per_element(4)),
     "embed": OpKind(_embed, _per_element(1)),
-    "embed_int8": OpKind(_embed_int8, _per_element(2)),
     "store_cache": OpKind(_store_cache, _no_flops),
     "cached_attention": OpKind(_cached_attention, _cache_flops),
     "cross_attention": OpKind(_cross_attention, _cache_flops),
-    "cross_attention_int8": OpKind(_cross_attention_int8, _cache_flops),
     "quantize_int32": OpKind(_rows_and_scales, _per_element(4)),
     "rms_norm": OpKind(_rows_and_scales, _per_element(6)),
-    "product_int8": OpKind(_linear_int8, _linear_int8_flops),
+    "product_int8": OpKind(_product_int8, _product_int8_flops),
     "gelu_int32": OpKind(_same, _per_element(8)),
     "add_int32": OpKind(_add, _per_element(1)),
-    "embed_int32": OpKind(_embed_int8, _per_element(2)),
+    "embed_int32": OpKind(_embed_int32, _per_element(2)),
     "attention_int32": OpKind(_attention, _attention_flops),
     "store_int16": OpKind(_store_cache, _no_flops),
     "cached_attention_int16": OpKind(_cached_attention, _cache_flops),

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.ops.activation import softmax_rows
-from whisper_npu.ops.arrays import F32, I8
-from whisper_npu.ops.quant import quantize_rows
+from whisper_npu.ops.arrays import F32
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -26,17 +25,6 @@ def split_heads(
     b, t, d = x.shape
     heads: NDArray[Scalar] = x.reshape(b, t, n_head, d // n_head).transpose(0, 2, 1, 3)
     return heads
-
-
-def quantize_heads(
-    x: F32, values: I8 | F32, scale: F32
-) -> None:  # [b, t, h * dh] -> [b, h, t, dh], [b, h, t]
-    """Split the heads off and quantise each row of a head as ``quantize_rows`` does.
-
-    ``values`` may be float32 too, for BLAS has no int8.
-    """
-    b, h, t, dh = values.shape
-    quantize_rows(x.reshape(b, t, h, dh), values.transpose(0, 2, 1, 3), scale.transpose(0, 2, 1))
 
 
 def attention(
@@ -105,47 +93,13 @@ def cross_attention(
     [len(heads), n, t] (for one sequence), from which word timestamps are found.
     ``scratch`` holds at least a * g * h * n * t floats.
     """
-    return _over_audio(q, k, v, None, None, out, scratch, heads, kept)
-
-
-def cross_attention_int8(
-    q: F32,
-    k: F32,
-    v: F32,
-    k_scale: F32,
-    v_scale: F32,
-    out: F32 | None = None,
-    scratch: F32 | None = None,
-    heads: tuple[int, ...] = (),
-    kept: F32 | None = None,
-) -> F32:  # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, t], ... -> [a * g, n, h * dh]
-    """The same over the integers of ``quantize_heads``, held as float32 for BLAS.
-
-    The scores of a key are multiplied by its scale, and its weights by the scale of its value.
-    """
-    return _over_audio(q, k, v, k_scale, v_scale, out, scratch, heads, kept)
-
-
-def _over_audio(
-    q: F32,
-    k: F32,
-    v: F32,
-    k_scale: F32 | None,
-    v_scale: F32 | None,
-    out: F32 | None,
-    scratch: F32 | None,
-    heads: tuple[int, ...],
-    kept: F32 | None,
-) -> F32:  # as above; without scales keys and values are what they say
     n_audio, n_head = k.shape[:2]
     grouped = q.reshape(n_audio, -1, q.shape[-1])
     scores = _scores(split_heads(grouped, n_head), k, scratch)
-    if k_scale is not None:
-        scores *= k_scale[:, :, None]
     if kept is not None:
         np.take(scores[0], heads, axis=0, out=kept)
     merged = None if out is None else out.reshape(grouped.shape)
-    return _weighted(scores, v, grouped, merged, v_scale).reshape(q.shape)
+    return _weighted(scores, v, grouped, merged).reshape(q.shape)
 
 
 def _scores(
@@ -159,11 +113,9 @@ def _scores(
 
 
 def _weighted(
-    scores: F32, v: F32, like: F32, out: F32 | None, v_scale: F32 | None = None
+    scores: F32, v: F32, like: F32, out: F32 | None
 ) -> F32:  # [b, h, n, t], [b, h, t, dh], [b, n, h * dh] -> [b, n, h * dh]
     total = softmax_rows(scores)
-    if v_scale is not None:
-        scores *= v_scale[:, :, None]
     mixed = np.matmul(scores, v)
     mixed /= total
     if out is None:

@@ -5,7 +5,6 @@ Each kind has a function that calls the one of ``whisper_npu.ops`` with arrays a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,10 +23,9 @@ from whisper_npu.ops import (
     mel,
     mel_int,
     product_int8,
-    quant,
     rows,
 )
-from whisper_npu.ops.arrays import F32, I8, I16, I32
+from whisper_npu.ops.arrays import F32, I16, I32
 from whisper_npu.runtime.backend import (
     NUMPY,
     Array,
@@ -78,14 +76,6 @@ def im2col(x: F32, out: F32, stride: int) -> None:  # [b, t, c] -> [b, t / strid
         linear.im2col(source, stride, target)
 
 
-def linear_int8(
-    x: I8, x_scale: F32, w: Array, w_scale: F32, bias: F32 | None, out: F32, scratch: F32 | None
-) -> None:  # [..., k], [...], [n, k], [n], [n] -> [..., n]
-    """``quant.linear_int8`` of all rows together; integers of weights are widened for BLAS."""
-    wide = w.astype(np.float32, copy=False)
-    quant.linear_int8(as_rows(x), x_scale.reshape(-1), wide, w_scale, bias, as_rows(out), scratch)
-
-
 def split_heads(x: F32, out: F32) -> None:  # [b, t, h * dh] -> [b, h, t, dh]
     """A copy with the heads split off."""
     np.copyto(out, attention.split_heads(x, out.shape[1]))
@@ -95,13 +85,6 @@ def embed(tokens: Array, table: F32, positions: F32, position: Array, out: F32) 
     # [b, n], [v, d], [ctx, d], [] -> [b, n, d]
     """``linear.embed`` at a position that an array holds."""
     linear.embed(tokens, table, positions, int(position), out)
-
-
-def embed_int8(
-    tokens: Array, table: Array, scale: F32, positions: F32, position: Array, out: F32
-) -> None:  # [b, n], [v, d], [v], [ctx, d], [] -> [b, n, d]
-    """``quant.embed_int8`` at a position that an array holds."""
-    quant.embed_int8(tokens, table, scale, positions, int(position), out)
 
 
 def store_cache(x: F32, cache: F32, position: Array) -> None:  # [b, n, h * dh], [b, h, ctx, dh], []
@@ -114,23 +97,6 @@ def cached_attention(
 ) -> None:  # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh], [] -> [b, n, h * dh]
     """``attention.cached_attention`` at a position that an array holds."""
     attention.cached_attention(q, k, v, int(position), out, scratch)
-
-
-def cross_attention_int8(
-    q: F32,
-    k: Array,
-    v: Array,
-    k_scale: F32,
-    v_scale: F32,
-    out: F32,
-    scratch: F32 | None,
-    heads: tuple[int, ...],
-    kept: F32 | None,
-) -> None:  # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, t], ... -> [a * g, n, h * dh]
-    """``attention.cross_attention_int8``; integers are widened as they lie, so that BLAS adds up as
-    it does where they are held as floats."""
-    keys, values = (x.astype(np.float32, copy=False) for x in (k, v))
-    attention.cross_attention_int8(q, keys, values, k_scale, v_scale, out, scratch, heads, kept)
 
 
 def quantize_int32(x: I32, values: Array, scale: F32, fraction: int) -> None:
@@ -243,20 +209,15 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], Callable[[Bound], tuple[Any, .
     "layer_norm": (linear.layer_norm, _plain),
     "linear": (product, lambda b: _with_bias(b, 2)),
     "im2col": (im2col, lambda b: (*_plain(b), stride_of(b.op))),
-    "quantize_rows": (quant.quantize_rows, _plain),
-    "linear_int8": (linear_int8, lambda b: (*_with_bias(b, 4), b.scratch)),
     "attention": (
         attention.attention,
         lambda b: (*b.inputs, heads_of(b.op), *b.outputs, b.scratch),
     ),
     "split_heads": (split_heads, _plain),
-    "quantize_heads": (attention.quantize_heads, _plain),
     "embed": (embed, _plain),
-    "embed_int8": (embed_int8, _plain),
     "store_cache": (store_cache, lambda b: b.inputs),
     "cached_attention": (cached_attention, lambda b: (*_plain(b), b.scratch)),
     "cross_attention": (attention.cross_attention, _over_audio),
-    "cross_attention_int8": (cross_attention_int8, _over_audio),
     "quantize_int32": (quantize_int32, lambda b: (*_plain(b), fraction_of(b.op))),
     "rms_norm": (rms_norm, _plain),
     "product_int8": (integer_product, lambda b: _with_bias(b, 4)),
@@ -317,19 +278,16 @@ def forms_of(graph: Graph, op: Op) -> dict[str, tuple[Form, ...]]:
     floats, integers = Form("float32"), Form("int8")
     if op.kind == "linear":
         return {op.inputs[1]: (product_form(graph, op.inputs[1]),)}
-    if op.kind in ("linear_int8", "product_int8"):
+    if op.kind == "product_int8":
         return {op.inputs[2]: (product_form(graph, op.inputs[2]), integers)}
     if op.kind == "embed":
         table = op.inputs[1]
         return {table: (product_form(graph, table), floats)}
     if op.kind == "embed_int32":
         return {op.inputs[1]: (integers, floats)}
-    if op.kind == "embed_int8":
-        table = op.inputs[1]
-        return {table: (product_form(graph, table), floats, integers)}
-    if op.kind in ("quantize_heads", "quantize_columns"):
+    if op.kind == "quantize_columns":
         return {op.outputs[0]: (floats, integers)}
-    if op.kind in ("cross_attention_int8", "cross_attention_int32"):
+    if op.kind == "cross_attention_int32":
         return dict.fromkeys(op.inputs[1:3], (floats, integers))
     return {}
 
@@ -340,13 +298,10 @@ def scratch_shape(op: Op, graph: Graph) -> Shape | None:
     if op.kind == "conv1d":
         _, steps, _ = graph[op.outputs[0]].shape
         return (steps, shapes[1][1])
-    if op.kind == "linear_int8":
-        *rows, k = shapes[0]
-        return (quant.scratch_size(math.prod(rows), k, shapes[2][0]),)
     if op.kind == "attention":
         t = shapes[0][1]
         return (min(t, attention.QUERY_BLOCK), t)
-    if op.kind in ("cached_attention", "cross_attention", "cross_attention_int8"):
+    if op.kind in ("cached_attention", "cross_attention"):
         b, n, _ = shapes[0]
         _, h, t, _ = shapes[1]
         return (b * h * n * t,)
