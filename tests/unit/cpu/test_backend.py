@@ -15,8 +15,8 @@ from whisper_npu.backends.cpu import backend as backend_module
 from whisper_npu.backends.cpu.backend import CpuBackend, KernelRun, UsableKernels
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.kernels.attention import ATTENTION, ATTENTION_INT16
 from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
+from whisper_npu.backends.cpu.kernels.fixed_elements import ADD_INT32, GELU_INT32
 from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
 from whisper_npu.backends.cpu.library import Library, load_library
 from whisper_npu.backends.cpu.op_case import OpCase, Random
@@ -26,6 +26,7 @@ from whisper_npu.errors import KernelError
 from whisper_npu.model.builders import build_align, build_encoder, build_step
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph, Op, Tensor
+from whisper_npu.model.precision import Precision
 from whisper_npu.ops import activation
 from whisper_npu.runtime.backend import Array, Bound, Form, Offer, Refusal, function_of
 from whisper_npu.runtime.usage import Usage
@@ -34,6 +35,9 @@ DIMS = ModelDimensions(
     n_mels=80, n_audio_ctx=20, n_audio_state=8, n_audio_head=2, n_audio_layer=1,
     n_vocab=60, n_text_ctx=10, n_text_state=8, n_text_head=2, n_text_layer=2,
 )  # fmt: skip
+
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 
 
 @pytest.fixture
@@ -68,7 +72,9 @@ def test_offers_for_the_ops_of_a_decoder(library: Library) -> None:
     kinds = {op.kind for op in graph.ops}
     assert _offered(backend, graph) == {(kind, f"cpu_{kind}") for kind in kinds}
     offers = [o for o in _answers(backend, graph).values() if isinstance(o, Offer)]
-    assert {offer.kernel for offer in offers if offer.in_place} == {"cpu_gelu", "cpu_add"}
+    assert {offer.kernel for offer in offers if offer.in_place} == {
+        "cpu_gelu_int32", "cpu_add_int32"
+    }  # fmt: skip
     # Tensors are taken as the graph has them: weights and cross keys and values as int8.
     assert all(offer.forms == {} for offer in offers)
     for offer in offers:
@@ -94,38 +100,48 @@ def test_refusals_of_what_there_is_no_kernel_for(library: Library) -> None:
 def test_refusals_of_what_is_not_verified(library: Library) -> None:
     graph = build_encoder(DIMS, precision="int8")
     backend = CpuBackend(
-        UsableKernels(library, _without(GELU, ADD), (ADD,)), Usage(precision="int8")
+        UsableKernels(library, _without(GELU_INT32, ADD_INT32), (ADD_INT32,)),
+        Usage(precision="int8"),
     )
     reasons = _reasons(backend, graph)
-    assert reasons["conv1.gelu"] == "cpu_gelu is not verified on this processor"
-    assert reasons["embedded"] == "cpu_add failed verification"
+    assert reasons["conv1.gelu"] == "cpu_gelu_int32 is not verified on this processor"
+    assert reasons["embedded"] == "cpu_add_int32 failed verification"
 
 
-def test_a_kernel_that_rounds_more_is_first_for_int8_models_alone(library: Library) -> None:
-    integers, floats = build_encoder(DIMS, precision="int8"), build_encoder(DIMS)
+def test_integers_and_floats_have_attention_of_their_own(library: Library) -> None:
     before = library.isa
     try:
         for isa in library.isas:
             library.choose_isa(isa)
-            has = library.has("cpu_attention_int16", isa)
-            backend = CpuBackend(UsableKernels(library, KERNELS), Usage(precision="int8"))
-            kernel = "cpu_attention_int16" if has else "cpu_attention"
-            assert ("attention", kernel) in _offered(backend, integers)
-            backend = CpuBackend(UsableKernels(library, KERNELS), Usage())
-            assert ("attention", "cpu_attention") in _offered(backend, floats)
-            # Where both are not usable, both are named.
-            left = UsableKernels(library, _without(ATTENTION, ATTENTION_INT16), (ATTENTION,))
-            backend = CpuBackend(left, Usage(precision="int8"))
-            missing = ["cpu_attention_int16 is not verified on this processor"] if has else []
-            reason = "; ".join([*missing, "cpu_attention failed verification"])
-            assert _reasons(backend, integers)["encoder.0.attn"] == reason
-            # What is left is taken.
-            backend = CpuBackend(
-                UsableKernels(library, _without(ATTENTION_INT16)), Usage(precision="int8")
-            )
-            assert ("attention", "cpu_attention") in _offered(backend, integers)
+            for precision in PRECISIONS:
+                backend = CpuBackend(UsableKernels(library, KERNELS), Usage(precision=precision))
+                kind = "attention_int32" if precision == "int8" else "attention"
+                offered = _offered(backend, build_encoder(DIMS, precision=precision))
+                assert {each for each in offered if "attention" in each[0]} == {
+                    (kind, f"cpu_{kind}")
+                }
     finally:
         library.choose_isa(before)
+
+
+def test_of_two_kernels_the_one_of_the_higher_rank_is_first(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of another function, with the same arguments.
+    better = GELU._replace(name="cpu_logits_float", structure="LogitsFloat", rank=1)
+    both = (*KERNELS, better)
+    monkeypatch.setattr(backend_module, "KERNELS", both)
+
+    def offered(kernels: tuple[CpuKernel, ...]) -> set[tuple[str, str]]:
+        return _offered(CpuBackend(UsableKernels(library, kernels), Usage()), _graph())
+
+    assert ("gelu", "cpu_logits_float") in offered(both)
+    # What is left is taken.
+    assert ("gelu", "cpu_gelu") in offered(KERNELS)
+    # Where both are not usable, both are named.
+    backend = CpuBackend(UsableKernels(library, _without(GELU), (GELU,)), Usage())
+    reason = "cpu_logits_float is not verified on this processor; cpu_gelu failed verification"
+    assert _reasons(backend, _graph())["a"] == reason
 
 
 def test_a_dtype_that_a_kernel_does_not_take(library: Library) -> None:
@@ -137,7 +153,11 @@ def test_a_dtype_that_a_kernel_does_not_take(library: Library) -> None:
     changed = Graph(graph.name, tuple(wide), graph.ops)
     assert _reasons(
         CpuBackend(UsableKernels(library, KERNELS), Usage(precision="int8")), changed
-    ) == {"decoder.0.cross": "cpu_cross_attention_int8 takes v as int8; cross.0.v is float32"}
+    ) == {
+        "decoder.0.cross": "cpu_cross_attention_int32 takes v as int8; cross.0.v is float32",
+        "self.1.k": "cpu_store_int16 takes cache as int16; self.1.k is float32",
+        "decoder.1.attn": "cpu_cached_attention_int16 takes k as int16; self.1.k is float32",
+    }
 
 
 # A graph of ops on 2 x 6 floats: a = gelu(x), b = a + y, c = b + x.

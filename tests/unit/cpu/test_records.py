@@ -17,9 +17,10 @@ from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.attention_over_cache import CACHED_ATTENTION
 from whisper_npu.backends.cpu.kernels.copies import STORE_CACHE
 from whisper_npu.backends.cpu.kernels.elementwise import ADD, GELU
+from whisper_npu.backends.cpu.kernels.product_int8 import PRODUCT_INT8
 from whisper_npu.backends.cpu.library import Library, Scratch, load_library
 from whisper_npu.backends.cpu.op_case import OpCase, outer_names
-from whisper_npu.backends.cpu.records import CpuKernel, Place, TensorField
+from whisper_npu.backends.cpu.records import FIXED_POINT, CpuKernel, Place, TensorField
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Op
 from whisper_npu.model.kinds import KINDS
@@ -48,14 +49,13 @@ def test_every_kernel_of_the_library_has_one_record(api: Api) -> None:
         if function.structure is not None and function.result is ctypes.c_int32
     }
     assert kernels == {kernel.name for kernel in KERNELS}
-    assert len(kernels) == len(KERNELS) == 29
+    assert len(kernels) == len(KERNELS) == 23
 
 
 @EACH
 def test_a_record_fits_the_library(library: Library, kernel: CpuKernel) -> None:
     kernel.check(library.api)
     assert library.function(kernel.name).__name__ == kernel.name  # type: ignore[attr-defined]
-    assert any(library.has(kernel.name, isa) for isa in ("scalar", "avx512_vnni"))
     assert set(kernel.kinds) <= set(KINDS)
     assert all((source_folder() / source).is_file() for source in kernel.sources)
 
@@ -73,9 +73,7 @@ def test_what_is_bound_is_what_api_h_asks_for(library: Library, kernel: CpuKerne
     sizes = [getattr(args, field[0]) for field in type(args)._fields_ if field[1] is ctypes.c_int64]
     assert sizes
     assert min(sizes) > 0
-    assert library.function(kernel.name)(ctypes.addressof(args)) in (
-        (0,) if library.has(kernel.name, library.isa) else (4,)
-    )
+    assert library.function(kernel.name)(ctypes.addressof(args)) == 0
 
 
 @pytest.mark.parametrize(
@@ -116,17 +114,14 @@ def test_fields_that_are_not_those_of_the_structure(
 
 def test_a_null_pointer_stands_for_what_is_missing(library: Library) -> None:
     with_bias, without = (
-        case for case, _ in zip(_linear().cases(np.random.default_rng(0)), range(2), strict=False)
+        case
+        for case, _ in zip(PRODUCT_INT8.cases(np.random.default_rng(0)), range(2), strict=False)
     )
     for case, null in ((with_bias, False), (without, True)):
         bound = case.bound(case.inputs, case.outputs)
-        args: Any = _linear().bind(Place(library, Scratch(library)), bound)
+        args: Any = PRODUCT_INT8.bind(Place(library, Scratch(library)), bound)
         assert (args.bias is None) == null
         assert args.scratch is not None
-
-
-def _linear() -> CpuKernel:
-    return next(kernel for kernel in KERNELS if kernel.name == "cpu_linear_int8")
 
 
 def test_caches_may_lie_apart_and_nothing_else(library: Library) -> None:
@@ -179,10 +174,10 @@ def test_tensors_of_a_region_and_arguments() -> None:
     assert outer_names((gelu, add)) == (["a", "y"], ["c"])
     both = ADD._replace(kinds=("gelu", "add"))
     assert _pairs(both, gelu, add) == [("x", "a"), ("y", "y"), ("out", "c")]
-    product = Op("h", "linear_int8", ("q", "s", "w", "t", "bias"), ("h",))
-    residual = Op("out", "add", ("h", "y"), ("out",))
-    reads = (*_linear().reads, TensorField("y"))
-    fused = _linear()._replace(kinds=("linear_int8", "add"), reads=reads)
+    product = Op("h", "product_int8", ("q", "s", "w", "t", "bias"), ("h",))
+    residual = Op("out", "add_int32", ("h", "y"), ("out",))
+    reads = (*PRODUCT_INT8.reads, TensorField("y", FIXED_POINT))
+    fused = PRODUCT_INT8._replace(kinds=("product_int8", "add_int32"), reads=reads)
     names = ["q", "s", "w", "t", "bias", "y", "out"]
     assert [name for _, name in _pairs(fused, product, residual)] == names
     product = replace(product, inputs=product.inputs[:4])

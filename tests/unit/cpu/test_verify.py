@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from whisper_npu.backends.cpu.kernels.linear_int8 import LINEAR_INT8
-from whisper_npu.backends.cpu.kernels.quantize import QUANTIZE_ROWS
 
 from whisper_npu.backends import evidence as evidence_module
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
-from whisper_npu.backends.cpu.kernels.attention import ATTENTION_INT16
+from whisper_npu.backends.cpu.kernels.fixed_rows import QUANTIZE_INT32
+from whisper_npu.backends.cpu.kernels.product_int8 import PRODUCT_INT8
 from whisper_npu.backends.cpu.library import CpuFunction, Library, Scratch, load_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.op_case import OpCase
@@ -25,7 +24,9 @@ from whisper_npu.backends.cpu.records import CpuKernel, Place
 from whisper_npu.backends.cpu.verify_library import run_case, verify_library
 from whisper_npu.backends.numpy.specification import specify
 from whisper_npu.model.graph import Op
-from whisper_npu.ops.quant import linear_int8
+from whisper_npu.ops.fixed import FRACTION
+from whisper_npu.ops.product_int8 import product_int8
+from whisper_npu.ops.rows import limit
 from whisper_npu.runtime.backend import Bound
 
 DATA = Path(__file__).parents[2] / "data"
@@ -45,9 +46,6 @@ def library(cpu_home: Path) -> Iterator[Library]:
 def test_all_kernels_pass_in_every_instruction_set(library: Library) -> None:
     found = {(e.kernel, e.isa): e.failure for e in CpuEvidenceStore().all().values()}
     expected = {(kernel.name, isa) for kernel in KERNELS for isa in library.isas}
-    # There are none where they would not pay.
-    vnni = [isa for isa in library.isas if isa in ("avx512_vnni", "amx")]
-    expected -= {("cpu_attention_int16", isa) for isa in library.isas if isa not in vnni}
     assert set(found) == expected
     assert set(found.values()) == {None}
 
@@ -74,26 +72,6 @@ def test_numbers_that_are_not_finite_are_among_the_cases(kernel: CpuKernel) -> N
     assert any((array == 0).all(axis=-1).any() for array in inputs)
 
 
-def test_infinite_keys_and_values_leave_nothing_finite_behind(library: Library) -> None:
-    """In 16-bit integers they are NaN, where NumPy may give a key of minus infinity no weight."""
-    if not library.has(ATTENTION_INT16.name, library.isa):
-        pytest.skip(f"{library.isa} has none")
-    rng, place = np.random.default_rng(0), Place(library, Scratch(library))
-    op = Op("out", "attention", ("q", "k", "v"), ("out",), (("n_head", 2),))
-    for index in (1, 2):
-        inputs = rng.standard_normal((3, 1, 70, 48), np.float32)
-        inputs[index, 0, 30, 40] = np.inf
-        expected, found = (np.zeros((1, 70, 48), np.float32) for _ in range(2))
-        with np.errstate(all="ignore"):
-            specify(Bound.of(op, tuple(inputs), (expected,)))()
-        bound = Bound.of(op, tuple(inputs), (found,))
-        args = ATTENTION_INT16.bind(place, bound)
-        assert library.function(ATTENTION_INT16.name)(ctypes.addressof(args)) == 0
-        assert not np.isfinite(expected).all()
-        assert not np.isfinite(found[~np.isfinite(expected)]).any()
-        assert np.isfinite(found[..., :24]).all()
-
-
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_empty_arrays_never_get_to_a_kernel(library: Library, kernel: CpuKernel) -> None:
     case = _case(kernel)
@@ -115,12 +93,12 @@ def test_arrays_lie_everywhere_within_a_cache_line(library: Library) -> None:
         return 0
 
     broken: Any = Broken(library, note)
-    (evidence,) = verify_library(broken, "", [library.isa], [LINEAR_INT8])
+    (evidence,) = verify_library(broken, "", [library.isa], [PRODUCT_INT8])
     assert evidence.passed
     assert places == set(range(64))
     # One that needs a multiple of 8 is found out.
     broken = Broken(library, lambda args: args.w % 8)
-    (evidence,) = verify_library(broken, "", [library.isa], [LINEAR_INT8])
+    (evidence,) = verify_library(broken, "", [library.isa], [PRODUCT_INT8])
     assert not evidence.passed
 
 
@@ -173,16 +151,16 @@ def _case(kernel: CpuKernel) -> OpCase:
 @pytest.mark.parametrize(
     ("kernel", "damage", "failure"),
     [
-        (QUANTIZE_ROWS, lambda args: 0, None),
-        (LINEAR_INT8, lambda args: 0, None),
-        (LINEAR_INT8, lambda args: 1, "did not take its arguments"),
-        (LINEAR_INT8, _change(lambda args: args.out), "1 of 1 values differ"),
-        (QUANTIZE_ROWS, _change(lambda args: args.values + 383), "1 of 384 values differ"),
-        (QUANTIZE_ROWS, _change(lambda args: args.values + 384), "wrote outside"),
-        (QUANTIZE_ROWS, _change(lambda args: args.scale - 1), "wrote outside"),
-        (QUANTIZE_ROWS, _change(lambda args: args.x), "changed an input"),
-        (LINEAR_INT8, _change(lambda args: args.w), "changed an input"),
-        (LINEAR_INT8, _change(lambda args: args.w_scale - 1), "wrote outside"),
+        (QUANTIZE_INT32, lambda args: 0, None),
+        (PRODUCT_INT8, lambda args: 0, None),
+        (PRODUCT_INT8, lambda args: 1, "did not take its arguments"),
+        (PRODUCT_INT8, _change(lambda args: args.out), "1 of 1 values differ"),
+        (QUANTIZE_INT32, _change(lambda args: args.values + 383), "1 of 384 values differ"),
+        (QUANTIZE_INT32, _change(lambda args: args.values + 384), "wrote outside"),
+        (QUANTIZE_INT32, _change(lambda args: args.scale - 1), "wrote outside"),
+        (QUANTIZE_INT32, _change(lambda args: args.x), "changed an input"),
+        (PRODUCT_INT8, _change(lambda args: args.w), "changed an input"),
+        (PRODUCT_INT8, _change(lambda args: args.w_scale - 1), "wrote outside"),
     ],
 )
 def test_what_a_kernel_must_not_do(
@@ -195,18 +173,19 @@ def test_what_a_kernel_must_not_do(
 
 def test_a_kernel_that_does_nothing(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "function", lambda name: lambda address: 0, raising=False)
-    found, _ = run_case(library, QUANTIZE_ROWS, _case(QUANTIZE_ROWS))
+    found, _ = run_case(library, QUANTIZE_INT32, _case(QUANTIZE_INT32))
     assert found is not None
     assert "values differ" in found
 
 
-def test_sums_that_int32_might_not_hold_are_refused(library: Library) -> None:
-    ops = _without_bias(_case(LINEAR_INT8))
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_sums_that_int32_might_not_hold_are_refused(library: Library, dtype: Any) -> None:
+    ops = _without_bias(_case(PRODUCT_INT8))
     k = 65537
-    x, w = np.zeros((1, k), np.int8), np.zeros((1, k), np.int8)
+    x, w = np.zeros((1, k), dtype), np.zeros((1, k), np.int8)
     one = np.ones(1, np.float32)
-    case = OpCase("", ops, (x, one, w, one), (np.empty((1, 1), np.float32),))
-    assert run_case(library, LINEAR_INT8, case)[0] == "did not take its arguments"
+    case = OpCase("", ops, (x, one, w, one), (np.empty((1, 1), np.int32),))
+    assert run_case(library, PRODUCT_INT8, case)[0] == "did not take its arguments"
 
 
 def _without_bias(case: OpCase) -> tuple[Op, ...]:
@@ -216,33 +195,35 @@ def _without_bias(case: OpCase) -> tuple[Op, ...]:
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "avx512_vnni", "amx", "dotprod"])
 def test_the_largest_sums(library: Library, isa: str) -> None:
-    """128 * 127 * k, in every lane: no step may saturate."""
+    """127 * k times the largest of a row, in every lane: no step may saturate."""
     if isa not in library.isas:
         pytest.skip(f"this CPU has no {isa}")
     library.choose_isa(isa)
     library.threads = 2
     rng = np.random.default_rng(0)
-    one = np.ones(1, np.float32)
-    for m in (1, 6, 40):
-        for k in (1280, 5120):
-            x = np.full((m, k), -128, np.int8)
-            w = np.full((70, k), 127, np.int8)
-            w[rng.integers(0, 70, 30)] = -128
-            ones = np.ones(70, np.float32)
-            out, ops = np.empty((m, 70), np.float32), _without_bias(_case(LINEAR_INT8))
-            case = OpCase("", ops, (x, one.repeat(m), w, ones), (out,))
-            assert run_case(library, LINEAR_INT8, case)[0] is None
+    ops = _without_bias(_case(PRODUCT_INT8))
+    # Outputs are the sums.
+    w_scale = np.full(70, 2.0**-FRACTION, np.float32)
+    for bits in (8, 16):
+        for m in (1, 6, 40):
+            for k in (1280, 5120):
+                x = np.full((m, k), -limit(bits, k), f"int{bits}")
+                w = np.full((70, k), 127, np.int8)
+                w[rng.integers(0, 70, 30)] = -127
+                inputs = (x, np.ones(m, np.float32), w, w_scale)
+                case = OpCase("", ops, inputs, (np.empty((m, 70), np.int32),))
+                assert run_case(library, PRODUCT_INT8, case)[0] is None
 
 
 def test_arrays_that_do_not_lie_as_wanted_never_get_to_a_kernel(library: Library) -> None:
-    case = _case(LINEAR_INT8)
+    case = _case(PRODUCT_INT8)
     (op,) = _without_bias(case)
     x, x_scale, w, w_scale, *_ = (np.repeat(a, 2, axis=0) for a in case.inputs)
-    right = np.empty((2, 2), np.float32)
+    right = np.empty((2, 2), np.int32)
     place = Place(library, Scratch(library))
 
     def bind(*inputs: Any, out: Any = right) -> ctypes.Structure:
-        return LINEAR_INT8.bind(place, Bound.of(op, inputs, (out,)))
+        return PRODUCT_INT8.bind(place, Bound.of(op, inputs, (out,)))
 
     assert bind(x, x_scale, w, w_scale) is not None
     wide = np.zeros((2, 6), np.int8)[:, ::2]
@@ -254,22 +235,25 @@ def test_arrays_that_do_not_lie_as_wanted_never_get_to_a_kernel(library: Library
         "x_scale": lambda: bind(x, x_scale.astype(np.float64), w, w_scale),
         "w_scale": lambda: bind(x, x_scale, w, offset),
     }.items():
-        with pytest.raises(ValueError, match=f"^op out: cpu_linear_int8 takes {name} as .* by row"):
+        with pytest.raises(
+            ValueError, match=f"^op out: cpu_product_int8 takes {name} as .* by row"
+        ):
             wrong()
-    failure, _ = run_case(library, LINEAR_INT8, case._replace(inputs=(wide, *case.inputs[1:])))
+    failure, _ = run_case(library, PRODUCT_INT8, case._replace(inputs=(wide, *case.inputs[1:])))
     assert failure is not None
-    assert failure.startswith("op out: cpu_linear_int8 takes x as int8 by rows, not int8 of shape")
+    assert failure.startswith("op out: cpu_product_int8 takes x as int8 by rows, not int8 of shape")
 
 
 def test_weights_as_integers_are_the_same_to_numpy() -> None:
-    """What falls back gives the same floats."""
+    """What falls back gives the same integers."""
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-127, 128, (n, 2048), np.int8) for n in (3, 5))
-    scales = [rng.random(n, np.float32) for n in (3, 5)]
-    expected = linear_int8(x, scales[0], w.astype(np.float32), scales[1])
-    (op,), out = _without_bias(_case(LINEAR_INT8)), np.empty((3, 5), np.float32)
+    scales = [np.ldexp(np.float32(1), rng.integers(-12, 0, n)) for n in (3, 5)]
+    expected = product_int8(x, scales[0], w.astype(np.float32), scales[1])
+    (op,), out = _without_bias(_case(PRODUCT_INT8)), np.empty((3, 5), np.int32)
     specify(Bound.of(op, (x, scales[0], w, scales[1]), (out,)))()
     assert np.array_equal(out, expected)
+    assert np.abs(out).max() > 0
 
 
 # Evidence
@@ -321,6 +305,6 @@ def test_a_file_of_an_earlier_version(cache_home: Path) -> None:
     shutil.copy(DATA / "evidence" / "cpu.json", cache_home / "cpu" / "evidence.json")
     found = CpuEvidenceStore().find("5c" * 32, "Intel(R) Xeon(R) Processor @ 2.70GHz", "avx512")
     assert {name: (e.passed, e.cases) for name, e in found.items()} == {
-        "cpu_linear_int8": (True, 36),
+        "cpu_product_int8": (True, 36),
         "cpu_gelu": (False, 3),
     }
