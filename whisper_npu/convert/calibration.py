@@ -100,4 +100,4 @@ def _log_mel(name: str, n_mels: int) -> F32:  # -> [n_mels, 3000]
     with compute_log_mel(
         [samples], n_mels, lambda part: mel_log10(stft_power(part), filters)
     ) as log_mel:
-        return log_mel.window(0)
+        return log_mel.window(0).astype(np.float32, copy=False)
