@@ -68,6 +68,7 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "dtype": "int8",
         "pulled": model.pulled,
         "packages": "",
+        "format": 2,
         "files": {
             "model.safetensors": {"size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()}
         },

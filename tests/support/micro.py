@@ -102,14 +102,15 @@ def write_micro(folder: Path) -> dict[str, Path]:
     paths = {
         name: folder / name
         for name in (
-            *("huggingface", "sharded", "int8", "float32.pt", "bfloat16.pt", "f32.bin"),
-            *("q8_0.bin", "ctranslate2", "ctranslate2-int8"),
+            *("huggingface", "sharded", "int8", "integers", "float32.pt", "bfloat16.pt"),
+            *("f32.bin", "q8_0.bin", "ctranslate2", "ctranslate2-int8"),
         )
     }
     write_huggingface(few, paths["huggingface"])
     write_huggingface(few, paths["sharded"], shards=2)
     write_tokenizer(few, paths["sharded"])
     write_int8(few, paths["int8"])
+    write_integers(few, paths["integers"])
     write_pt(few, paths["float32.pt"])
     write_pt(few, paths["bfloat16.pt"], "bfloat16")
     write_ggml(full, paths["f32.bin"], "f32")

@@ -10,7 +10,15 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from tests.support.micro import micro_model, write_huggingface, write_int8, write_integers
+from tests.support.micro import (
+    micro_model,
+    write_huggingface,
+    write_int8,
+    write_integers,
+    write_tokenizer,
+)
+from tests.support.signals import noise
+from whisper_npu import Transcriber
 from whisper_npu.backends.opening import numpy_model
 from whisper_npu.errors import ModelError
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
@@ -153,3 +161,43 @@ def test_loading_warns_of_nothing(folder: Path) -> None:
         warnings.simplefilter("error")
         load_checkpoint(folder)
     assert TOKEN_EMBEDDING in load_checkpoint(folder).weights
+
+
+class TestTranscriber:
+    """Of models that can transcribe, without CPU kernels."""
+
+    model = micro_model(whole_windows=True)
+
+    def loaded(self, folder: Path, precision: str = "auto") -> Transcriber:
+        write_tokenizer(self.model, folder)
+        return Transcriber(folder, precision=precision, cpu_kernels=False)
+
+    def test_int8_is_what_a_model_of_integers_has(self, tmp_path: Path) -> None:
+        write_integers(self.model, tmp_path)
+        placement = self.loaded(tmp_path).transcribe(noise(16000), language="en").placement
+        assert placement.precision == "int8"
+        assert placement.precision_reason == "the model was converted for int8"
+        with pytest.raises(ModelError, match=r"integers for precision int8 only"):
+            self.loaded(tmp_path, "float32")
+
+    def test_integers_of_floats_and_of_the_file_transcribe_alike(self, tmp_path: Path) -> None:
+        write_integers(self.model, tmp_path / "integers")
+        write_huggingface(self.model, tmp_path / "floats")
+        found, expected = (
+            self.loaded(tmp_path / name, "int8").transcribe(noise(16000), language="en").segments
+            for name in ("integers", "floats")
+        )
+        assert found == expected
+
+    def test_of_an_earlier_version_int8_warns(self, tmp_path: Path) -> None:
+        write_int8(self.model, tmp_path)
+        with pytest.warns(UserWarning, match=r"its int8 weights.*are quantised a second time"):
+            self.loaded(tmp_path, "int8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.loaded(tmp_path, "float32")
+
+    def test_but_the_built_in_model_does_not(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Transcriber(precision="int8", cpu_kernels=False)

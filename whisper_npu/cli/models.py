@@ -79,11 +79,12 @@ def _described(model: StoredModel) -> dict[str, Any]:
 
 def _built_in() -> dict[str, Any]:
     # Imported here: it needs NumPy, and models remove does not.
+    from whisper_npu.model.integer_files import VERSION_KEY
     from whisper_npu.model.safetensors_file import SafetensorsFile
     from whisper_npu.model.stored import SAFETENSORS
 
     folder = built_in_directory()
-    embedding = SafetensorsFile(folder / WEIGHTS).entries[TOKEN_EMBEDDING]
+    weights = SafetensorsFile(folder / WEIGHTS)
     files = {
         file.name: {"size": file.stat().st_size, "sha256": file_sha256(file)}
         for file in sorted(folder.iterdir())
@@ -96,9 +97,10 @@ def _built_in() -> dict[str, Any]:
         "repository": None,
         "revision": None,
         "commit": None,
-        "dtype": SAFETENSORS[embedding.dtype].name,
+        "dtype": SAFETENSORS[weights.entries[TOKEN_EMBEDDING].dtype].name,
         "pulled": None,
         "packages": None,
+        "format": int(weights.metadata.get(VERSION_KEY, 1)),
         "files": files,
     }
 

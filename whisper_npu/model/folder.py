@@ -9,6 +9,8 @@ CONFIG = "config.json"
 GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
 WEIGHTS = "model.safetensors"
+# Of the int8 weights that are written.
+FORMAT_VERSION = 2
 # Names the files of weights that are split into shards.
 INDEX = f"{WEIGHTS}.index.json"
 # Weights as torch pickles them, and the index of their shards.

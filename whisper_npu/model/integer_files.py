@@ -14,6 +14,7 @@ import numpy as np
 
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions
+from whisper_npu.model.folder import FORMAT_VERSION
 from whisper_npu.model.integer_weights import Array, IntegerWeights, integer_specification
 from whisper_npu.model.safetensors_file import SafetensorsFile
 from whisper_npu.model.stored import SAFETENSORS
@@ -23,9 +24,8 @@ from whisper_npu.ops.fixed import LARGEST
 from whisper_npu.ops.product_int8 import WEIGHT_SCALE_BITS
 from whisper_npu.ops.rows import LARGEST_INT8
 
-# The key of the metadata, and the version that is written.
+# The key of the metadata.
 VERSION_KEY = "whisper_npu_format"
-VERSION = 2
 CONVERT_FLOATS = "convert the model from its source with --dtype float16"
 # Bits of a float32 that are zero where its mantissa has no more than WEIGHT_SCALE_BITS.
 _UNUSED_BITS = (1 << (24 - WEIGHT_SCALE_BITS)) - 1
@@ -38,10 +38,10 @@ def holds_integers(files: Mapping[str, SafetensorsFile], folder: Path) -> bool:
     """
     versions = {file.metadata.get(VERSION_KEY, "") for file in files.values()} - {""}
     for version in versions:
-        if version != str(VERSION):
+        if version != str(FORMAT_VERSION):
             raise ModelError(
                 f"{folder}: is a model folder of version {version[:20]!r}, and this program reads "
-                f"version {VERSION}; use a later whisper-npu"
+                f"version {FORMAT_VERSION}; use a later whisper-npu"
             )
     return bool(versions)
 

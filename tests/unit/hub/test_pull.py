@@ -35,7 +35,8 @@ from whisper_npu import Transcriber
 from whisper_npu.convert.pull import pull
 from whisper_npu.errors import ModelError, OutputError
 from whisper_npu.hub.folders import model_directory
-from whisper_npu.hub.store import Store, StoredModel
+from whisper_npu.hub.store import RECORD, Store, StoredModel
+from whisper_npu.model.folder import FORMAT_VERSION
 
 pytestmark = pytest.mark.usefixtures("uncalibrated")
 
@@ -337,6 +338,18 @@ class TestAgain:
         (model.path / WEIGHTS).write_bytes(b"")
         assert not pull(store, REPOSITORY)[1]
         assert model.is_whole()
+
+    @pytest.mark.parametrize(("dtype", "made"), [("int8", True), ("float16", False)])
+    def test_or_an_earlier_version_made_int8_of_it(
+        self, hub: FakeHub, store: Store, dtype: str, made: bool
+    ) -> None:
+        model, _ = pull(store, REPOSITORY, dtype=dtype)
+        record = json.loads((model.path / RECORD).read_text())
+        assert record.pop("format") == FORMAT_VERSION
+        (model.path / RECORD).write_text(json.dumps(record))
+        assert store.all()[0].format == 1
+        assert pull(store, REPOSITORY, dtype=dtype)[1] != made
+        assert pull(store, REPOSITORY, dtype=dtype)[1]
 
     def test_or_what_was_downloaded_is_damaged(self, hub: FakeHub, store: Store) -> None:
         pull(store, REPOSITORY)
