@@ -33,7 +33,8 @@ def floats(seeded_directory: Callable[[Recipe], Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def integers(floats: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert(floats, tmp_path_factory.mktemp("models") / "int8").dest
+    folder = tmp_path_factory.mktemp("models") / "int8"
+    return convert(floats, folder, calibrate=False).dest
 
 
 def transcribe(model: Path, folder: Path, *arguments: str) -> dict[str, object]:

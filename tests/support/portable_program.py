@@ -88,8 +88,8 @@ def use(model: str, dest: str, audio: str) -> dict[str, Any]:
         with Transcriber("demo") as transcriber:
             results.append(asdict(transcriber.transcribe(audio)))
         assert len(list(packed_folder().glob("*.weights"))) == 1
-    convert(Path(model), Path(dest))
-    convert(Path(model), Path(dest), force=True)
+    convert(Path(model), Path(dest), calibrate=False)
+    convert(Path(model), Path(dest), calibrate=False, force=True)
     outputs = {}
     for command in ("kernels list", "doctor", "models"):
         text = io.StringIO()

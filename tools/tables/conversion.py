@@ -33,7 +33,7 @@ from pathlib import Path
 from tools.bench.machine import peak_memory_mb
 from whisper_npu.convert import convert
 before, began = peak_memory_mb(), time.perf_counter()
-report = convert(Path(sys.argv[1]), Path(sys.argv[2]), progress=False)
+report = convert(Path(sys.argv[1]), Path(sys.argv[2]), calibrate=False)
 seconds = time.perf_counter() - began
 print(json.dumps([report.nbytes, seconds, before, peak_memory_mb()]))
 """
