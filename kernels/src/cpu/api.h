@@ -242,6 +242,7 @@ int32_t cpu_cross_attention(const OverCache *args);
 int32_t cpu_cached_attention_int16(const CachedAttentionInt16 *args);
 int32_t cpu_cross_attention_int32(const CrossAttentionInt32 *args);
 int32_t cpu_top_logprobs(const TopLogprobs *args);
+int32_t cpu_top_logprobs_int32(const TopLogprobs *args);
 int32_t cpu_log_mel_int16(const LogMelInt16 *args);
 
 // Bytes of scratch for each thread: of a product over k, and of the attentions, the pointers of
@@ -254,6 +255,7 @@ int64_t cpu_cached_attention_int16_scratch(const CachedAttentionInt16 *args);
 int64_t cpu_cross_attention_int32_scratch(const CrossAttentionInt32 *args);
 // And of all threads together.
 int64_t cpu_top_logprobs_scratch(const TopLogprobs *args);
+int64_t cpu_top_logprobs_int32_scratch(const TopLogprobs *args);
 
 // The instruction sets that there are here, ';' between them, the best one last; it is in use until
 // ``choose`` is given another: 0 if it took it. Not to be called while a kernel runs.

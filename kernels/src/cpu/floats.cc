@@ -303,6 +303,29 @@ inline int64_t insert(int64_t token, float value, int64_t *tokens, float *values
   return count < k ? count + 1 : k;
 }
 
+// The likeliest tokens of a row, and their logits in the place of logprobs, by the largest of its
+// pieces. Gives the largest of all.
+inline float find_likeliest(const TopLogprobs &a, int64_t row, const float *tops) {
+  const int64_t pieces = pieces_of(a);
+  int64_t *tokens = a.tokens + row * a.k;
+  float *values = a.logprobs + row * a.k;
+  // The k-th largest of the pieces' largest: no token below it is wanted.
+  int64_t count = 0;
+  for (int64_t i = 0; i < pieces; ++i) count = insert(i, tops[i], tokens, values, count, a.k);
+  const float least = count == a.k ? values[a.k - 1] : -__builtin_inff(), top = values[0];
+  count = 0;
+  for (int64_t i = 0; i < pieces; ++i) {
+    if (tops[i] < least) continue;
+    const int64_t end = (i + 1) * kPiece < a.n ? (i + 1) * kPiece : a.n;
+    for (int64_t token = i * kPiece; token < end; ++token) {
+      const float value = a.x[row * a.n + token];
+      if (value < least) continue;
+      count = insert(token, value, tokens, values, count, a.k);
+    }
+  }
+  return top;
+}
+
 void choose_tokens(const TopLogprobs &a, int64_t first, int64_t last) {
   const float none = -__builtin_inff();
   const int64_t pieces = pieces_of(a);
@@ -311,20 +334,7 @@ void choose_tokens(const TopLogprobs &a, int64_t first, int64_t last) {
     const float *sums = sums_of_pieces(a) + row * pieces;
     int64_t *tokens = a.tokens + row * a.k;
     float *values = a.logprobs + row * a.k;
-    // The k-th largest of the pieces' largest: no token below it is wanted. (Values are free yet.)
-    int64_t count = 0;
-    for (int64_t i = 0; i < pieces; ++i) count = insert(i, tops[i], tokens, values, count, a.k);
-    const float least = count == a.k ? values[a.k - 1] : none, top = values[0];
-    count = 0;
-    for (int64_t i = 0; i < pieces; ++i) {
-      if (tops[i] < least) continue;
-      const int64_t end = (i + 1) * kPiece < a.n ? (i + 1) * kPiece : a.n;
-      for (int64_t token = i * kPiece; token < end; ++token) {
-        const float value = a.x[row * a.n + token];
-        if (value < least) continue;
-        count = insert(token, value, tokens, values, count, a.k);
-      }
-    }
+    const float top = find_likeliest(a, row, tops);
     float sum = 0.0f;
     for (int64_t i = 0; i < pieces; ++i)
       sum += sums[i] * (tops[i] == none ? 1.0f : exponential(all(tops[i] - top))[0]);
@@ -338,7 +348,10 @@ void choose_tokens(const TopLogprobs &a, int64_t first, int64_t last) {
 
 }  // namespace
 
+#include "choice_int.h"
+
 extern const FloatKernels JOIN(floats_, VARIANT) = {
     gelu_elements,    add_elements,       layer_norm_rows, &in_floats::kKernels,
     queries_together, over_cache_scratch, over_cache_rows, sum_pieces,           choose_tokens,
+    find_tops,        weigh_pieces,       choose_tokens_int32,
 };

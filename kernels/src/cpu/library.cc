@@ -414,6 +414,21 @@ int32_t cpu_log_mel_int16(const LogMelInt16 *args) {
   return 0;
 }
 
+int32_t cpu_top_logprobs_int32(const TopLogprobs *args) {
+  const TopLogprobs &a = *args;
+  if (a.k < 1 || a.k > a.n) return 1;
+  if (a.scratch == nullptr ||
+      a.scratch->bytes * a.scratch->threads < cpu_top_logprobs_int32_scratch(args))
+    return 2;
+  share(a.m * pieces_of(a), 1, a.m * a.n,
+        [&](int64_t first, int64_t last) { floats().find_tops(a, first, last); });
+  share(a.m * pieces_of(a), 1, a.m * a.n,
+        [&](int64_t first, int64_t last) { floats().weigh_pieces(a, first, last); });
+  share(a.m, 1, a.m * a.n,
+        [&](int64_t first, int64_t last) { floats().choose_tokens_int32(a, first, last); });
+  return 0;
+}
+
 int64_t cpu_attention_scratch(const Attention *args, int64_t threads) {
   int64_t bytes = 64;
   for (const Variant &variant : kVariants)
@@ -451,6 +466,10 @@ int64_t cpu_cross_attention_int32_scratch(const CrossAttentionInt32 *args) {
 
 int64_t cpu_top_logprobs_scratch(const TopLogprobs *args) {
   return args->m * pieces_of(*args) * 2 * static_cast<int64_t>(sizeof(float));
+}
+
+int64_t cpu_top_logprobs_int32_scratch(const TopLogprobs *args) {
+  return args->m * pieces_of(*args) * static_cast<int64_t>(sizeof(uint64_t) + sizeof(float));
 }
 
 int64_t cpu_product_int8_scratch(int64_t k) {

@@ -74,6 +74,11 @@ struct FloatKernels {
   // e^(x - largest), into their places in scratch; then, once all are there, rows.
   void (*sum_pieces)(const TopLogprobs &, int64_t first, int64_t last);
   void (*choose_tokens)(const TopLogprobs &, int64_t first, int64_t last);
+  // The same in integers: the largest of each piece; once all are there, the sums of weights; then
+  // rows.
+  void (*find_tops)(const TopLogprobs &, int64_t first, int64_t last);
+  void (*weigh_pieces)(const TopLogprobs &, int64_t first, int64_t last);
+  void (*choose_tokens_int32)(const TopLogprobs &, int64_t first, int64_t last);
 };
 
 // Attention in integers. Over caches it is for heads of at most so many columns, and all of it for

@@ -56,7 +56,7 @@ struct Caller {
                              &memory.scratch};
     return cpu_quantize_rows(&quantize) == 0 && cpu_linear_int8(&linear) == 0 &&
            cpu_gelu(&gelu) == 0 && cpu_layer_norm(&norm) == 0 && cpu_attention(&attention) == 0 &&
-           cpu_top_logprobs(&top) == 0;
+           cpu_top_logprobs(&top) == 0 && cpu_top_logprobs_int32(&top) == 0;
   }
 };
 

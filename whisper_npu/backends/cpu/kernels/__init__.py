@@ -29,7 +29,7 @@ from whisper_npu.backends.cpu.kernels.integer_attention import (
 from whisper_npu.backends.cpu.kernels.layer_norm import LAYER_NORM
 from whisper_npu.backends.cpu.kernels.log_mel import LOG_MEL_INT16
 from whisper_npu.backends.cpu.kernels.product_int8 import PRODUCT_INT8
-from whisper_npu.backends.cpu.kernels.top_logprobs import TOP_LOGPROBS
+from whisper_npu.backends.cpu.kernels.top_logprobs import TOP_LOGPROBS, TOP_LOGPROBS_INT32
 from whisper_npu.backends.cpu.records import CpuKernel
 
 KERNELS: tuple[CpuKernel, ...] = (
@@ -55,5 +55,6 @@ KERNELS: tuple[CpuKernel, ...] = (
     CACHED_ATTENTION_INT16,
     CROSS_ATTENTION_INT32,
     TOP_LOGPROBS,
+    TOP_LOGPROBS_INT32,
     LOG_MEL_INT16,
 )

@@ -26,20 +26,43 @@ def _scratch(library: Library, args: Any, threads: int) -> int:
     return -(-library.scratch_bytes("cpu_top_logprobs_scratch", args) // threads)
 
 
+def _scratch_int32(library: Library, args: Any, threads: int) -> int:
+    return -(-library.scratch_bytes("cpu_top_logprobs_int32_scratch", args) // threads)
+
+
 def _cases(rng: Random) -> Iterator[OpCase]:
-    for m, n, k in (
-        (1, 1, 1), (3, 7, 7), (2, 513, 6), (5, 3000, 1), (40, 700, 6), (2, 51866, 1), (3, 51865, 6),
-    ):  # fmt: skip
-        op = Op("tokens", "top_logprobs", ("x",), ("tokens", "logprobs"), (("k", k),))
+    for m, n, k in _SHAPES:
         for name, x in _logits(rng, (m, n)):
-            yield OpCase(
-                f"{name} {m}x{n}, {k}", (op,), (x,),
-                (np.empty((m, k), np.int64), np.empty((m, k), np.float32)),
-                partial(_bound, x, k),
-            )  # fmt: skip
+            yield _case("top_logprobs", name, x, k)._replace(allowed=partial(_bound, x, k))
 
 
-def _logits(rng: Random, shape: tuple[int, int]) -> Iterator[tuple[str, F32]]:
+def _cases_int32(rng: Random) -> Iterator[OpCase]:
+    for m, n, k in _SHAPES:
+        for name, x in _logits(rng, (m, n)):
+            yield _case("top_logprobs_int32", name, x, k)
+            if np.isfinite(x).any() and abs(x[np.isfinite(x)]).max() < 4096:
+                fixed = np.round(x * np.float32(4096)) / np.float32(4096)
+                yield _case("top_logprobs_int32", f"fixed-point {name}", fixed, k)
+        # All distances that have a weight, and some that have none.
+        distances = np.arange(m * n, dtype=np.float32).reshape(m, n) % 91_000
+        yield _case("top_logprobs_int32", "all distances", -distances / np.float32(4096), k)
+        steps = rng.integers(-(2**24) + 1, 2**24, (m, n)).astype(np.float32)
+        yield _case("top_logprobs_int32", "extremes", steps / np.float32(4096), k)
+
+
+_SHAPES = (
+    (1, 1, 1), (3, 7, 7), (2, 513, 6), (5, 3000, 1), (40, 700, 6), (2, 51866, 1), (3, 51865, 6),
+)  # fmt: skip
+
+
+def _case(kind: str, name: str, x: F32, k: int) -> OpCase:  # [m, n] -> [m, k], [m, k]
+    m, n = x.shape
+    op = Op("tokens", kind, ("x",), ("tokens", "logprobs"), (("k", k),))
+    outputs = np.empty((m, k), np.int64), np.empty((m, k), np.float32)
+    return OpCase(f"{name} {m}x{n}, {k}", (op,), (x,), outputs)
+
+
+def _logits(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, F32]]:
     yield from floats(rng, shape)
     if shape[1] < 10_000:
         yield from not_finite(rng, shape)
@@ -84,4 +107,20 @@ TOP_LOGPROBS = CpuKernel(
     model="choice.top_logprobs",
     exactness="within: (64 + 4 sum(p (max - x)) - 4 logprob) e of the model, tokens exact; with "
     "e = 2^-24",
+)
+
+TOP_LOGPROBS_INT32 = CpuKernel(
+    name="cpu_top_logprobs_int32",
+    kinds=("top_logprobs_int32",),
+    structure="TopLogprobs",
+    reads=(TensorField("x"),),
+    writes=(TensorField("tokens", INTEGERS), TensorField("logprobs")),
+    values=_values,
+    scratch=_scratch_int32,
+    cases=_cases_int32,
+    layout="x [m, n], tokens int64 and logprobs [m, k]",
+    arithmetic="x - max - log(sum(e^(x - max))) of the k largest, the first of equal ones before "
+    "the others; exponentials, sum and logarithm in integers",
+    sources=("choice_int.h", "floats.cc"),
+    model="choice.top_logprobs_int32",
 )
