@@ -78,13 +78,15 @@ struct CachedAttentionInt16 {
 };
 
 // q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head]; k_scale, v_scale [b / group,
-// n_head, d_head], powers of two of at least 2^-12.
+// n_head, d_head], powers of two of at least 2^-12. Of one sequence (b = 1) the scores of those heads
+// whose bits are set in ``heads`` are written to kept [such heads, n, t], unless that is null.
 struct CrossAttentionInt32 {
   const int32_t *q;
   const int8_t *k, *v;
   const float *k_scale, *v_scale;
   int32_t *out;
-  int64_t b, n, group, t, n_head, d_head;
+  float *kept;
+  int64_t b, n, group, t, n_head, d_head, heads;
   const Scratch *scratch;
 };
 

@@ -260,6 +260,16 @@ inline int cut_query(const int32_t *q, const float *scale, int64_t d_head, int16
   return shift;
 }
 
+// The scores of a query in natural units, where those of its head are kept.
+inline void keep_scores(const CrossAttentionInt32 &a, int64_t head, int64_t row,
+                        const int32_t *scores, int exponent) {
+  const uint64_t heads = static_cast<uint64_t>(a.heads), bit = uint64_t{1} << head;
+  if ((heads & bit) == 0) return;
+  const double unit = 0.6931471805599453 * power_of_two(-exponent);
+  float *kept = a.kept + (__builtin_popcountll(heads & (bit - 1)) * a.n + row) * a.t;
+  for (int64_t i = 0; i < a.t; ++i) kept[i] = static_cast<float>(scores[i] * unit);
+}
+
 // At most kTogether queries of one head, the first at ``query`` in q and out, over the keys and
 // values of one head of one audio, ``head`` of all.
 void cross_rows(const CrossAttentionInt32 &a, int64_t query, int64_t queries, int64_t head,
@@ -280,8 +290,11 @@ void cross_rows(const CrossAttentionInt32 &a, int64_t query, int64_t queries, in
                                      room.scores + m * room.padded);
     });
   double reciprocals[kTogether];
-  for (int64_t m = 0; m < queries; ++m)
-    reciprocals[m] = reciprocal(weigh(room.scores + m * room.padded, a.t, exponents[m]));
+  for (int64_t m = 0; m < queries; ++m) {
+    int32_t *scores = room.scores + m * room.padded;
+    if (a.kept != nullptr) keep_scores(a, head, query / d + m, scores, exponents[m]);
+    reciprocals[m] = reciprocal(weigh(scores, a.t, exponents[m]));
+  }
   const int16_t *weights = reinterpret_cast<const int16_t *>(room.scores);
   mix<kBlockRows>(queries, weights, 2 * room.padded, a.t, v, a.d_head, room);
   // Behind the scales of a head are others, or nothing.

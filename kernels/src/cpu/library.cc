@@ -375,6 +375,7 @@ int32_t cpu_cross_attention_int32(const CrossAttentionInt32 *args) {
   const CrossAttentionInt32 &a = *args;
   const int64_t width = a.n_head * a.d_head;
   if (a.d_head > kMostColumns || a.t > kMostKeys) return 1;
+  if (a.kept != nullptr && (a.b != 1 || a.n_head > 63)) return 1;
   if (a.scratch == nullptr || a.scratch->threads < 1 ||
       a.scratch->bytes < attention().cross_scratch(a))
     return 2;

@@ -41,8 +41,7 @@ struct Room {
 
 // Bits of queries and keys, the sign not counted: d_head products fit 30 bits.
 inline int window_bits(int64_t d_head) {
-  const int bits = (30 - bit_length(static_cast<uint64_t>(d_head - 1))) / 2;
-  return bits < 15 ? bits : 15;
+  return (30 - bit_length(static_cast<uint64_t>(d_head - 1))) / 2;
 }
 
 inline int32_t pair_of(int32_t low, int32_t high) {

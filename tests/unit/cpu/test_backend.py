@@ -88,13 +88,20 @@ def test_refusals_of_what_there_is_no_kernel_for(library: Library) -> None:
     reasons = set(_reasons(backend, build_encoder(DIMS)).values())
     kinds = ("transpose", "conv1d", "linear")
     assert reasons == {f"there is no kernel for {kind}" for kind in kinds}
-    graph = build_align(DIMS, 3, [(1, 0)], "int8")
-    (found,) = _reasons(backend, graph).items()
-    kept = "scores of alignment heads are kept; NumPy does that"
-    assert found == ("decoder.1.cross", kept)
     graph = build_align(DIMS, 3, [(1, 0)])
+    kept = "scores of alignment heads are kept; NumPy does that"
     assert _reasons(backend, graph)["decoder.1.cross"] == kept
     assert "decoder.0.cross" not in _reasons(backend, graph)
+
+
+def test_scores_of_integers_are_kept_for_heads_in_their_order(library: Library) -> None:
+    backend = CpuBackend(UsableKernels(library, KERNELS), Usage(precision="int8"))
+    for heads in ([(1, 0)], [(0, 1), (1, 0), (1, 1)]):
+        assert _reasons(backend, build_align(DIMS, 3, heads, "int8")) == {}
+    for heads, named in (([(1, 1), (1, 0)], (1, 0)), ([(0, 1), (1, 1), (1, 1)], (1, 1))):
+        reason = f"it keeps scores of heads up to 62 in their order, not of {named}"
+        graph = build_align(DIMS, 3, heads, "int8")
+        assert _reasons(backend, graph) == {"decoder.1.cross": reason}
 
 
 def test_refusals_of_what_is_not_verified(library: Library) -> None:

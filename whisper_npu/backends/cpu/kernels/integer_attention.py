@@ -16,6 +16,8 @@ from whisper_npu.ops.fixed import LARGEST
 from whisper_npu.runtime.backend import Array, Form
 
 _INT32, _INT16 = Form("int32"), Form("int16")
+# Kept scores are of heads that have a bit in an int64.
+_LAST_HEAD = 62
 _SOURCES = ("integer_attention.cc", "attention_weights.h", "pair_vectors.h")
 
 
@@ -34,6 +36,10 @@ def _numbers(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I32]]:
     few = np.rint(normal * 2**8).astype(np.int32)
     few.reshape(-1, shape[-1])[rng.integers(0, few.size // shape[-1])] *= 2**12
     yield "outliers", few
+    # Scores that differ by the least that there is, and stand for large differences.
+    steps = rng.integers(-1, 1, shape, np.int32, endpoint=True) << 19
+    steps[..., 0] = LARGEST
+    yield "a step apart", steps
     # Every number tells where it stands: a transposed or shifted block cannot go unseen.
     structured = np.arange(normal.size) * 77773 % 65521 - 32760
     yield "structured", structured.astype(np.int32).reshape(shape)
@@ -139,7 +145,7 @@ def _steps(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I16]]:
 
 # n_head, d_head, n, position, ctx
 _CACHED = (
-    (1, 1, 1, 0, 1), (2, 64, 1, 37, 64), (3, 33, 5, 0, 64), (2, 20, 4, 60, 64), (1, 64, 3, 61, 80),
+    (1, 1, 1, 0, 1), (2, 64, 1, 37, 64), (3, 33, 5, 0, 64), (2, 20, 4, 60, 64), (1, 64, 9, 58, 80),
     (1, 128, 1, 447, 448), (1, 96, 2, 130, 132),
 )  # fmt: skip
 
@@ -189,10 +195,17 @@ CACHED_ATTENTION_INT16 = CpuKernel(
 )  # fmt: skip
 
 
-def _refuses_scores(graph: Graph, ops: Ops) -> str | None:
-    # They are for the words of a window, once.
-    kept = ops[0].attr("heads")
-    return "scores of alignment heads are kept; NumPy does that" if kept else None
+def _kept_heads(op: Op) -> tuple[int, ...]:
+    heads = op.attr("heads")
+    assert isinstance(heads, tuple)
+    return heads
+
+
+def _refuses_heads(graph: Graph, ops: Ops) -> str | None:
+    heads = _kept_heads(ops[0])
+    if heads and (list(heads) != sorted(set(heads)) or heads[-1] > _LAST_HEAD):
+        return f"it keeps scores of heads up to {_LAST_HEAD} in their order, not of {heads}"
+    return None
 
 
 def _cross_values(ops: Ops, a: Mapping[str, Array]) -> Values:
@@ -201,7 +214,9 @@ def _cross_values(ops: Ops, a: Mapping[str, Array]) -> Values:
     audios, n_head, t, d_head = a["k"].shape
     return {
         "b": sequences, "n": n, "group": sequences // audios, "t": t, "n_head": n_head,
-        "d_head": d_head,
+        "d_head": d_head, "heads": sum(1 << head for head in _kept_heads(ops[0])),
+        # Null, unless it is an argument.
+        "kept": None,
     }  # fmt: skip
 
 
@@ -240,6 +255,16 @@ def _cross_cases(rng: Random) -> Iterator[OpCase]:
                 f"{name}, {of_keys} keys, {of_values} values, {shape} over {t}", (op,),
                 (q, k, v, k_scale, v_scale), (np.empty(shape, np.int32),),
             )  # fmt: skip
+            if i % 4 != 0:
+                continue
+            # Of the first sequence, with the scores of all heads or of the last one.
+            heads = tuple(range(n_head)) if i % 8 == 0 else (n_head - 1,)
+            keeping = Op("out", op.kind, names, ("out", "kept"), (("heads", heads),))
+            yield OpCase(
+                f"{name}, {of_keys} keys, {of_values} values, scores of {heads}", (keeping,),
+                (q[:1], k[:1], v[:1], k_scale[:1], v_scale[:1]),
+                (np.empty((1, *shape[1:]), np.int32), np.empty((len(heads), n, t), np.float32)),
+            )  # fmt: skip
 
 
 CROSS_ATTENTION_INT32 = CpuKernel(
@@ -250,15 +275,15 @@ CROSS_ATTENTION_INT32 = CpuKernel(
         TensorField("q", _INT32), TensorField("k", BYTES), TensorField("v", BYTES),
         TensorField("k_scale"), TensorField("v_scale"),
     ),
-    writes=(TensorField("out", _INT32),),
+    writes=(TensorField("out", _INT32), TensorField("kept", optional=True)),
     values=_cross_values,
     scratch=_cross_scratch,
-    refuses=_refuses_scores,
+    refuses=_refuses_heads,
     cases=_cross_cases,
     layout="q and out [a * g, n, heads * d_head], k and v [a, heads, t, d_head], their scales "
-    "[a, heads, d_head]",
+    "[a, heads, d_head]; of one sequence scores of some heads, [such heads, n, t]",
     arithmetic="exact scores of queries, scaled by column and cut to 16 bits, with all keys, "
-    "weights of 13 bits, exact sums of weighted values; scores are not kept",
+    "weights of 13 bits, exact sums of weighted values",
     notes=("For d_head up to 256.",),
     sources=("integers_over_cache.h", *_SOURCES),
     model="attention_int.cross_attention_int32",
