@@ -70,15 +70,15 @@ def test_the_list_shows_them(cpu_home: Path, capsys: pytest.CaptureFixture[str])
         assert main(["kernels", "list"]) == 0
         said = capsys.readouterr()
         lines = said.out.splitlines()
-        line = next(found.split() for found in lines if found.startswith("cpu_linear_int8 "))
+        line = next(found.split() for found in lines if found.startswith("cpu_product_int8 "))
         return line, said.err
 
     line, error = listed()
-    assert line == ["cpu_linear_int8", "linear_int8", "present", "verified", "yes"]
+    assert line == ["cpu_product_int8", "product_int8", "present", "verified", "yes"]
     assert "CPU kernels" not in error
     (cpu_home / "cpu" / "library.json").unlink()
     line, error = listed()
-    assert line == ["cpu_linear_int8", "linear_int8", "absent", "unverified", "yes"]
+    assert line == ["cpu_product_int8", "product_int8", "absent", "unverified", "yes"]
     assert "whisper-npu: CPU kernels are not built: run whisper-npu kernels build\n" in error
 
 
@@ -128,7 +128,7 @@ def test_doctor_says_what_there_is_of_them(
 def test_status_shows_them_and_verify_says_who_does_it(
     cpu_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["cpu_gelu", "cpu_attention_int16"]
+    names = ["cpu_gelu", "cpu_attention_int32"]
     assert main(["kernels", "status", *names, "--device", "software", "--format", "json"]) == 0
     for name, found in zip(names, json.loads(capsys.readouterr().out), strict=True):
         assert found["kernel"] == name

@@ -91,7 +91,7 @@ def _sources(root: Path, model: Path) -> None:
     folder.mkdir()
     (folder / "api.h").write_text("")
     (folder / "isas.h").write_text('#define ISAS_EVERYWHERE(X) X(one, one, "-DANSWER=1")\n')
-    (folder / "integers.cc").write_text(SOURCE)
+    (folder / "fixed_point.cc").write_text(SOURCE)
 
 
 def _nothing(root: Path, model: Path) -> None:

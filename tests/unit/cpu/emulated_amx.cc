@@ -1,4 +1,4 @@
-// The AMX variant of the integer kernels with the tile instructions in C, as Intel's manual defines
+// The AMX variant of the kernels of fixed-point numbers with the tile instructions in C, as Intel's manual defines
 // them, so that its addresses and layouts can be tested on a CPU without tiles (AVX-512 VNNI it needs).
 // A tile instruction that finds no configuration, or a tile number that there is none of, aborts.
 #include <immintrin.h>
@@ -77,14 +77,22 @@ void emulated_multiply(int c, int a, int b) {
 
 #define __AMX_INT8__ 1
 #define VARIANT amx
-#include "integers.cc"
+#include "fixed_point.cc"
 
-extern "C" __attribute__((visibility("default"))) long amx_scratch(long k) {
-  return integers_amx.linear_scratch(k);
+namespace {
+
+const ProductKernels &products(const ProductInt8 *a) {
+  return a->bits == 8 ? fixed_amx.products8 : fixed_amx.products16;
 }
 
-extern "C" __attribute__((visibility("default"))) void amx_linear(const LinearInt8 *a, long first,
-                                                                   long last, long first_row,
-                                                                   long last_row) {
-  integers_amx.linear_panels(*a, first, last, first_row, last_row, a->scratch->data);
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) long amx_scratch(const ProductInt8 *a) {
+  return products(a).scratch(a->k);
+}
+
+extern "C" __attribute__((visibility("default"))) void amx_product(const ProductInt8 *a, long first,
+                                                                    long last, long first_row,
+                                                                    long last_row) {
+  products(a).panels(*a, first, last, first_row, last_row, a->scratch->data);
 }

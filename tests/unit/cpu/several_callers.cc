@@ -29,33 +29,44 @@ struct Memory {
 // Inputs and outputs of one caller: each kernel has enough to do for its work to be shared.
 struct Caller {
   static constexpr int64_t kRows = 40, kWidth = 256, kHeads = 4;
-  std::vector<float> x, y, scale, gain, logprobs;
-  std::vector<int8_t> values, weights;
+  std::vector<float> y, scale, w_scale, gain, logprobs;
+  std::vector<int32_t> x, product, attended;
+  std::vector<int16_t> values;
+  std::vector<int8_t> weights;
   std::vector<int64_t> tokens;
   Memory memory;
 
   explicit Caller(int number)
-      : x(kRows * kWidth), y(kRows * kWidth), scale(kRows), gain(kWidth, 1.0f), logprobs(kRows),
+      : y(kRows * kWidth), scale(kRows), w_scale(kWidth, 1.0f / 4096), gain(kWidth, 1.0f),
+        logprobs(kRows), x(kRows * kWidth), product(kRows * kWidth), attended(kRows * kWidth),
         values(kRows * kWidth), weights(kWidth * kWidth), tokens(kRows), memory(1 << 20) {
     uint32_t state = 12345u + static_cast<uint32_t>(number);
     const auto next = [&] { return static_cast<int32_t>((state = state * 1664525u + 1u) >> 16); };
-    for (float &value : x) value = static_cast<float>(next() % 2000 - 1000) / 500.0f;
+    for (int32_t &value : x) value = next() % 16384 - 8192;
     for (int8_t &value : weights) value = static_cast<int8_t>(next() % 255 - 127);
   }
 
   // Several kernels, each of which reads what the one before it wrote. Whether all took part.
   bool run() {
-    const QuantizeRows quantize = {x.data(), values.data(), scale.data(), kRows, kWidth};
-    const LinearInt8 linear = {values.data(), scale.data(), weights.data(), gain.data(), nullptr,
-                               y.data(), kRows, kWidth, kWidth, &memory.scratch};
+    const QuantizeInt32 quantize = {x.data(), values.data(), scale.data(), 16, 12, kRows, kWidth};
+    const ProductInt8 multiply = {values.data(), scale.data(), weights.data(), w_scale.data(),
+                                  nullptr, product.data(), 16, kRows, kWidth, kWidth,
+                                  &memory.scratch};
+    const GeluInt32 gelu_int32 = {product.data(), product.data(), kRows * kWidth};
+    const AttentionInt32 attention_int32 = {product.data(), product.data(), product.data(),
+                                            attended.data(), 1, kRows, kHeads, kWidth / kHeads,
+                                            &memory.scratch};
+    const LogitsFloat floats = {attended.data(), y.data(), kRows * kWidth};
     const Gelu gelu = {y.data(), y.data(), kRows * kWidth};
     const LayerNorm norm = {y.data(), gain.data(), gain.data(), y.data(), kRows, kWidth};
     const Attention attention = {y.data(), y.data(), y.data(), y.data(), 1, kRows, kHeads,
                                  kWidth / kHeads, 0.125f, &memory.scratch};
     const TopLogprobs top = {y.data(), tokens.data(), logprobs.data(), kRows, kWidth, 1,
                              &memory.scratch};
-    return cpu_quantize_rows(&quantize) == 0 && cpu_linear_int8(&linear) == 0 &&
-           cpu_gelu(&gelu) == 0 && cpu_layer_norm(&norm) == 0 && cpu_attention(&attention) == 0 &&
+    return cpu_quantize_int32(&quantize) == 0 && cpu_product_int8(&multiply) == 0 &&
+           cpu_gelu_int32(&gelu_int32) == 0 && cpu_attention_int32(&attention_int32) == 0 &&
+           cpu_logits_float(&floats) == 0 && cpu_gelu(&gelu) == 0 &&
+           cpu_layer_norm(&norm) == 0 && cpu_attention(&attention) == 0 &&
            cpu_top_logprobs(&top) == 0 && cpu_top_logprobs_int32(&top) == 0;
   }
 };

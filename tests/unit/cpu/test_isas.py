@@ -99,7 +99,7 @@ def test_floats_are_compiled_for_those_that_have_their_own(
     folder.mkdir()
     for name in (
         "api.h",
-        "integers.cc",
+        "fixed_point.cc",
         "floats.cc",
         "integer_attention.cc",
         "log_mel.cc",
