@@ -129,9 +129,9 @@ def test_floats_are_compiled_for_those_that_have_their_own(
     }
     wider = ["-DVARIANT=wider", "-mwide", "-mmore", "-mmost"]
     assert made == {
-        "integers.plain.o": ["-DVARIANT=plain"],
-        "integers.wide.o": ["-DVARIANT=wide", "-mwide"],
-        "integers.wider.o": wider,
+        "fixed_point.plain.o": ["-DVARIANT=plain"],
+        "fixed_point.wide.o": ["-DVARIANT=wide", "-mwide"],
+        "fixed_point.wider.o": wider,
         "floats.plain.o": ["-DVARIANT=plain"],
         "floats.wide.o": ["-DVARIANT=wide", "-mwide"],
         "integer_attention.plain.o": ["-DVARIANT=plain"],
