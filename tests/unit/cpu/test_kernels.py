@@ -200,11 +200,12 @@ def test_cross_keys_and_values_are_the_integers_of_numpy(
 def test_numpy_reads_cross_keys_and_values_in_bytes(
     cpu_home: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where their kernel refuses, and for the words, the scores of which no kernel keeps."""
+    """Where their kernel refuses, and for heads that are not in their order, whose scores it does
+    not keep."""
     _only(monkeypatch, "cpu_product_int8", "cpu_quantize_columns", "cpu_cross_attention_int32")
     states = np.random.default_rng(0).standard_normal((1, *_states(checkpoint)), np.float32)
     # Of both layers, so that neither has a kernel; and one token, for which there is no fast path.
-    heads = [(0, 1), (1, 0)]
+    heads = [(0, 1), (0, 0), (1, 1), (1, 0)]
     plain = _model(checkpoint, False).decoder(states)
     expected = [*plain.align([1, 2, 3], heads), plain.prefill([[1]], [0])]
     model = _model(checkpoint, True)
