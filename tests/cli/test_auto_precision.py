@@ -14,7 +14,6 @@ from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.signals import noise
 from whisper_npu.backends.cpu.library import ISA_ENVIRONMENT, _libraries
-from whisper_npu.backends.opening import INT8_TIME
 from whisper_npu.cli import main
 from whisper_npu.convert import convert
 
@@ -48,19 +47,19 @@ def transcribe(model: Path, folder: Path, *arguments: str) -> dict[str, object]:
     return placement
 
 
-def test_integers_on_verified_kernels_are_int8(
+REASON = "the model was converted for int8"
+
+
+def test_integers_on_kernels_are_int8(
     cpu_home: Path, integers: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     placement = transcribe(integers, tmp_path)
     isa = placement["instruction_set"]
-    if isa not in INT8_TIME:
-        pytest.skip(f"the instruction set is {isa}")
-    reason = "INT8 weights and verified CPU kernels, with which int8 is faster"
-    assert (placement["precision"], placement["precision_reason"]) == ("int8", reason)
+    assert (placement["precision"], placement["precision_reason"]) == ("int8", REASON)
     found = SUMMARY.fullmatch(capsys.readouterr().err)
     assert found is not None
     assert found["name"] == str(tmp_path / "noise.wav")
-    assert (found["precision"], found["reason"]) == ("int8", reason)
+    assert (found["precision"], found["reason"]) == ("int8", REASON)
     shares = re.fullmatch(rf"([\d.]+)% CPU kernels \({isa}\), ([\d.]+)% NumPy", found["shares"])
     assert shares is not None
     assert float(shares[1]) + float(shares[2]) == pytest.approx(100)
@@ -78,19 +77,17 @@ def test_floats_are_float32(cpu_home: Path, floats: Path, tmp_path: Path) -> Non
     assert placement["instruction_set"] is not None
 
 
-def test_integers_without_kernels_are_float32(
-    integers: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_integers_without_kernels_are_int8(integers: Path, tmp_path: Path, capsys: Capture) -> None:
     placement = transcribe(integers, tmp_path)
-    assert placement["precision"] == "float32"
+    assert placement["precision"] == "int8"
     assert placement["instruction_set"] is None
     found = SUMMARY.fullmatch(capsys.readouterr().err)
     assert found is not None
-    assert found["reason"].startswith("CPU kernels ")
+    assert found["reason"] == REASON
     assert found["shares"] == "100.0% NumPy"
 
 
-def test_integers_on_a_set_without_a_measured_gain_are_float32(
+def test_integers_on_a_set_without_a_measured_gain_are_int8(
     cpu_home: Path, integers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _libraries.clear()
@@ -99,16 +96,15 @@ def test_integers_on_a_set_without_a_measured_gain_are_float32(
         placement = transcribe(integers, tmp_path)
     finally:
         _libraries.clear()
-    assert placement["precision"] == "float32"
-    reason = "int8 was not measured to be faster than float32 on scalar"
-    assert placement["precision_reason"] == reason
+    assert (placement["precision"], placement["precision_reason"]) == ("int8", REASON)
+    assert placement["instruction_set"] == "scalar"
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_what_is_asked_for_is_taken(
-    cpu_home: Path, integers: Path, tmp_path: Path, precision: str
+    cpu_home: Path, floats: Path, tmp_path: Path, precision: str
 ) -> None:
-    placement = transcribe(integers, tmp_path, "--precision", precision)
+    placement = transcribe(floats, tmp_path, "--precision", precision)
     assert (placement["precision"], placement["precision_reason"]) == (precision, "asked for")
 
 

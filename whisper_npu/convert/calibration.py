@@ -1,7 +1,7 @@
 """What conversions to INT8 are calibrated on: recordings that the package has, as windows.
 
 They are synthetic speech (``speech/``, made by tools/calibration_speech.py) with the text that is
-said in them, in four languages: a model is given those that it has.
+said in them, in five languages: a model is given those that it has.
 """
 
 from __future__ import annotations
