@@ -42,7 +42,7 @@ _CACHE_SHIFT = FRACTION - CACHE_FRACTION
 # Bits of a query over a cache, its sign not counted.
 QUERY_BITS = 15
 # Bits of cached keys and values of the audio.
-_CROSS_BITS = 7
+CROSS_BITS = 7
 # Bits of what a sum of weights is divided by.
 _RECIPROCAL_BITS = 16
 # Query rows per block of scores.
@@ -101,10 +101,14 @@ def divide(mixed: F64, total: I64 | F64, factor: F64 | float) -> I32:  # [..., d
     return saturate(np.rint(quotient, out=quotient))
 
 
-def _shift(x: I32 | F64, bits: int) -> I64:  # [..., n] -> [...]
-    """How far the largest magnitude of whole numbers must be shifted down to have so many bits."""
-    shift: I64 = np.maximum(np.frexp(np.abs(x).max(axis=-1))[1] - bits, 0)
+def shift_of(largest: I32 | F64, bits: int) -> I64:  # [...] -> [...]
+    """How far whole numbers must be shifted down to have so many bits."""
+    shift: I64 = np.maximum(np.frexp(largest)[1] - bits, 0)
     return shift
+
+
+def _shift(x: I32 | F64, bits: int) -> I64:  # [..., n] -> [...]
+    return shift_of(np.abs(x).max(axis=-1), bits)
 
 
 def _cut(x: I32 | F64, shift: I64, bits: int) -> F64:  # [..., n], [...] -> [..., n]
@@ -206,8 +210,8 @@ def quantize_columns(
     rounded to the nearest, within [-127, 127].
     """
     columns = x.transpose(0, 2, 1)
-    shift = _shift(columns, _CROSS_BITS)
-    cut = np.maximum(_cut(columns, shift, _CROSS_BITS), -127)
+    shift = _shift(columns, CROSS_BITS)
+    cut = np.maximum(_cut(columns, shift, CROSS_BITS), -127)
     values[...] = split_heads(cut.transpose(0, 2, 1), values.shape[1])
     scale[...] = np.ldexp(1.0, shift - FRACTION).reshape(scale.shape)
 

@@ -335,7 +335,7 @@ def _pays_elements(graph: Graph, op: Op, team: Workers) -> bool:
 
 
 def _pays_columns(graph: Graph, op: Op, team: Workers) -> bool:
-    return graph[op.inputs[0]].size > fast_rows.BLOCK and team.threads > 1
+    return graph[op.inputs[0]].size > fast_rows.BLOCK
 
 
 def _pays_cross_attention_int32(graph: Graph, op: Op, team: Workers) -> bool:

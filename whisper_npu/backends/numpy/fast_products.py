@@ -44,7 +44,7 @@ class _Scales:
     def finish(self, sums: F64, x_scale: F32, out: I32) -> None:  # [m, n], [m] -> [m, n]
         """Round sums that hold all scales, and add the bias; changes ``sums``."""
         np.rint(sums, out=sums)
-        if x_scale.max() > self._harmless:
+        if max(x_scale.tolist()) > self._harmless:
             if self._bias is not None:
                 sums += self._bias
             saturate(sums, out)

@@ -13,8 +13,9 @@ import numpy as np
 
 from whisper_npu.ops import product_int8, rows
 from whisper_npu.ops.arrays import F32, I32, I64
-from whisper_npu.ops.attention_int import quantize_columns
-from whisper_npu.ops.fixed import F64, LARGEST
+from whisper_npu.ops.attention import split_heads
+from whisper_npu.ops.attention_int import CROSS_BITS, shift_of
+from whisper_npu.ops.fixed import F64, FRACTION, LARGEST
 from whisper_npu.ops.rows import Integers
 from whisper_npu.runtime.workers import scratch_arrays
 
@@ -163,6 +164,13 @@ def _magnitude(x: I32) -> int:
 def columns_part(x: I32, values: Integers, scale: F32, part: slice) -> None:
     # [b, t, h * dh] -> [b, h, t, dh], [b, h, dh]
     """Some heads of ``attention_int.quantize_columns``."""
-    d_head = values.shape[3]
-    columns = slice(part.start * d_head, part.stop * d_head)
-    quantize_columns(x[:, :, columns], values[:, part], scale[:, part])
+    target, d_head = values[:, part], values.shape[3]
+    columns = x[:, :, part.start * d_head : part.stop * d_head]
+    magnitudes, wide = scratch_arrays((columns.shape, np.int32), (columns.shape, np.float64))
+    shift = shift_of(np.abs(columns, out=magnitudes).max(axis=1), CROSS_BITS)
+    np.multiply(columns, np.ldexp(1.0, -shift)[:, None], out=wide)
+    wide += 0.5
+    np.floor(wide, out=wide)
+    np.clip(wide, -rows.LARGEST_INT8, rows.LARGEST_INT8, out=wide)
+    target[...] = split_heads(wide, target.shape[1])
+    scale[:, part] = np.ldexp(1.0, shift - FRACTION).reshape(scale[:, part].shape)
