@@ -43,6 +43,7 @@ MEASURED = (
     "runtimes",
     "lengths",
     "cpu_kernels",
+    "numpy_int8",
     "loading",
     "conversion",
     "kernel_stack",
