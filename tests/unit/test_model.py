@@ -168,10 +168,10 @@ def test_batches_of_all_sizes_share_memory(
     """Each is what it is in a model of its own, whatever was decoded before."""
     three = np.concatenate([states, states[:1] // 2])
     tokens = np.random.RandomState(6).randint(0, 50, (3, 5))
-    # Keys and values of one position in 3 layers of 24: bytes of the audio's, of the tokens'; and
-    # scales of all positions.
+    # Keys and values of one position in 3 layers of 24: bytes of the audio's, which BLAS reads as
+    # floats, of the tokens'; and scales of all positions.
     integers, row = model.precision == "int8", 2 * 3 * 24
-    cross, own, scales = (row, 2 * row, 4 * row) if integers else (4 * row, 4 * row, 0)
+    cross, own, scales = (4 * row, 2 * row, 4 * row) if integers else (4 * row, 4 * row, 0)
     n_windows = n_sequences = 0
     # Grown are the sequences, the windows, both; then nothing.
     for shape in [(1, 1), (1, 4), (3, 1), (1, 4), (3, 2), (2, 1), (2, 3), (1, 1), (3, 2)]:
