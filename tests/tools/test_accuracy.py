@@ -215,12 +215,10 @@ def test_languages_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_systems_have_names_of_their_own() -> None:
-    assert len({system.name for system in SYSTEMS}) == len(SYSTEMS) == 8
+    assert len({system.name for system in SYSTEMS}) == len(SYSTEMS) == 6
     assert [json.dumps(dict(system.options)) for system in SYSTEMS if system.ours] == [
         '{"precision": "float32", "cpu_kernels": false}',
         '{"precision": "float32", "cpu_kernels": true}',
-        '{"precision": "float32", "cpu_kernels": false}',
-        '{"precision": "int8", "cpu_kernels": false}',
         '{"precision": "int8", "cpu_kernels": true}',
     ]
 

@@ -142,7 +142,8 @@ def test_a_new_process_imports_from_this_checkout(tmp_path: Path) -> None:
 
 def test_conversion(tmp_path: Path) -> None:
     run = conversion.measure_random("tiny.en", "float16")
-    assert run.result < 0.7 * run.source
+    # The logits have a table of their own, as large as the embedding: half of what tiny.en is.
+    assert run.result < 0.85 * run.source
     assert run.peak_mib >= run.before_mib > 10
 
 

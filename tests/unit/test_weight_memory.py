@@ -151,7 +151,7 @@ def test_what_is_closed_is_read_from_the_file_again(folder: Path, kernels: Path)
 
 
 def test_weights_go_to_their_buffers_some_rows_at_a_time(folder: Path, kernels: Path) -> None:
-    """The host never has a second copy of them, neither while they are loaded nor afterwards."""
+    """The host never has a second copy of all of them, neither while they are loaded nor later."""
 
     def loaded() -> Transcriber:
         return Transcriber(folder, device=Counting(), kernels=[kernels], cpu_kernels=False)
@@ -164,7 +164,9 @@ def test_weights_go_to_their_buffers_some_rows_at_a_time(folder: Path, kernels: 
     finally:
         tracemalloc.stop()
     buffers = buffer_bytes(transcriber)
-    # The software device has a copy of each buffer, as its own memory. What is not of weights is
-    # the vocabulary and the graphs.
-    assert 2 * buffers < after < 2 * buffers + (6 << 20)
+    # The software device has a copy of each buffer, as its own memory. The host has the weights
+    # that no product reads, such as the embedding, and the scales, in a block of 16 MiB that files
+    # are read into. What is not of weights is the vocabulary and the graphs.
+    weights = 2 * buffers + host_bytes(transcriber)
+    assert weights < after < weights + (22 << 20)
     assert most < after + (24 << 20)

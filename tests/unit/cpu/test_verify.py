@@ -56,7 +56,10 @@ def _is_of_floats(kernel: CpuKernel) -> bool:
     return of_floats and kernel.reads[0].form.dtype == "float32"
 
 
-@pytest.mark.parametrize("kernel", [*filter(_is_of_floats, KERNELS)], ids=lambda kernel: kernel.name)
+OF_FLOATS = [kernel for kernel in KERNELS if _is_of_floats(kernel)]
+
+
+@pytest.mark.parametrize("kernel", OF_FLOATS, ids=lambda kernel: kernel.name)
 def test_numbers_that_are_not_finite_are_among_the_cases(kernel: CpuKernel) -> None:
     inputs = [
         array

@@ -559,12 +559,12 @@ class TestEarlierVersions:
             "repository": REPOSITORY,
             "revision": "main",
             "commit": COMMIT,
-            "dtype": "int8",
+            "dtype": "float32",
             "pulled": "2026-01-01T00:00:00.000000Z",
             "files": described,
         }
         (folder / "whisper-npu.json").write_text(json.dumps(record))
-        model, was_there = pull(store, REPOSITORY)
+        model, was_there = pull(store, REPOSITORY, dtype="float32")
         assert was_there
         assert (model.path, model.pulled) == (folder, record["pulled"])
         assert hub.asked(WEIGHTS) == []
