@@ -46,9 +46,9 @@ CORPORA = SHORT | LONG
 
 # Shares of the words, measured over 2,921 words (tiny.en) and 8,068 words of five languages (base)
 # by tools.accuracy (docs/numerics.md): those that are wrong in float32, and those that another mode
-# gives otherwise than float32; those of base are of the int8 before this one. Other speech is easier or harder, which the factor is for, and on a
-# few hundred words a single phrase counts, which the words are for. int8 on NumPy has the
-# arithmetic of int8 on kernels.
+# gives otherwise than float32; base's share for int8 is that of the int8 before this one. Other
+# speech is easier or harder, which the factor is for, and on a few hundred words a single phrase
+# counts, which the words are for. int8 on NumPy has the bits of int8 on kernels.
 FACTOR, WORDS = 2.0, 6
 WRONG = {"tiny.en": 0.0678, "base": 0.2279}
 _INT8 = {"tiny.en": 0.0017, "base": 0.0378}
