@@ -14,12 +14,12 @@ from functools import lru_cache
 
 from whisper_npu.model import integer_graphs
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
-from whisper_npu.model.kinds import KINDS
+from whisper_npu.model.graph import Graph, Role
+from whisper_npu.model.graph_builder import GraphBuilder
 from whisper_npu.model.precision import Precision
-from whisper_npu.model.validation import validate
 from whisper_npu.model.weight_shapes import (
     TOKEN_EMBEDDING,
+    Shape,
     matrix_shape,
     weight_specification,
 )
@@ -31,38 +31,16 @@ MEL_FILTERS = "mel_filters"
 _kept = lru_cache(maxsize=16)
 
 
-class _Builder:
-    """Collects tensors and ops; output shapes come from the op's kind."""
+def _float32(shapes: Mapping[str, Shape]) -> dict[str, tuple[Shape, str]]:
+    """What graphs have of weights of these shapes."""
+    return {name: (matrix_shape(shape), "float32") for name, shape in shapes.items()}
 
-    def __init__(self, weights: Mapping[str, tuple[int, ...]]) -> None:
-        self._weights = weights
-        self._tensors: dict[str, Tensor] = {}
-        self._ops: list[Op] = []
 
-    def declare(self, name: str, shape: tuple[int, ...], role: Role, dtype: str = "float32") -> str:
-        self._tensors[name] = Tensor(name, shape, dtype, role)
-        return name
+class _Builder(GraphBuilder):
+    """Adds what a float model is made of."""
 
-    def weight(self, name: str) -> str:
-        return self.declare(name, matrix_shape(self._weights[name]), "weight")
-
-    def op(
-        self,
-        kind: str,
-        inputs: Sequence[str],
-        output: str,
-        role: Role = "activation",
-        extra: Sequence[str] = (),
-        **attrs: Attr,
-    ) -> str:
-        """Add an op named after its output; ``extra`` names further outputs of role output."""
-        op = Op(output, kind, tuple(inputs), (output, *extra), tuple(sorted(attrs.items())))
-        shapes = KINDS[kind].shapes(op, [self._tensors[name].shape for name in inputs])
-        for name, shape in zip(op.outputs, shapes, strict=True):
-            if name not in self._tensors:
-                self.declare(name, shape, "output" if name in extra else role)
-        self._ops.append(op)
-        return output
+    def __init__(self, dims: ModelDimensions) -> None:
+        super().__init__(_float32(weight_specification(dims)), "float32")
 
     def product(
         self, x: str, weight: str, output: str, bias: str | None = None, role: Role = "activation"
@@ -98,11 +76,6 @@ class _Builder:
         shape = (batch, dims.n_text_head, dims.n_audio_ctx, d_head)
         return self.declare(f"cross.{layer}.{part}", shape, "state")
 
-    def build(self, name: str) -> Graph:
-        graph = Graph(name, tuple(self._tensors.values()), tuple(self._ops))
-        validate(graph)
-        return graph
-
 
 @_kept
 def build_mel(n_mels: int, n_frames: int, precision: Precision = "float32") -> Graph:
@@ -111,7 +84,7 @@ def build_mel(n_mels: int, n_frames: int, precision: Precision = "float32") -> G
     In ``int8`` that is int16 with ``mel_int.LOG10_FRACTION`` bits.
     """
     n_fft, hop = mel.N_FFT, mel.HOP_LENGTH
-    b = _Builder({MEL_FILTERS: (n_mels, n_fft // 2 + 1)})
+    b = GraphBuilder(_float32({MEL_FILTERS: (n_mels, n_fft // 2 + 1)}), "float32")
     samples = b.declare("samples", (hop * (n_frames - 1) + n_fft,), "input")
     if precision == "int8":
         shapes = mel_int.table_shapes(n_mels)
@@ -129,7 +102,7 @@ def build_encoder(dims: ModelDimensions, batch: int = 1, precision: Precision = 
     """features [batch, n_mels, 2 n_audio_ctx] -> states [batch, n_audio_ctx, n_audio_state]."""
     if precision == "int8":
         return integer_graphs.build_encoder(dims, batch)
-    b = _Builder(weight_specification(dims))
+    b = _Builder(dims)
     root = "model.encoder"
     x = b.declare("features", (batch, dims.n_mels, dims.n_frames), "input")
     x = b.op("transpose", [x], "frames")
@@ -160,7 +133,7 @@ def build_cross_kv(
     """states -> per decoder layer the keys and values [batch, n_text_head, n_audio_ctx, d_head]."""
     if precision == "int8":
         return integer_graphs.build_cross_kv(dims, batch)
-    b = _Builder(weight_specification(dims))
+    b = _Builder(dims)
     states = b.declare("states", (batch, dims.n_audio_ctx, dims.n_audio_state), "input")
     for i in range(dims.n_text_layer):
         layer = f"model.decoder.layers.{i}.encoder_attn"
@@ -214,7 +187,7 @@ def _build_decoder(
 ) -> Graph:
     if precision == "int8":
         return integer_graphs.build_decoder(name, dims, batch, group, n_tokens, n_rows, heads)
-    b = _Builder(weight_specification(dims))
+    b = _Builder(dims)
     root, sequences = "model.decoder", batch * group
     d_head = dims.n_text_state // dims.n_text_head
     tokens = b.declare("tokens", (sequences, n_tokens), "input", "int64")
@@ -258,7 +231,7 @@ def _build_decoder(
 def build_choice(n_vocab: int, sequences: int, k: int, precision: Precision = "float32") -> Graph:
     """logits [sequences, n_vocab], where the rules have changed them -> the ``k`` likeliest tokens
     of each sequence and their logprobs, both [sequences, k]."""
-    b = _Builder({})
+    b = GraphBuilder({}, "float32")
     logits = b.declare("logits", (sequences, n_vocab), "state")
     tokens = b.declare("tokens", (sequences, k), "output", "int64")
     kind = "top_logprobs_int32" if precision == "int8" else "top_logprobs"

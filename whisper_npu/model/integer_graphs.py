@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from whisper_npu.model.dims import ModelDimensions
-from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
+from whisper_npu.model.graph import Graph, Role
+from whisper_npu.model.graph_builder import GraphBuilder
 from whisper_npu.model.integer_weights import (
     DECODER_POSITIONS,
     LOGITS,
@@ -22,72 +23,42 @@ from whisper_npu.model.integer_weights import (
     bias_name,
     integer_specification,
 )
-from whisper_npu.model.kinds import KINDS
-from whisper_npu.model.validation import validate
 from whisper_npu.model.weight_shapes import ENCODER_POSITIONS, TOKEN_EMBEDDING, scale_name
 from whisper_npu.ops.fixed import ATTENTION_FRACTION, FEATURE_FRACTION, FRACTION
 
 
-class _Builder:
-    """Collects tensors and ops; output shapes come from the op's kind."""
+class _Builder(GraphBuilder):
+    """Adds what the integer network is made of."""
 
     def __init__(self, dims: ModelDimensions) -> None:
-        self._weights = integer_specification(dims)
-        self._tensors: dict[str, Tensor] = {}
-        self._ops: list[Op] = []
-
-    def declare(self, name: str, shape: tuple[int, ...], role: Role, dtype: str = "int32") -> str:
-        self._tensors[name] = Tensor(name, shape, dtype, role)
-        return name
-
-    def weight(self, name: str) -> str:
-        shape, dtype = self._weights[name]
-        return self.declare(name, shape, "weight", dtype)
+        super().__init__(integer_specification(dims), "int32")
 
     def quantized_weight(self, name: str) -> list[str]:
         """An int8 weight and its scales."""
         return [self.weight(name), self.weight(scale_name(name))]
 
-    def op(
-        self,
-        kind: str,
-        inputs: Sequence[str],
-        output: str,
-        role: Role = "activation",
-        dtype: str = "int32",
-        extra: Sequence[str] = (),
-        **attrs: Attr,
-    ) -> str:
-        """Add an op named after its first output, of ``dtype`` unless it is declared already.
-
-        ``extra`` names its further outputs, which are declared.
-        """
-        op = Op(output, kind, tuple(inputs), (output, *extra), tuple(sorted(attrs.items())))
-        shape, *_ = KINDS[kind].shapes(op, [self._tensors[name].shape for name in inputs])
-        if output not in self._tensors:
-            self.declare(output, shape, role, dtype)
-        self._ops.append(op)
-        return output
-
-    def rows(self, kind: str, x: str, output: str, bits: int, **attrs: Attr) -> list[str]:
-        """Rows of an activation as integers of so many bits, and their scales."""
-        shape = self._tensors[x].shape[:-1]
-        scale = self.declare(scale_name(output), shape, "activation", "float32")
-        op = Op(output, kind, (x,), (output, scale), tuple(sorted({"bits": bits, **attrs}.items())))
-        self.declare(output, self._tensors[x].shape, "activation", f"int{bits}")
-        self._ops.append(op)
-        return [output, scale]
-
-    def quantized(self, x: str, bits: int = 16, fraction: int = FRACTION) -> list[str]:
-        return self.rows("quantize_int32", x, f"{x}.rows", bits, fraction=fraction)
+    def quantized(self, x: str, fraction: int = FRACTION) -> list[str]:
+        """Rows of an activation as int16, and their scales."""
+        rows, scale = self.rows(x, f"{x}.rows", 16)
+        self.op("quantize_int32", [x], rows, extra=[scale], bits=16, fraction=fraction)
+        return [rows, scale]
 
     def norm(self, x: str, output: str, bits: int = 16) -> list[str]:
-        return self.rows("rms_norm", x, output, bits)
+        """Rows of an activation, normalised, as integers of so many bits, and their scales."""
+        rows, scale = self.rows(x, output, bits)
+        self.op("rms_norm", [x], rows, extra=[scale], bits=bits)
+        return [rows, scale]
+
+    def rows(self, x: str, output: str, bits: int) -> tuple[str, str]:
+        """Declare integers of so many bits in the shape of ``x``, and a scale for each row."""
+        shape = self.tensors[x].shape
+        self.declare(output, shape, "activation", f"int{bits}")
+        return output, self.declare(scale_name(output), shape[:-1], "activation", "float32")
 
     def product(self, rows: Sequence[str], weight: str, output: str) -> str:
         """The product with a weight, and its bias where there is one."""
         bias = bias_name(weight)
-        rest = [self.weight(bias)] if bias in self._weights else []
+        rest = [self.weight(bias)] if bias in self.weights else []
         return self.op("product_int8", [*rows, *self.quantized_weight(weight), *rest], output)
 
     def linear(self, rows: Sequence[str], layer: str, output: str) -> str:
@@ -116,11 +87,6 @@ class _Builder:
         name, heads = f"cross.{layer}.{part}", (batch, dims.n_text_head)
         values = self.declare(name, (*heads, dims.n_audio_ctx, d_head), "state", "int8")
         return [values, self.declare(scale_name(name), (*heads, d_head), "state", "float32")]
-
-    def build(self, name: str) -> Graph:
-        graph = Graph(name, tuple(self._tensors.values()), tuple(self._ops))
-        validate(graph)
-        return graph
 
 
 def build_encoder(dims: ModelDimensions, batch: int) -> Graph:

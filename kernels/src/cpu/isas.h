@@ -1,9 +1,9 @@
 // The instruction sets that kernels are compiled for, those of one processor from the plainest to
-// the best: X(name, floats, options). ``name`` is that of the variants of fixed_point.cc and
-// integers.cc, of its has_name() in isa.cc, and what WHISPER_NPU_CPU_ISA takes. ``floats`` is the
-// set whose variants of floats.cc and integer_attention.cc it uses: its own, or one before it where
-// its own would gain nothing. ``options`` are the compiler's. whisper_npu/backends/cpu/isas.py reads
-// this file too: it has to keep this form.
+// the best: X(name, floats, options). ``name`` is that of the variant of fixed_point.cc, of its
+// has_name() in isa.cc, and what WHISPER_NPU_CPU_ISA takes. ``floats`` is the set whose variants of
+// floats.cc and integer_attention.cc it uses: its own, or one before it where its own would gain
+// nothing. ``options`` are the compiler's. whisper_npu/backends/cpu/isas.py reads this file too: it
+// has to keep this form.
 #pragma once
 
 #define ISAS_EVERYWHERE(X) \

@@ -131,26 +131,6 @@ def test_integers_and_floats_have_attention_of_their_own(library: Library) -> No
         library.choose_isa(before)
 
 
-def test_of_two_kernels_the_one_of_the_higher_rank_is_first(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Of another function, with the same arguments.
-    better = GELU._replace(name="cpu_logits_float", structure="LogitsFloat", rank=1)
-    both = (*KERNELS, better)
-    monkeypatch.setattr(backend_module, "KERNELS", both)
-
-    def offered(kernels: tuple[CpuKernel, ...]) -> set[tuple[str, str]]:
-        return _offered(CpuBackend(UsableKernels(library, kernels), Usage()), _graph())
-
-    assert ("gelu", "cpu_logits_float") in offered(both)
-    # What is left is taken.
-    assert ("gelu", "cpu_gelu") in offered(KERNELS)
-    # Where both are not usable, both are named.
-    backend = CpuBackend(UsableKernels(library, _without(GELU), (GELU,)), Usage())
-    reason = "cpu_logits_float is not verified on this processor; cpu_gelu failed verification"
-    assert _reasons(backend, _graph())["a"] == reason
-
-
 def test_a_dtype_that_a_kernel_does_not_take(library: Library) -> None:
     graph = build_step(DIMS, precision="int8")
     wide = [

@@ -126,7 +126,7 @@ class CpuBackend(Backend):
         # By the kind of the first op, in the order in which they are asked.
         self._by_kind: dict[str, list[CpuKernel]] = {}
         known = dict.fromkeys((*KERNELS, *usable.kernels))
-        for kernel in sorted(known, key=lambda kernel: (-len(kernel.kinds), -kernel.rank)):
+        for kernel in sorted(known, key=lambda kernel: -len(kernel.kinds)):
             kernel.check(library.api)
             self._by_kind.setdefault(kernel.kinds[0], []).append(kernel)
         # Plans come and go; an op that failed in one has failed. Why, by phase and op.

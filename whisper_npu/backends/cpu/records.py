@@ -74,8 +74,8 @@ class CpuKernel(NamedTuple):
     ``scratch`` gives the bytes of it that each of so many threads needs for a structure.
     ``refuses`` says why the kernel does not take ops of its kinds, None if it does.
 
-    Of several kernels for a region the one of the highest ``rank`` is asked first, after those for
-    longer regions. ``in_place`` says that the output may be written over the first input.
+    Kernels for longer regions are asked first. ``in_place`` says that the output may be written
+    over the first input.
 
     ``cases`` is for verification: inputs, and the errors that are allowed. All else is for people:
     ``model`` is the function in ``whisper_npu.ops`` that specifies the kernel, and ``exactness``
@@ -97,7 +97,6 @@ class CpuKernel(NamedTuple):
     notes: tuple[str, ...] = ()
     scratch: Callable[[Library, ctypes.Structure, int], int] | None = None
     refuses: Callable[[Graph, Ops], str | None] = _refuses_none
-    rank: int = 0
     in_place: bool = False
 
     @property
