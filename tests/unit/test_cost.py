@@ -90,12 +90,12 @@ def test_the_host_is_measured() -> None:
 def test_limits_by_hand() -> None:
     dims = KNOWN_DIMENSIONS["tiny"]
     d, layers, ctx = 384, 4, 1500
-    # Rows of 16 bits take two products of 8 bits: all but those of fc1.
+    # Rows of 16 bits take two products of 8 bits: all but those of layers behind the first.
     window = 2 * (
         2 * 3000 * 3 * 80 * d  # conv1
         + 2 * ctx * 3 * d * d  # conv2
         + 2 * ctx * d * d  # the rotation
-        + layers * ctx * (2 * 8 + 4) * d * d
+        + (2 + layers - 1) * ctx * 12 * d * d
         + layers * 2 * 2 * ctx * d * d  # keys and values for the decoder
     )
     # Of cross-attention only queries and output: keys and values are made once.

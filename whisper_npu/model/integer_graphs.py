@@ -4,9 +4,10 @@ They compute the network whose weights ``model.integer_weights`` describes: the 
 rotated coordinates, norms without gain and bias. Activations are int32 with FRACTION fraction bits
 (``ops.fixed``); the input of a product is made int8 or int16, row by row.
 
-Inputs have 16 bits, but for the input of ``fc1`` in the encoder, which has 8: docs/numerics.md says
-what that costs on real speech, and what 8 bits would cost elsewhere. In the decoder 16 bits take no
-time: a step reads the weights once, whatever the activations are.
+Inputs of products have 16 bits up to the encoder's first layer, where most of the error of 8 bits
+is made, and 8 in its other layers: docs/numerics.md says what that costs on real speech, and what 8
+bits would cost elsewhere. In the decoder they have 16 bits, which take no time there: a step reads
+the weights once, whatever the activations are.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class _Builder(GraphBuilder):
         """An int8 weight and its scales."""
         return [self.weight(name), self.weight(scale_name(name))]
 
-    def quantized(self, x: str, fraction: int = FRACTION) -> list[str]:
-        """Rows of an activation as int16, and their scales."""
-        rows, scale = self.rows(x, f"{x}.rows", 16)
-        self.op("quantize_int32", [x], rows, extra=[scale], bits=16, fraction=fraction)
+    def quantized(self, x: str, bits: int = 16, fraction: int = FRACTION) -> list[str]:
+        """Rows of an activation as integers of so many bits, and their scales."""
+        rows, scale = self.rows(x, f"{x}.rows", bits)
+        self.op("quantize_int32", [x], rows, extra=[scale], bits=bits, fraction=fraction)
         return [rows, scale]
 
     def norm(self, x: str, output: str, bits: int = 16) -> list[str]:
@@ -68,17 +69,19 @@ class _Builder(GraphBuilder):
         columns = self.op("im2col", [x], f"{output}.columns", stride=stride)
         return self.linear(self.quantized(columns, fraction=fraction), layer, output)
 
-    def attended(self, x: str, attention: str, layer: str, output: str, name: str) -> str:
+    def attended(
+        self, x: str, attention: str, layer: str, output: str, name: str, bits: int = 16
+    ) -> str:
         """What attention gave through the layer that writes it to the residual stream ``x``."""
-        h = self.linear(self.quantized(attention, fraction=ATTENTION_FRACTION), layer, output)
+        h = self.linear(self.quantized(attention, bits, ATTENTION_FRACTION), layer, output)
         return self.op("add_int32", [x, h], name)
 
     def mlp(
-        self, x: str, layer: str, prefix: str, bits: int, name: str, role: Role = "activation"
+        self, x: str, layer: str, prefix: str, name: str, role: Role = "activation", bits: int = 16
     ) -> str:
         h = self.linear(self.norm(x, f"{prefix}.mlp_ln", bits), f"{layer}.fc1", f"{prefix}.fc1")
         h = self.op("gelu_int32", [h], f"{prefix}.gelu")
-        h = self.linear(self.quantized(h), f"{layer}.fc2", f"{prefix}.fc2")
+        h = self.linear(self.quantized(h, bits), f"{layer}.fc2", f"{prefix}.fc2")
         return self.op("add_int32", [x, h], name, role)
 
     def cross_state(self, dims: ModelDimensions, layer: int, part: str, batch: int) -> list[str]:
@@ -106,15 +109,16 @@ def build_encoder(dims: ModelDimensions, batch: int) -> Graph:
     x = b.op("add_int32", [x, b.weight(ENCODER_POSITIONS)], "embedded")
     for i in range(dims.n_audio_layer):
         layer, prefix = f"{root}.layers.{i}", f"encoder.{i}"
-        h = b.norm(x, f"{prefix}.attn_ln")
+        bits = 16 if i == 0 else 8
+        h = b.norm(x, f"{prefix}.attn_ln", bits)
         qkv = [b.linear(h, f"{layer}.self_attn.{p}_proj", f"{prefix}.{p}") for p in "qkv"]
         y = b.op("attention_int32", qkv, f"{prefix}.attn", n_head=dims.n_audio_head)
         out = f"{layer}.self_attn.out_proj"
-        x = b.attended(x, y, out, f"{prefix}.attn_out", f"{prefix}.attn_residual")
+        x = b.attended(x, y, out, f"{prefix}.attn_out", f"{prefix}.attn_residual", bits)
         if i < dims.n_audio_layer - 1:
-            x = b.mlp(x, layer, prefix, 8, f"{prefix}.residual")
+            x = b.mlp(x, layer, prefix, f"{prefix}.residual", bits=bits)
         else:
-            b.mlp(x, layer, prefix, 8, "states", "output")
+            b.mlp(x, layer, prefix, "states", "output", bits)
     return b.build("encoder")
 
 
@@ -177,7 +181,7 @@ def build_decoder(
         y = b.op("cross_attention_int32", inputs, f"{prefix}.cross", extra=extra, heads=kept)
         out = f"{layer}.encoder_attn.out_proj"
         x = b.attended(x, y, out, f"{prefix}.cross_out", f"{prefix}.cross_residual")
-        x = b.mlp(x, layer, prefix, 16, f"{prefix}.residual")
+        x = b.mlp(x, layer, prefix, f"{prefix}.residual")
     if n_rows is not None:
         rows = b.declare("rows", (n_rows,), "input", "int64")
         x = b.op("select_rows", [x, rows], "selected")
