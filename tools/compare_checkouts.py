@@ -131,12 +131,6 @@ def windows(audio: str) -> list[np.ndarray]:
     return list(samples.reshape(N_WINDOWS, WINDOW_SAMPLES))
 
 
-def normalised(log_mel: np.ndarray) -> np.ndarray:
-    """The features of one window by its own maximum: close to what the encoder gets."""
-    features: np.ndarray = (np.maximum(log_mel, log_mel.max() - 8) + 4) / 4
-    return features.astype(np.float32)
-
-
 class Subject:
     """A Transcriber in one mode, and what is measured of it."""
 
@@ -149,6 +143,13 @@ class Subject:
         self.load_seconds = time.perf_counter() - start
         self.network = network_of(self.transcriber)
         self.stages: dict[str, Callable[[], float]] = {}
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        """What the encoder gets of a window: floats or integers, by the checkout."""
+        windows: list[np.ndarray] = []
+        with self._encoded(windows.append):
+            self.transcriber.transcribe(samples, language="en", temperature=0.0)
+        return windows[0][0]
 
     def _prompt(self, n_tokens: int, n_windows: int = 1) -> np.ndarray:
         """Arbitrary tokens, others in each window."""
@@ -183,9 +184,9 @@ class Subject:
     def bits(self, recordings: Sequence[str]) -> tuple[Hashes, dict[str, Any]]:
         """Hashes of all results, and the ops of the transcriptions by kind and backend."""
         hashes: Hashes = {}
-        spectra = [self.network.log_mel(window) for window in windows(recordings[0])]
-        hashes["log_mel"] = digest(*spectra)
-        features = np.stack([normalised(spectrum) for spectrum in spectra])
+        samples = windows(recordings[0])
+        hashes["log_mel"] = digest(*map(self.network.log_mel, samples))
+        features = np.stack([self.features(window) for window in samples])
         one = self.network.encode(features[:1])
         hashes["states of 1"] = digest(one)
         states = self.network.encode(features)
@@ -201,7 +202,7 @@ class Subject:
             for name, options in TRANSCRIPTIONS.items():
                 label = f"{Path(recording).name}, {name}"
                 seen = Digest()
-                with self._observed(seen):
+                with self._encoded(seen.add, seen.add):
                     result = self.transcriber.transcribe(recording, **options)
                 content = result.to_dict()
                 ops[label] = content.pop("placement")["ops"]
@@ -212,14 +213,17 @@ class Subject:
         return hashes, ops
 
     @contextlib.contextmanager
-    def _observed(self, seen: Digest) -> Iterator[None]:
-        """Add the features and states of all windows to a digest."""
+    def _encoded(
+        self, features_seen: Callable[[Any], None], states_seen: Callable[[Any], None] | None = None
+    ) -> Iterator[None]:
+        """Pass on the features and the states of all windows that are encoded."""
         encode = self.network.encode
 
         def observed(features: Any, *rest: Any, **named: Any) -> Any:
-            seen.add(features)
+            features_seen(features)
             states = encode(features, *rest, **named)
-            seen.add(states)
+            if states_seen is not None:
+                states_seen(states)
             return states
 
         with mock.patch.object(self.network, "encode", observed):
@@ -228,7 +232,7 @@ class Subject:
     def prepare(self, recording: str) -> None:
         """Make the stages: each gives the seconds of one call."""
         samples = windows(recording)[0]
-        features = normalised(self.network.log_mel(samples))[None]
+        features = self.features(samples)[None]
         states = self.network.encode(features)
         self.stages = {
             "log_mel": partial(_seconds, lambda: self.network.log_mel(samples)),
