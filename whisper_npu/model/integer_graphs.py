@@ -5,9 +5,10 @@ rotated coordinates, norms without gain and bias. Activations are int32 with FRA
 (``ops.fixed``); the input of a product is made int8 or int16, row by row.
 
 Inputs of products have 16 bits up to the encoder's first layer, where most of the error of 8 bits
-is made, and 8 in its other layers: docs/numerics.md says what that costs on real speech, and what 8
-bits would cost elsewhere. In the decoder they have 16 bits, which take no time there: a step reads
-the weights once, whatever the activations are.
+is made, and 8 in its other layers and in the keys and values that the decoder has of the audio:
+docs/numerics.md says what that costs on real speech, and what 8 bits would cost elsewhere. In the
+decoder they have 16 bits, which take no time there: a step reads the weights once, whatever the
+activations are.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def build_encoder(dims: ModelDimensions, batch: int) -> Graph:
         bits = 16 if i == 0 else 8
         h = b.norm(x, f"{prefix}.attn_ln", bits)
         qkv = [b.linear(h, f"{layer}.self_attn.{p}_proj", f"{prefix}.{p}") for p in "qkv"]
-        y = b.op("attention_int32", qkv, f"{prefix}.attn", n_head=dims.n_audio_head)
+        attention = "attention_int32" if bits == 16 else "attention_int8"
+        y = b.op(attention, qkv, f"{prefix}.attn", n_head=dims.n_audio_head)
         out = f"{layer}.self_attn.out_proj"
         x = b.attended(x, y, out, f"{prefix}.attn_out", f"{prefix}.attn_residual", bits)
         if i < dims.n_audio_layer - 1:
@@ -127,7 +129,7 @@ def build_cross_kv(dims: ModelDimensions, batch: int) -> Graph:
     int8, and the scales of their columns, [batch, n_text_head, d_head]."""
     b = _Builder(dims)
     states = b.declare("states", (batch, dims.n_audio_ctx, dims.n_audio_state), "input")
-    h = b.norm(states, "states_ln")
+    h = b.norm(states, "states_ln", bits=8)
     for i in range(dims.n_text_layer):
         layer = f"model.decoder.layers.{i}.encoder_attn"
         for part in "kv":

@@ -255,6 +255,7 @@ KINDS: Mapping[str, OpKind] = {
     "add_int32": OpKind(_add, _per_element(1)),
     "embed_int32": OpKind(_embed_int32, _per_element(2)),
     "attention_int32": OpKind(_attention, _attention_flops),
+    "attention_int8": OpKind(_attention, _attention_flops),
     "store_int16": OpKind(_store_cache, _no_flops),
     "cached_attention_int16": OpKind(_cached_attention, _cache_flops),
     "quantize_columns": OpKind(_quantize_columns, _per_element(2)),

@@ -6,8 +6,9 @@ exact, and so is the largest score of a query. Its weights are
 
     2^-d for d = (largest score - score), cut to a multiple of 2^-12 below 16,
 
-as integers of 13 bits. As nothing depends on the order of the keys, any order of work gives the
-same integers. What comes out has ATTENTION_FRACTION fraction bits.
+as integers of 13 bits. ``attention_int8`` rounds them to 8 bits with a threshold that depends on
+the place of the key. Any order of work gives the same integers. What comes out has
+ATTENTION_FRACTION fraction bits.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from whisper_npu.ops.fixed import (
     FRACTION,
     saturate,
 )
+from whisper_npu.ops.rows import LARGEST_INT8, quantizer
 
 # Fraction bits of the distance of a score from the largest, and of weights.
 DISTANCE_FRACTION = 12
@@ -36,6 +38,11 @@ WEIGHT_END = (WEIGHT_BITS + 1) << DISTANCE_FRACTION
 # 32764 * 2^-g for g in [0, 1) with 15 fraction bits, as c0 + g (c1 + g (c2 + g c3)) where products
 # are rounded to 15 fraction bits: within 3.3 of it. 32764 becomes the largest weight.
 EXPONENTIAL = (32764, -22658, 7568, -1294)
+# Bits that weights of 8 bits lack, and the least of them that rounds up, by the key's place modulo
+# 32: the numbers of 5 bits, each reversed, so that neighbours differ much.
+_CUT_BITS = 5
+THRESHOLDS = np.array([int(f"{place:05b}"[::-1], 2) for place in range(2**_CUT_BITS)])
+LARGEST_WEIGHT_INT8 = 255
 # Fraction bits of keys and values in the decoder's own cache.
 CACHE_FRACTION = 9
 _CACHE_SHIFT = FRACTION - CACHE_FRACTION
@@ -84,6 +91,19 @@ def weights_of(scores: F64, exponent: I64) -> I64:  # [..., n], [...] -> [..., n
     # A conversion to integers rounds towards zero.
     weights: I64 = weight_table().take(distance.astype(np.int64))
     return weights
+
+
+def weights_int8(weights: I64) -> I64:  # [..., n] -> [..., n]
+    """Weights of 13 bits as integers of 8 bits, at most 255: ordered dithering.
+
+    A weight w of key j is ``min((w + THRESHOLDS[j % 32]) >> 5, 255)``. Every threshold occurs once
+    in 32 neighbouring keys: of many small weights that are alike, as many become 1 as keep their
+    sum. Rounded to the nearest, all of them would be lost. (Ordered dithering: Bayer 1973; the
+    thresholds are van der Corput's sequence.)
+    """
+    n = weights.shape[-1]
+    thresholds = np.resize(THRESHOLDS, n)
+    return np.minimum((weights + thresholds) >> _CUT_BITS, LARGEST_WEIGHT_INT8)
 
 
 def divide(mixed: F64, total: I64 | F64, factor: F64 | float) -> I32:  # [..., dh], [...], [..., dh]
@@ -165,6 +185,58 @@ def cut_values(x: I32) -> tuple[F64, I64]:  # [t, dh] -> [t, dh], []
     """All values of a head rounded to 12 bits, and by how much they are shifted."""
     shift = _shift(x.reshape(-1), WEIGHT_BITS - 1)
     return _cut(x, shift, WEIGHT_BITS - 1), shift
+
+
+def quantized_head(x: I32, axis: tuple[int, ...] | int) -> tuple[F64, F64]:
+    # [t, dh] -> [t, dh], [1, 1] or [t, 1] or [1, dh]
+    """Numbers as int8 with one scale for all along ``axis``, as ``rows.quantize_int32`` of rows."""
+    largest = np.abs(x).max(axis=axis, keepdims=True).astype(np.int64)
+    reciprocal, scale = quantizer(largest, LARGEST_INT8, FRACTION)
+    return np.rint(x * reciprocal), scale
+
+
+def distance_scale(q_scale: F64, k_scale: F64 | float, d_head: int) -> tuple[I64, I64]:
+    # [...], [...] -> [...], [...]
+    """A distance of scores with these scales is ``(m * distance) * 2**e`` in units of 2**-12.
+
+    The product of both scales, 16 bits, is rounded half up to so many bits that m times the largest
+    distance, 2 * 127^2 * d_head, has 31: 10 bits where d_head is 64.
+    """
+    bits = 31 - (2 * LARGEST_INT8**2 * d_head).bit_length()
+    fraction, exponent = np.frexp(q_scale * k_scale)
+    m = np.floor(np.ldexp(fraction, bits) + 0.5).astype(np.int64)
+    return m, exponent.astype(np.int64) - bits + DISTANCE_FRACTION
+
+
+def attention_int8(
+    q: I32, k: I32, v: I32, n_head: int, out: I32 | None = None
+) -> I32:  # [b, t, d], [b, t, d], [b, t, d] -> [b, t, d]
+    """Unmasked multi-head self-attention of each window in products of 8 bits, heads merged.
+
+    Of each head and window, keys become int8 with one scale, every query with one of its own, and
+    every column of values with one of its own. Weights have 8 bits (``weights_int8``). With up to
+    8192 keys, sums of weighted values have 28 bits, and 52 with a reciprocal and a scale.
+    """
+    b, t, d = q.shape
+    d_head = d // n_head
+    if out is None:
+        out = np.empty_like(q)
+    queries, keys = split_heads(q, n_head), split_heads(k, n_head)
+    values, result = split_heads(v, n_head), split_heads(out, n_head)
+    for index in np.ndindex(b, n_head):
+        key, key_scale = quantized_head(keys[index], axis=(0, 1))
+        value, value_scale = quantized_head(values[index], axis=0)
+        factor = value_scale * 2.0**ATTENTION_FRACTION
+        for start in range(0, t, _ROWS):
+            query, query_scale = quantized_head(queries[index][start : start + _ROWS], axis=1)
+            m, e = distance_scale(query_scale, key_scale, d_head)
+            scores = query @ key.T
+            distance = scores.max(axis=-1, keepdims=True) - scores
+            z = np.minimum(np.ldexp(distance * m, e), WEIGHT_END).astype(np.int64)
+            weights = weights_int8(weight_table()[z])
+            mixed = weights.astype(np.float64) @ value
+            result[index][start : start + _ROWS] = divide(mixed, weights.sum(axis=-1), factor)
+    return out
 
 
 def store_int16(x: I32, cache: I16, position: int) -> None:  # [b, n, h * dh], [b, h, ctx, dh]

@@ -2,17 +2,16 @@
 // the division by the sum of weights. whisper_npu/ops/attention_int.py has the formulas.
 #pragma once
 
+#include "numbers.h"
 #include "pair_vectors.h"
 #include "variant.h"
 
 namespace {
 
-constexpr int kFraction = 12, kAttentionFraction = 16, kCacheFraction = 9;
+constexpr int kAttentionFraction = 16, kCacheFraction = 9;
 constexpr int kDistanceFraction = 12, kWeightBits = 13, kQueryBits = 15;
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
-inline int bit_length(uint64_t x) { return x == 0 ? 0 : 64 - __builtin_clzll(x); }
 
 inline uint32_t magnitude(int32_t x) {
   return x < 0 ? 0u - static_cast<uint32_t>(x) : static_cast<uint32_t>(x);
@@ -38,13 +37,6 @@ inline int32_t shift_down(int32_t x, int shift, int32_t largest) {
   return shifted < largest ? shifted : largest;
 }
 
-inline double power_of_two(int exponent) {
-  const uint64_t bits = static_cast<uint64_t>(1023 + exponent) << 52;
-  double x;
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-
 // Weights of distances from the largest score, which have kDistanceFraction fraction bits.
 inline Shorts weights_of(UnsignedShorts distance) {
   const Shorts g = (Shorts)((distance << 3) & 0x7ff8);
@@ -54,10 +46,13 @@ inline Shorts weights_of(UnsignedShorts distance) {
   return times(p, power(distance >> kDistanceFraction));
 }
 
-// Scores that stand for score * 2^-exponent become weights, int16, at the front of the row; gives
-// their sum. The row has room for whole vectors of kShorts; weights beyond ``count`` are 0. The
-// largest score is less than 2^31 above the least.
-inline int32_t weigh(int32_t *scores, int64_t count, int exponent) {
+// Scores become weights of another type, at the front of the row; gives their sum. scaled(distance)
+// stands for scaled * 2^-exponent, and put(place, weights) writes a vector of weights of 13 bits and
+// gives what it has written. The row has room for whole vectors of kShorts; weights beyond ``count``
+// are 0. The largest score is less than 2^31 above the least.
+template <typename Number, typename Scaled, typename Put>
+inline int32_t weigh_as(int32_t *scores, int64_t count, int exponent, const Scaled &scaled,
+                        const Put &put) {
   const int64_t padded = round_up(count, kShorts);
   for (int64_t i = count; i < padded; ++i) scores[i] = scores[count - 1];
   Ints tops[2] = {all_ints(scores[0]), all_ints(scores[0])};
@@ -65,20 +60,19 @@ inline int32_t weigh(int32_t *scores, int64_t count, int exponent) {
     for (int j = 0; j < 2; ++j)
       tops[j] = larger(tops[j], load_vector<Ints>(scores + i + j * kLanes));
   const int32_t top = largest_of_lanes(larger(tops[0], tops[1]));
-  int16_t *weights = reinterpret_cast<int16_t *>(scores);
+  Number *weights = reinterpret_cast<Number *>(scores);
   Sum sums = begin(Ints{});
   const auto weigh_all = [&](auto distances) {
     for (int64_t i = 0; i < padded; i += kShorts) {
-      const Ints a = distances(top - load_vector<Ints>(scores + i));
-      const Ints b = distances(top - load_vector<Ints>(scores + i + kLanes));
-      const Shorts w = weights_of(saturated(a, b));
-      store_vector(weights + i, w);
+      const Ints a = distances(scaled(top - load_vector<Ints>(scores + i)));
+      const Ints b = distances(scaled(top - load_vector<Ints>(scores + i + kLanes)));
+      const Shorts w = put(i, weights_of(saturated(a, b)));
       sums = add_products(sums, (Ints)w, (Ints)all_shorts(1));
     }
   };
   const int down = exponent - kDistanceFraction;
   if (down >= 0)
-    weigh_all([down](Ints d) { return (Ints)((UnsignedInts)d >> down); });
+    weigh_all([by = down < 31 ? down : 31](Ints d) { return (Ints)((UnsignedInts)d >> by); });
   else {
     // Whatever is more than ``most`` is shifted beyond 16 bits.
     const int up = down > -16 ? -down : 16;
@@ -91,6 +85,16 @@ inline int32_t weigh(int32_t *scores, int64_t count, int exponent) {
     weights[i] = 0;
   }
   return sum;
+}
+
+// Weights of 13 bits as int16, of scores that stand for score * 2^-exponent.
+inline int32_t weigh(int32_t *scores, int64_t count, int exponent) {
+  int16_t *weights = reinterpret_cast<int16_t *>(scores);
+  return weigh_as<int16_t>(scores, count, exponent, [](Ints distance) { return distance; },
+                           [weights](int64_t i, Shorts w) {
+                             store_vector(weights + i, w);
+                             return w;
+                           });
 }
 
 // A number that is known when code is compiled, as a type.
@@ -122,7 +126,7 @@ inline void mix_block(const int16_t *weights, int64_t stride, int64_t n, int64_t
       columns(i, column);
       UNROLL
       for (int m = 0; m < M; ++m) {
-        const Ints pair = all_pairs(weights + m * stride + 2 * i);
+        const Ints pair = all_lanes(weights + m * stride + 2 * i);
         UNROLL
         for (int v = 0; v < V; ++v) sums[m][v] = add_products(sums[m][v], column[v], pair);
       }
@@ -152,25 +156,35 @@ inline double reciprocal(int32_t total) {
   return static_cast<double>((int64_t{1} << places) / total) * power_of_two(-places);
 }
 
-// Sums of weighted values, 2^kLowBits high + low, times a factor for each column, rounded to the
-// nearest integer, halves to even, and saturated. factors(i) gives those of kHalf columns; high and
-// low have whole vectors.
-template <typename Factors>
-inline void divide(const int32_t *high, const int32_t *low, int64_t count, int32_t *out,
-                   const Factors &factors) {
-  const Doubles largest = all_doubles(2147483647.0);
-  // Adding 3 * 2^51 rounds to an integer.
+// Adding 3 * 2^51 rounds to an integer, halves to even.
+inline HalfInts rounded(Doubles x) {
   constexpr double kRound = 6755399441055744.0;
+  return to_ints(x + kRound - kRound);
+}
+
+// products(i), of kHalf columns, rounded to the nearest integer and saturated.
+template <typename Products>
+inline void round_all(int64_t count, int32_t *out, const Products &products) {
+  const Doubles largest = all_doubles(2147483647.0);
   for (int64_t i = 0; i < count; i += kHalf) {
-    const Doubles mixed = to_doubles(load_vector<HalfInts>(high + i)) * (1 << kLowBits) +
-                          to_doubles(load_vector<HalfInts>(low + i));
-    const Doubles y = smaller(larger(mixed * factors(i), -largest), largest);
-    const HalfInts whole = to_ints(y + kRound - kRound);
+    const HalfInts whole = rounded(smaller(larger(products(i), -largest), largest));
     if (i + kHalf <= count)
       store_vector(out + i, whole);
     else
       memcpy(out + i, &whole, static_cast<size_t>(count - i) * sizeof *out);
   }
+}
+
+// Sums of weighted values, 2^kLowBits high + low, times a factor for each column. factors(i) gives
+// those of kHalf columns; high and low have whole vectors.
+template <typename Factors>
+inline void divide(const int32_t *high, const int32_t *low, int64_t count, int32_t *out,
+                   const Factors &factors) {
+  round_all(count, out, [&](int64_t i) {
+    const Doubles mixed = to_doubles(load_vector<HalfInts>(high + i)) * (1 << kLowBits) +
+                          to_doubles(load_vector<HalfInts>(low + i));
+    return mixed * factors(i);
+  });
 }
 
 }  // namespace

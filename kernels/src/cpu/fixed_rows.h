@@ -8,8 +8,6 @@
 
 namespace {
 
-constexpr int kScaleBits = 8;
-constexpr int kReciprocal = 28;
 constexpr int kSquaredBits = 14;
 constexpr int kRoot = 10;
 constexpr double kEpsilon = 1e-5 * 16777216.0;
@@ -21,21 +19,6 @@ template <typename Value>
 inline int64_t limit(int64_t k) {
   const int64_t fitting = kLargest / (kLargestInt8 * k);
   return sizeof(Value) == 1 ? kLargestInt8 : fitting < kLargestInt16 ? fitting : kLargestInt16;
-}
-
-// m * 2^e.
-struct Mantissa {
-  int64_t m, e;
-};
-
-// The smallest that is at least ``ratio``, with kScaleBits bits.
-inline Mantissa mantissa(double ratio) {
-  if (ratio == 0.0) return {0, -kScaleBits};
-  constexpr int kCut = 53 - kScaleBits;
-  const int64_t bits = bits_of(ratio);
-  const int64_t whole = (bits & ((int64_t{1} << 52) - 1)) | int64_t{1} << 52;
-  const int64_t m = (whole + (int64_t{1} << kCut) - 1) >> kCut, e = (bits >> 52) - 1022 - kScaleBits;
-  return m == 1 << kScaleBits ? Mantissa{m >> 1, e + 1} : Mantissa{m, e};
 }
 
 inline int64_t largest_magnitude(const int32_t *x, int64_t k) {
@@ -64,10 +47,9 @@ template <typename Value>
 inline void quantize_row(const int32_t *x, int64_t k, int64_t fraction, Value *values,
                          float *scale) {
   const double largest = static_cast<double>(largest_magnitude(x, k));
-  const auto [m, e] = mantissa(largest / static_cast<double>(limit<Value>(k)));
-  const int64_t reciprocal = (int64_t{1} << kReciprocal) / (m == 0 ? 1 : m);
-  round_row(x, k, static_cast<double>(reciprocal) * power_of_two(-kReciprocal - e), values);
-  *scale = static_cast<float>(static_cast<double>(m) * power_of_two(e - fraction));
+  const Mantissa steps = mantissa(largest / static_cast<double>(limit<Value>(k)));
+  round_row(x, k, steps.reciprocal(), values);
+  *scale = static_cast<float>(steps.value() * power_of_two(-fraction));
 }
 
 void quantize_int32_rows(const QuantizeInt32 &a, int64_t first, int64_t last) {

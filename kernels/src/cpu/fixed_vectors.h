@@ -1,10 +1,8 @@
 // Vectors of int32 of the instruction set that a file is compiled for, their rounding through
-// float64, and what several kernels of fixed-point numbers share. Names and widths are those of
-// whisper_npu/ops/fixed.py and rows.py.
+// float64, and what several kernels of fixed-point numbers share.
 #pragma once
 
-#include <stdint.h>
-#include <string.h>
+#include "numbers.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -14,28 +12,11 @@
 
 namespace {
 
-constexpr int kFraction = 12;
 constexpr int32_t kLargest = INT32_MAX;
 
 // A float64 beside this number is a whole one, rounded to the nearest, halves to even, and has it in
 // its low bits.
 constexpr double kWhole = 6755399441055744.0;  // 1.5 * 2^52
-
-inline int64_t bits_of(double x) {
-  int64_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-
-inline double power_of_two(int64_t exponent) {
-  const int64_t bits = (exponent + 1023) << 52;
-  double power;
-  memcpy(&power, &bits, sizeof power);
-  return power;
-}
-
-// floor(log2 x) + 1 of x >= 0, 0 for 0.
-inline int bit_length(int64_t x) { return x == 0 ? 0 : 64 - __builtin_clzll(x); }
 
 // sat(rint(value * scale) + bias) where the product is exact; bias is a whole number. Beyond 2^51 the
 // sum with kWhole is rounded to something else, that is out of range too.

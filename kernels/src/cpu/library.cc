@@ -345,6 +345,11 @@ int32_t cpu_attention_int32(const AttentionInt32 *args) {
   return attend(*args, attention().window);
 }
 
+int32_t cpu_attention_int8(const AttentionInt32 *args) {
+  if (args->t > kMostKeysInt8 || args->d_head > kMostColumns) return 1;
+  return attend(*args, attention().window_int8);
+}
+
 int32_t cpu_cached_attention(const OverCache *args) { return attend_over_cache(*args); }
 
 int32_t cpu_cross_attention(const OverCache *args) { return attend_over_cache(*args); }
@@ -441,6 +446,13 @@ int64_t cpu_attention_int32_scratch(const AttentionInt32 *args, int64_t threads)
   int64_t bytes = 64;
   for (const Variant &variant : kVariants)
     bytes = most(bytes, window_scratch(*args, threads, *variant.attention->window));
+  return bytes;
+}
+
+int64_t cpu_attention_int8_scratch(const AttentionInt32 *args, int64_t threads) {
+  int64_t bytes = 64;
+  for (const Variant &variant : kVariants)
+    bytes = most(bytes, window_scratch(*args, threads, *variant.attention->window_int8));
   return bytes;
 }
 

@@ -57,11 +57,11 @@ inline void store_vector(void *p, Vector x) {
   memcpy(p, &x, sizeof x);
 }
 
-// The pair at p, in all lanes.
-inline Ints all_pairs(const int16_t *p) {
-  int32_t pair;
-  memcpy(&pair, p, sizeof pair);
-  return all_ints(pair);
+// The lane at p, in all lanes.
+inline Ints all_lanes(const void *p) {
+  int32_t lane;
+  memcpy(&lane, p, sizeof lane);
+  return all_ints(lane);
 }
 
 template <typename Vector>
@@ -93,6 +93,12 @@ inline int32_t sum_of_lanes(Ints x) {
 
 // Below, of each instruction set:
 //
+// Cut, Weight       the types of numbers of 8 bits, and of 8 without a sign, that are multiplied
+// as_column         a lane of Cuts as ``add_keys`` takes it
+// add_keys          adds the products of columns of Cuts and a row of Cuts to a Sum; it may add more,
+//                   which is the same for all columns
+// add_values        adds the products of columns of Cuts and a row of Weights to a Sum
+// store_weights     weights, of 8 bits without a sign, as Weights
 // Sum               sums of products of pairs, by lane
 // begin, total      a Sum of integers, and what a Sum comes to
 // add_products      adds the products of pairs to a Sum
@@ -113,6 +119,22 @@ inline Sum add_products(Sum sum, Ints a, Ints b) {
   // Not as an intrinsic, with which GCC 12 moves the sums through memory.
   asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
   return sum;
+}
+
+#define HAS_BYTES 1
+using Cut = int8_t;
+using Weight = uint8_t;
+// Four products of a byte without a sign and one with it.
+inline Sum add_bytes(Sum sum, Ints without, Ints with) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(without), "v"(with));
+  return sum;
+}
+// Moved up by 128, which adds 128 times the sum of the row.
+inline int32_t as_column(int32_t lane) { return lane ^ static_cast<int32_t>(0x80808080u); }
+inline Sum add_keys(Sum sum, Ints column, Ints row) { return add_bytes(sum, column, row); }
+inline Sum add_values(Sum sum, Ints column, Ints row) { return add_bytes(sum, row, column); }
+inline void store_weights(Weight *p, Shorts weights) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), _mm512_cvtepi16_epi8((__m512i)weights));
 }
 #else
 inline Sum add_products(Sum sum, Ints a, Ints b) {
@@ -335,5 +357,17 @@ inline void load_row_pairs(const Number *first, const Number *second, Ints *pair
 #else
 #error "pair_vectors.h has no vectors for this processor"
 #endif
+
+#if !defined(HAS_BYTES)
+using Cut = int16_t;
+using Weight = int16_t;
+inline int32_t as_column(int32_t lane) { return lane; }
+inline Sum add_keys(Sum sum, Ints column, Ints row) { return add_products(sum, column, row); }
+inline Sum add_values(Sum sum, Ints column, Ints row) { return add_products(sum, column, row); }
+inline void store_weights(Weight *p, Shorts weights) { store_vector(p, weights); }
+#endif
+// Cuts, or Weights, of a lane.
+constexpr int kGroup = sizeof(int32_t) / sizeof(Cut);
+static_assert(sizeof(Cut) == sizeof(Weight));
 
 }  // namespace

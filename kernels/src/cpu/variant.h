@@ -85,9 +85,11 @@ struct FloatKernels {
 // so many keys: beyond them, sums could leave int32.
 constexpr int64_t kMostColumns = 256;
 constexpr int64_t kMostKeys = 1 << 17;
+// In products of 8 bits, over a window of up to so many keys, rounding is exact.
+constexpr int64_t kMostKeysInt8 = 1 << 13;
 
 struct IntegerAttention {
-  const WindowKernels<AttentionInt32, int32_t> *window;
+  const WindowKernels<AttentionInt32, int32_t> *window, *window_int8;
   // Some consecutive queries of one head, at most queries_together(), the first at ``query`` in q
   // and out. That one sees the first n_keys of the keys and values at ``from`` in k and v, each
   // other one more than the one before it.

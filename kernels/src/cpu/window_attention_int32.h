@@ -9,6 +9,7 @@ namespace in_window {
 // Queries of a block: their scores of 1,500 keys stay in a second-level cache.
 constexpr int64_t kQueries = 24;
 constexpr int64_t kColumns = kBlockVectors * kLanes;
+constexpr int64_t kLaneBytes = sizeof(int32_t);
 constexpr int kValueBits = kWeightBits - 1;
 // Pairs of keys whose weighted values stay in int32: 64 * (2^13 - 1) * 2^12 + 2^16 does.
 constexpr int64_t kStep = 32;
@@ -100,35 +101,37 @@ void pack(const AttentionInt32 &a, int64_t head, int32_t *shared) {
 
 int64_t blocks(const AttentionInt32 &a) { return (a.t + kQueries - 1) / kQueries; }
 
-// Scores of kBlockRows queries with a panel of keys. A function of its own, or compilers do not
-// keep the sums in registers.
-__attribute__((noinline)) void score_block(const int16_t *queries, int64_t pairs,
-                                           const int32_t *panel, int32_t *scores,
-                                           int64_t stride) {
+// Sums of products of kBlockRows rows, of lanes ``row_stride`` apart, with the columns of a panel;
+// ``add`` adds the products of a lane of all columns and of one row. A function of its own, or
+// compilers do not keep the sums in registers.
+template <Sum add(Sum, Ints, Ints)>
+__attribute__((noinline)) void multiply_block(const void *rows, int64_t row_stride, int64_t lanes,
+                                              const int32_t *panel, int32_t *out,
+                                              int64_t out_stride) {
+  const char *row = static_cast<const char *>(rows);
   Sum sums[kBlockRows][kBlockVectors];
   UNROLL
   for (int m = 0; m < kBlockRows; ++m) {
     UNROLL
     for (int v = 0; v < kBlockVectors; ++v) sums[m][v] = begin(Ints{});
   }
-  for (int64_t i = 0; i < pairs; ++i) {
+  for (int64_t i = 0; i < lanes; ++i) {
     Ints column[kBlockVectors];
     UNROLL
     for (int v = 0; v < kBlockVectors; ++v)
       column[v] = load_vector<Ints>(panel + i * kColumns + v * kLanes);
     UNROLL
     for (int m = 0; m < kBlockRows; ++m) {
-      const Ints pair = all_pairs(queries + 2 * (m * pairs + i));
+      const Ints lane = all_lanes(row + kLaneBytes * (m * row_stride + i));
       UNROLL
-      for (int v = 0; v < kBlockVectors; ++v)
-        sums[m][v] = add_products(sums[m][v], column[v], pair);
+      for (int v = 0; v < kBlockVectors; ++v) sums[m][v] = add(sums[m][v], column[v], lane);
     }
   }
   UNROLL
   for (int m = 0; m < kBlockRows; ++m) {
     UNROLL
     for (int v = 0; v < kBlockVectors; ++v)
-      store_vector(scores + m * stride + v * kLanes, total(sums[m][v]));
+      store_vector(out + m * out_stride + v * kLanes, total(sums[m][v]));
   }
 }
 
@@ -172,8 +175,9 @@ void block(const AttentionInt32 &a, int64_t head, int64_t block, const int32_t *
   }
   for (int64_t at = 0; at < packed.keys; at += kColumns)
     for (int64_t m = 0; m < rows; m += kBlockRows)
-      score_block(room.queries + 2 * m * packed.pairs, packed.pairs, keys + at * packed.pairs,
-                  room.scores + m * packed.keys + at, packed.keys);
+      multiply_block<add_products>(room.queries + 2 * m * packed.pairs, packed.pairs, packed.pairs,
+                                   keys + at * packed.pairs, room.scores + m * packed.keys + at,
+                                   packed.keys);
   double factors[kQueries];
   const double unit = power_of_two(kAttentionFraction - kFraction + shifts[1]);
   for (int64_t m = 0; m < rows; ++m) {

@@ -283,6 +283,16 @@ def _attention_int32(b: Bound, team: Workers) -> Step:
     return fast_attention_int.WindowAttention(q, k, v, heads_of(b.op), out, team)
 
 
+def _attention_int8(b: Bound, team: Workers) -> Step:
+    (q, k, v), (out,) = b.inputs, b.outputs
+    return fast_attention_int.WindowAttentionInt8(q, k, v, heads_of(b.op), out, team)
+
+
+def _pays_attention_int8(graph: Graph, op: Op, team: Workers) -> bool:
+    d_head = graph[op.inputs[0]].shape[-1] // heads_of(op)
+    return d_head <= fast_attention_int.WIDEST_INT8
+
+
 def _quantize_columns(b: Bound, team: Workers) -> Step:
     (x,), (values, scale) = b.inputs, b.outputs
     return Shared(team, values.shape[1], partial(fast_rows.columns_part, x, values, scale))
@@ -414,6 +424,11 @@ FAST: Mapping[str, _Way] = {
     "add_int32": _Way(_pays_elements, _add_int32, lambda graph, op: fast_rows.add_part),
     "attention_int32": _Way(
         _pays_always, _attention_int32, lambda graph, op: fast_attention_int.WindowAttention
+    ),
+    "attention_int8": _Way(
+        _pays_attention_int8,
+        _attention_int8,
+        lambda graph, op: fast_attention_int.WindowAttentionInt8,
     ),
     "quantize_columns": _Way(
         _pays_columns, _quantize_columns, lambda graph, op: fast_rows.columns_part

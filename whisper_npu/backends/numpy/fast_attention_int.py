@@ -25,21 +25,36 @@ LONGEST = 2064
 WIDEST = 512
 
 
+# Keys over which float32 holds sums of weights and values of 8 bits, and columns of int8 of which
+# it holds scores.
+_EXACT_KEYS = 512
+WIDEST_INT8 = 1040
+
+
 @cache
 def _weights() -> F64:
     return spec.weight_table().astype(np.float64)
 
 
-class WindowAttention:
-    """``spec.attention_int32``, by heads on several threads."""
+@cache
+def _cut_weights() -> F32:
+    """Weights and thresholds of ``spec.weights_int8`` over 32: the sums are cut off there."""
+    return (spec.weight_table() / len(spec.THRESHOLDS)).astype(np.float32)
+
+
+@cache
+def _thresholds() -> F32:
+    return (spec.THRESHOLDS / len(spec.THRESHOLDS)).astype(np.float32)
+
+
+class _Window:
+    """Attention of every window, by heads on several threads."""
 
     def __init__(
         self, q: I32, k: I32, v: I32, n_head: int, out: I32, workers: Workers
     ) -> None:  # [b, t, d], [b, t, d], [b, t, d] -> [b, t, d]
         b, t, d = q.shape
         self._workers, self._shape = workers, (t, d // n_head)
-        self._bits = spec.window_bits(d // n_head)
-        self._ones = np.ones(t)
         # A head is one piece if that shares them out evenly, else several: its keys and values are
         # cut once for each piece.
         parts = 1 if b * n_head % workers.threads == 0 else 3
@@ -54,6 +69,13 @@ class WindowAttention:
         self._workers.run(self._piece, len(self._pieces))
 
     def _piece(self, index: int) -> None:
+        raise NotImplementedError
+
+
+class WindowAttention(_Window):
+    """``spec.attention_int32``."""
+
+    def _piece(self, index: int) -> None:
         q, k, v, out, rows = self._pieces[index]
         t, d_head = self._shape
         count, size = rows.stop - rows.start, min(_ROWS, rows.stop - rows.start)
@@ -65,13 +87,15 @@ class WindowAttention:
             ((count, d_head), np.float64),
             ((count,), np.float64),
         )
-        cut, key_shift = spec.cut_keys(k, self._bits)
+        bits = spec.window_bits(d_head)
+        cut, key_shift = spec.cut_keys(k, bits)
         np.copyto(keys, cut.T)
         values, value_shift = spec.cut_values(v)
         # Scores come out in units of distances, and with the other sign: the least is the best.
-        queries, shift = spec.cut_queries(q[rows], self._bits)
+        queries, shift = spec.cut_queries(q[rows], bits)
         exponent = spec.DISTANCE_FRACTION - 2 * FRACTION + key_shift + shift
         queries *= -np.ldexp(1.0, exponent)[:, None]
+        ones = np.ones(t)
         # Scores are below 2**30 in units of their own.
         large = exponent.max() > 0
         for start in range(0, count, _ROWS):
@@ -89,10 +113,56 @@ class WindowAttention:
             # With "clip" nothing is copied on the way to ``out``.
             _weights().take(index_of, out=scores, mode="clip")
             # A product with ones is the fastest sum of rows.
-            np.matmul(scores, self._ones, out=total[part])
+            np.matmul(scores, ones, out=total[part])
             np.matmul(scores, values, out=mixed[part])
         factor = np.ldexp(2.0 ** (ATTENTION_FRACTION - FRACTION), value_shift)
         out[rows] = spec.divide(mixed, total, factor)
+
+
+class WindowAttentionInt8(_Window):
+    """``spec.attention_int8``, whose integers float32 holds."""
+
+    def _piece(self, index: int) -> None:
+        q, k, v, out, rows = self._pieces[index]
+        t, d_head = self._shape
+        count, size = rows.stop - rows.start, min(_ROWS, rows.stop - rows.start)
+        block, wide, places, keys, mixed, total = scratch_arrays(
+            ((size, t), np.float32),
+            ((size, t), np.float64),
+            ((size, t), np.int64),
+            ((d_head, t), np.float32),
+            ((count, d_head), np.float64),
+            ((count,), np.float32),
+        )
+        key, key_scale = spec.quantized_head(k, axis=(0, 1))
+        np.copyto(keys, key.T, casting="same_kind")
+        value, value_scale = spec.quantized_head(v, axis=0)
+        values = value.astype(np.float32)
+        query, query_scale = spec.quantized_head(q[rows], axis=1)
+        queries = query.astype(np.float32)
+        unit = np.ldexp(*spec.distance_scale(query_scale, key_scale, d_head))
+        thresholds, ones = np.resize(_thresholds(), t), np.ones(t, np.float32)
+        for start in range(0, count, _ROWS):
+            part = slice(start, min(start + _ROWS, count))
+            n = part.stop - start
+            scores, distances, z = block[:n], wide[:n], places[:n]
+            np.matmul(queries[part], keys, out=scores)
+            np.subtract(scores.max(axis=1, keepdims=True), scores, out=scores)
+            np.multiply(scores, unit[part], out=distances)
+            np.minimum(distances, spec.WEIGHT_END, out=distances)
+            np.copyto(z, distances, casting="unsafe")
+            # With "clip" nothing is copied on the way to ``out``.
+            _cut_weights().take(z, out=scores, mode="clip")
+            scores += thresholds
+            np.floor(scores, out=scores)
+            np.minimum(scores, spec.LARGEST_WEIGHT_INT8, out=scores)
+            np.matmul(scores, ones, out=total[part])
+            mixed[part] = 0.0
+            for first in range(0, t, _EXACT_KEYS):
+                some = slice(first, first + _EXACT_KEYS)
+                mixed[part] += scores[:, some] @ values[some]
+        wide_total = total.astype(np.float64)
+        out[rows] = spec.divide(mixed, wide_total, value_scale * 2.0**ATTENTION_FRACTION)
 
 
 @cache

@@ -228,6 +228,10 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], Callable[[Bound], tuple[Any, .
         attention_int.attention_int32,
         lambda b: (*b.inputs, heads_of(b.op), *b.outputs),
     ),
+    "attention_int8": (
+        attention_int.attention_int8,
+        lambda b: (*b.inputs, heads_of(b.op), *b.outputs),
+    ),
     "store_int16": (store_int16, lambda b: b.inputs),
     "cached_attention_int16": (cached_attention_int16, _plain),
     "quantize_columns": (attention_int.quantize_columns, _plain),

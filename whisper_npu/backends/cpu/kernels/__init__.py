@@ -22,6 +22,7 @@ from whisper_npu.backends.cpu.kernels.fixed_rows import (
     RMS_NORM,
 )
 from whisper_npu.backends.cpu.kernels.integer_attention import (
+    ATTENTION_INT8,
     ATTENTION_INT32,
     CACHED_ATTENTION_INT16,
     CROSS_ATTENTION_INT32,
@@ -50,6 +51,7 @@ KERNELS: tuple[CpuKernel, ...] = (
     LAYER_NORM,
     ATTENTION,
     ATTENTION_INT32,
+    ATTENTION_INT8,
     CACHED_ATTENTION,
     CROSS_ATTENTION,
     CACHED_ATTENTION_INT16,

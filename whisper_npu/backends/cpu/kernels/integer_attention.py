@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from whisper_npu.runtime.backend import Array, Form
 _INT32, _INT16 = Form("int32"), Form("int16")
 # Kept scores are of heads that have a bit in an int64.
 _LAST_HEAD = 62
-_SOURCES = ("integer_attention.cc", "attention_weights.h", "pair_vectors.h")
+_SOURCES = ("integer_attention.cc", "attention_weights.h", "pair_vectors.h", "numbers.h")
 
 
 def _numbers(rng: Random, shape: tuple[int, ...]) -> Iterator[tuple[str, I32]]:
@@ -68,6 +69,10 @@ _WINDOWS = (
 )  # fmt: skip
 
 
+# A head of more columns is NumPy's.
+_WIDEST_INT8 = 256
+
+
 def _window_values(ops: Ops, a: Mapping[str, Array]) -> Values:
     # 3 x [b, t, h * dh] -> [b, t, h * dh]
     b, t, d = a["q"].shape
@@ -80,18 +85,38 @@ def _window_scratch(library: Library, args: Any, threads: int) -> int:
     return library.scratch_bytes("cpu_attention_int32_scratch", args, threads)
 
 
-def _window_cases(rng: Random) -> Iterator[OpCase]:
-    names = ("q", "k", "v")
+def _window_int8_scratch(library: Library, args: Any, threads: int) -> int:
+    return library.scratch_bytes("cpu_attention_int8_scratch", args, threads)
+
+
+def _window_op(kind: str, n_head: int) -> Op:
+    return Op("out", kind, ("q", "k", "v"), ("out",), (("n_head", n_head),))
+
+
+def _window_cases(kind: str, rng: Random) -> Iterator[OpCase]:
     for b, t, n_head, d_head in _WINDOWS:
-        op = Op("out", "attention_int32", names, ("out",), (("n_head", n_head),))
-        shape = (b, t, n_head * d_head)
+        if kind == "attention_int8" and d_head > _WIDEST_INT8:
+            continue
+        op, shape = _window_op(kind, n_head), (b, t, n_head * d_head)
         mixed = _mixed(rng, shape, shape, shape) if d_head == 33 else ()
         for name, arrays in (*_alike(rng, shape, shape, shape), *mixed):
             yield OpCase(f"{name} {shape}", (op,), tuple(arrays), (np.empty(shape, np.int32),))
-    # The largest sums that a window of the encoder has: of equal weights, and values of -2^12.
-    op = Op("out", "attention_int32", names, ("out",), (("n_head", 1),))
+    # The largest sums that a window of the encoder has: of equal weights, and the largest values.
     q, k, v = (np.full((1, 1500, 1), value, np.int32) for value in (3, 5, -LARGEST))
-    yield OpCase(f"equal scores {q.shape}", (op,), (q, k, v), (np.empty_like(q),))
+    yield OpCase(
+        f"equal scores {q.shape}", (_window_op(kind, 1),), (q, k, v), (np.empty_like(q),)
+    )
+
+
+def _window_int8_cases(rng: Random) -> Iterator[OpCase]:
+    """Also of the widest head there is, and of a window of the encoder."""
+    yield from _window_cases("attention_int8", rng)
+    for shape, bits in (((1, 67, _WIDEST_INT8), 13), ((1, 1500, 64), 11)):
+        arrays = [np.rint(rng.standard_normal(shape) * 2**bits).astype(np.int32) for _ in "qkv"]
+        yield OpCase(
+            f"{shape}", (_window_op("attention_int8", 1),), tuple(arrays),
+            (np.empty(shape, np.int32),),
+        )  # fmt: skip
 
 
 ATTENTION_INT32 = CpuKernel(
@@ -102,12 +127,29 @@ ATTENTION_INT32 = CpuKernel(
     writes=(TensorField("out", _INT32),),
     values=_window_values,
     scratch=_window_scratch,
-    cases=_window_cases,
+    cases=partial(_window_cases, "attention_int32"),
     layout="all [b, t, heads * d_head]",
     arithmetic="products of pairs of 16-bit integers with exact sums, weights of 13 bits, in "
     "blocks of 24 queries over all keys, which lie packed",
     sources=("window_attention_int32.h", *_SOURCES),
     model="attention_int.attention_int32",
+)
+
+
+ATTENTION_INT8 = CpuKernel(
+    name="cpu_attention_int8",
+    kinds=("attention_int8",),
+    structure="AttentionInt32",
+    reads=(TensorField("q", _INT32), TensorField("k", _INT32), TensorField("v", _INT32)),
+    writes=(TensorField("out", _INT32),),
+    values=_window_values,
+    scratch=_window_int8_scratch,
+    cases=_window_int8_cases,
+    layout="all [b, t, heads * d_head], d_head of up to 256, t of up to 8192",
+    arithmetic="products of 8-bit integers with exact sums, weights of 8 bits, in blocks of 24 "
+    "queries over all keys, which lie packed; bytes are multiplied where there is an instruction",
+    sources=("window_attention_int8.h", "window_attention_int32.h", *_SOURCES),
+    model="attention_int.attention_int8",
 )
 
 
