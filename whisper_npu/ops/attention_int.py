@@ -101,9 +101,9 @@ def weights_int8(weights: I64) -> I64:  # [..., n] -> [..., n]
     sum. Rounded to the nearest, all of them would be lost. (Ordered dithering: Bayer 1973; the
     thresholds are van der Corput's sequence.)
     """
-    n = weights.shape[-1]
-    thresholds = np.resize(THRESHOLDS, n)
-    return np.minimum((weights + thresholds) >> _CUT_BITS, LARGEST_WEIGHT_INT8)
+    thresholds = np.resize(THRESHOLDS, weights.shape[-1])
+    cut: I64 = np.minimum((weights + thresholds) >> _CUT_BITS, LARGEST_WEIGHT_INT8)
+    return cut
 
 
 def divide(mixed: F64, total: I64 | F64, factor: F64 | float) -> I32:  # [..., dh], [...], [..., dh]

@@ -103,9 +103,7 @@ def _window_cases(kind: str, rng: Random) -> Iterator[OpCase]:
             yield OpCase(f"{name} {shape}", (op,), tuple(arrays), (np.empty(shape, np.int32),))
     # The largest sums that a window of the encoder has: of equal weights, and the largest values.
     q, k, v = (np.full((1, 1500, 1), value, np.int32) for value in (3, 5, -LARGEST))
-    yield OpCase(
-        f"equal scores {q.shape}", (_window_op(kind, 1),), (q, k, v), (np.empty_like(q),)
-    )
+    yield OpCase(f"equal scores {q.shape}", (_window_op(kind, 1),), (q, k, v), (np.empty_like(q),))
 
 
 def _window_int8_cases(rng: Random) -> Iterator[OpCase]:
