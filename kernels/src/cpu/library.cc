@@ -75,17 +75,18 @@ constexpr int64_t kItemsPerThread = 4;
 // Bytes of weights for an item of few rows, so that all threads read what lies close together.
 constexpr int64_t kItemBytes = 1 << 18;
 
-// function(first, last) for parts of the columns of a product of few rows.
+// function(first, last, scratch) for parts of the columns of a product of few rows.
 template <typename Function>
-void share_columns(int64_t m, int64_t k, int64_t n, const Function &function) {
+void share_columns(int64_t m, int64_t k, int64_t n, const Scratch &scratch,
+                   const Function &function) {
   constexpr int64_t kUnit = 16;
-  const int threads = get_threads();
+  const int threads = static_cast<int>(least(get_threads(), scratch.threads));
   const bool shared = m * n * k >= kSharedProducts;
   const int64_t enough = threads == 1 ? 1 : most(threads * kItemsPerThread, n * k / kItemBytes);
   const int64_t items = shared ? least(ceil_div(n, kUnit), enough) : 1;
-  parallel(items, threads, [&](int64_t item, int) {
+  parallel(items, threads, [&](int64_t item, int thread) {
     const Part part(n, items, kUnit, item);
-    function(part.first, part.last);
+    function(part.first, part.last, scratch.data + thread * scratch.bytes);
   });
 }
 
@@ -220,13 +221,11 @@ int32_t cpu_product_int8(const ProductInt8 *args) {
   // A sum of more products than these could leave int32.
   if (!is_row_type(a.bits) || a.k < 1 || a.k > 65536) return 1;
   const ProductKernels &kernels = a.bits == 8 ? fixed().products8 : fixed().products16;
-  if (a.m <= kSkinny || kernels.panels == nullptr) {
-    share_columns(a.m, a.k, a.n,
-                  [&](int64_t first, int64_t last) { kernels.columns(a, first, last); });
-    return 0;
-  }
-  if (!has_scratch(a.scratch, kernels.scratch(a.k))) return 2;
-  share_panels(a.m, a.k, a.n, *a.scratch, [&](auto... part) { kernels.panels(a, part...); });
+  if (!has_scratch(a.scratch, kernels.scratch == nullptr ? 0 : kernels.scratch(a.k))) return 2;
+  if (a.m <= kSkinny || kernels.panels == nullptr)
+    share_columns(a.m, a.k, a.n, *a.scratch, [&](auto... part) { kernels.columns(a, part...); });
+  else
+    share_panels(a.m, a.k, a.n, *a.scratch, [&](auto... part) { kernels.panels(a, part...); });
   return 0;
 }
 

@@ -25,7 +25,8 @@ struct alignas(64) TileConfiguration {
 inline int64_t padded(int64_t k) { return (k + kTileBytes - 1) / kTileBytes * kTileBytes; }
 
 int64_t tiled_scratch(int64_t k) {
-  // A panel of w, rows of x, sums of both.
+  // A panel of w, rows of x, sums of both. Products of few rows need less.
+  static_assert(2 * kSkinny <= kPanel);
   return kPanel * padded(k) + kTiledRows * padded(k) + 4 * kTiledRows * kPanel;
 }
 

@@ -17,10 +17,11 @@ constexpr int64_t kMostRows = 2048;
 
 // Products with int8 weights, of rows of one type.
 struct ProductKernels {
-  // Columns first ... last - 1 of a product of any number of rows.
-  void (*columns)(const ProductInt8 &, int64_t first, int64_t last);
-  // The same for rows from first_row, kMostRows at most; null if the variant has nothing better than
-  // the above.
+  // Columns first ... last - 1 of a product of kSkinny rows at most, of any number where ``panels``
+  // is null.
+  void (*columns)(const ProductInt8 &, int64_t first, int64_t last, uint8_t *scratch);
+  // The same for rows from first_row, kMostRows at most; null, as ``scratch`` then is, if the
+  // variant has nothing better than the above.
   void (*panels)(const ProductInt8 &, int64_t first, int64_t last, int64_t first_row,
                  int64_t last_row, uint8_t *scratch);
   int64_t (*scratch)(int64_t k);
