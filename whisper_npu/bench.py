@@ -14,10 +14,11 @@ from whisper_npu.audio import CHUNK_LENGTH
 from whisper_npu.audio.features import compute_log_mel
 from whisper_npu.model.graph import Graph
 from whisper_npu.ops.arrays import F32
-from whisper_npu.results import Fallback
+from whisper_npu.results import Fallback, Saturation
 from whisper_npu.runtime.model import Model, phase_graphs
 from whisper_npu.runtime.placement import PlacedGraph
 from whisper_npu.runtime.profile import OpTime, Profile
+from whisper_npu.runtime.usage import Usage
 from whisper_npu.runtime.workers import kernel_threads
 from whisper_npu.transcriber import Transcriber
 
@@ -84,6 +85,7 @@ class Report:
     seconds: Mapping[str, float]
     placement: tuple[PlacedCount, ...]
     fallbacks: tuple[Fallback, ...]
+    saturations: tuple[Saturation, ...]
     profile: tuple[PhaseProfile, ...]
 
     def window_seconds(self, token: str) -> float:
@@ -145,6 +147,7 @@ def measure(
             placement=tuple(_counts(placed)),
             profile=_profiles(window, placed, seconds, repeats) if profile else (),
             fallbacks=tuple(usage.fallbacks),
+            saturations=usage.since(Usage()).saturations,
         )
 
 

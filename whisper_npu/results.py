@@ -69,11 +69,25 @@ class Fallback:
 
 
 @dataclass(frozen=True)
+class Saturation:
+    """An op of ``int8`` in which values of the residual stream were cut to the largest number.
+
+    That was so in ``runs`` runs of its phase.
+    """
+
+    phase: str
+    op: str
+    runs: int
+
+
+@dataclass(frozen=True)
 class Placement:
     """Where the ops of one transcription ran.
 
     ``ops`` counts executed ops by kind and backend (``numpy`` or the kernel's name), ``seconds``
     is the wall time of each phase. ``fallbacks`` are those of the model since it was loaded.
+    ``saturations`` are the ops of this transcription whose results cannot be trusted; there are
+    none in a model that int8 suits.
     ``precision_reason`` says why ``precision`` was chosen; ``instruction_set`` is that of the CPU
     kernels, None without them.
     """
@@ -89,6 +103,7 @@ class Placement:
     resident_bytes: int
     checks: int
     fallbacks: tuple[Fallback, ...]
+    saturations: tuple[Saturation, ...]
     seconds: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:

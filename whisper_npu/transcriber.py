@@ -29,6 +29,7 @@ from whisper_npu.model.folder import has_safetensors
 from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.results import Placement, Segment, Transcription
 from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.usage import notice_of
 from whisper_npu.runtime.workers import use_threads
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.values import EACH_CHANNEL
@@ -322,6 +323,7 @@ class SegmentStream(Iterator[Segment]):
         self._transcript, self._duration, self._turns = transcript, duration, turns
         self._opened = opened
         self._segments: list[Segment] = []
+        self._told = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(
@@ -366,14 +368,25 @@ class SegmentStream(Iterator[Segment]):
         return self._transcript.text
 
     def __next__(self) -> Segment:
-        with self._turns:
-            try:
-                segment = next(self._transcript)
-            except BaseException:
-                self._opened.close()
-                raise
-            self._segments.append(segment)
+        try:
+            with self._turns:
+                try:
+                    segment = next(self._transcript)
+                except BaseException:
+                    self._opened.close()
+                    raise
+                self._segments.append(segment)
+        except StopIteration:
+            self._tell_of_saturation()
+            raise
         return segment
+
+    def _tell_of_saturation(self) -> None:
+        """At the end of the recording, once."""
+        notice = None if self._told else notice_of(self._turns.placement().saturations)
+        self._told = True
+        if notice is not None:
+            warnings.warn(notice, stacklevel=3)
 
     def result(self) -> Transcription:
         """The transcription as far as it has been decoded: the whole of it at the end."""

@@ -164,9 +164,22 @@ def test_add(bits: int, team: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = (numbers(rng, (2, 200, 300), bits) for _ in range(2))
     # The first block saturates and the second does not, or none does.
     x[1] >>= 4
-    out = np.empty_like(x)
-    check("add_int32", [x, y], [out], team, monkeypatch)
-    assert (np.abs(out) == LARGEST).any() == (bits == 31)
+    out, cut = np.empty_like(x), np.empty((), np.int32)
+    check("add_int32", [x, y], [out, cut], team, monkeypatch)
+    assert (np.abs(out) == LARGEST).any() == (bits == 31) == cut
+
+
+@each_team
+@pytest.mark.parametrize("place", [0, 70_000, 119_999])
+def test_a_sum_of_which_one_element_is_cut(
+    place: int, team: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.ones(120_000, np.int32)
+    y, out, cut = x.copy(), x.copy(), np.empty((), np.int32)
+    for less in (0, 1):
+        y[place] = LARGEST - 1 - less
+        check("add_int32", [x, y], [out, cut], team, monkeypatch)
+        assert cut == 1 - less
 
 
 def heads(rng: np.random.Generator, bits: float, shape: tuple[int, ...]) -> I32:
@@ -284,5 +297,6 @@ def test_small_tensors_are_left_to_the_specification() -> None:
     for m in (8, 9):
         x, one_row = ((m, side), "int32"), ((side,), "int32")
         assert (offer_of("gelu_int32", [x], [x]) is not None) == (m == 9)
-        assert (offer_of("add_int32", [x, x], [x]) is not None) == (m == 9)
-        assert offer_of("add_int32", [x, one_row], [x]) is None
+        outputs = [x, ((), "int32")]
+        assert (offer_of("add_int32", [x, x], outputs) is not None) == (m == 9)
+        assert offer_of("add_int32", [x, one_row], outputs) is None

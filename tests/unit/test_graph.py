@@ -86,6 +86,16 @@ def test_output_never_written() -> None:
     assert_problem(replace(graph, tensors=tensors), "output z is written by no op")
 
 
+def test_an_event_is_written_by_an_op_and_needs_no_reader() -> None:
+    graph = build_step(KNOWN_DIMENSIONS["tiny"], precision="int8")
+    sums = [op for op in graph.ops if op.kind == "add_int32"]
+    events = {tensor.name: (tensor.shape, tensor.dtype) for tensor in graph.role("event")}
+    assert events == dict.fromkeys((op.outputs[1] for op in sums), ((), "int32"))
+    assert len(events) == 3 * 4
+    tensors = (*graph.tensors, Tensor("z", (), "int32", "event"))
+    assert_problem(replace(graph, tensors=tensors), "event z is written by no op")
+
+
 def test_misshaped_output() -> None:
     graph = chain()
     tensors = (graph.tensors[0], replace(graph.tensors[1], shape=(3, 2)), graph.tensors[2])

@@ -141,6 +141,23 @@ def test_fallbacks_stay_those_of_the_model() -> None:
     assert placement.to_dict()["fallbacks"][0]["reason"] == "timeout"
 
 
+def test_saturations_are_those_of_one_transcription() -> None:
+    usage = Usage()
+    usage.saturated("encoder", ["a", "b"])
+    before = usage.snapshot()
+    usage.saturated("encoder", ["b"])
+    usage.saturated("step", ["c"])
+    # Another transcription has a turn.
+    between = usage.snapshot()
+    usage.saturated("step", ["c", "d"])
+    before.skip(usage, between)
+    usage.saturated("encoder", ["b"])
+    placement = usage.since(before)
+    found = [(each.phase, each.op, each.runs) for each in placement.saturations]
+    assert found == [("encoder", "b", 2), ("step", "c", 1)]
+    assert placement.to_dict()["saturations"][0] == {"phase": "encoder", "op": "b", "runs": 2}
+
+
 def test_a_snapshot_does_not_move() -> None:
     model = accelerated(everywhere(SMALL))
     usage = model.machine.usage

@@ -82,6 +82,7 @@ def _audio(path: str | None) -> F32:  # -> [up to 480000]
 
 def _text(what: dict[str, str], report: Report) -> Iterator[str]:
     from whisper_npu.bench import STAGES, TOKENS_PER_WINDOW
+    from whisper_npu.runtime.usage import notice_of
 
     kernels = report.instruction_set or "none"
     yield f"model: {what['model']}, {report.precision} ({report.precision_reason})"
@@ -111,6 +112,9 @@ def _text(what: dict[str, str], report: Report) -> Iterator[str]:
         yield f"  {phase}: {', '.join(counts)}"
     for event in report.fallbacks:
         yield f"fell back to NumPy: {event.phase}/{event.op} of {event.kernel}: {event.detail}"
+    notice = notice_of(report.saturations)
+    if notice is not None:
+        yield notice
     for profile in report.profile:
         yield ""
         yield from _profile_text(profile)

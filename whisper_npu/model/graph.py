@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-Role = Literal["weight", "input", "output", "state", "activation", "inner"]
+Role = Literal["weight", "input", "output", "state", "activation", "event", "inner"]
 Attr = int | float | bool | str | tuple[int, ...]
 
 ITEM_SIZE: Mapping[str, int] = {"float32": 4, "int64": 8, "int8": 1, "int16": 2, "int32": 4}
@@ -16,7 +16,8 @@ ITEM_SIZE: Mapping[str, int] = {"float32": 4, "int64": 8, "int8": 1, "int16": 2,
 
 @dataclass(frozen=True)
 class Tensor:
-    """A named array. ``state`` is memory that outlives a run: the KV cache.
+    """A named array. ``state`` is memory that outlives a run: the KV cache. An ``event`` is one
+    word: whether something happened in an op that results tell of.
 
     In the graph of a plan ``order`` says how the elements lie: "C" for rows in one piece, "F" for
     columns in one piece, or the name of a packing. There an ``inner`` tensor has no memory: one

@@ -75,7 +75,12 @@ class _Builder(GraphBuilder):
     ) -> str:
         """What attention gave through the layer that writes it to the residual stream ``x``."""
         h = self.linear(self.quantized(attention, bits, ATTENTION_FRACTION), layer, output)
-        return self.op("add_int32", [x, h], name)
+        return self.sum(x, h, name)
+
+    def sum(self, x: str, y: str, name: str, role: Role = "activation") -> str:
+        """A sum that is the residual stream from there on, and the event that a value was cut."""
+        cut = self.declare(f"{name}.cut", (), "event")
+        return self.op("add_int32", [x, y], name, role, extra=[cut])
 
     def mlp(
         self, x: str, layer: str, prefix: str, name: str, role: Role = "activation", bits: int = 16
@@ -83,7 +88,7 @@ class _Builder(GraphBuilder):
         h = self.linear(self.norm(x, f"{prefix}.mlp_ln", bits), f"{layer}.fc1", f"{prefix}.fc1")
         h = self.op("gelu_int32", [h], f"{prefix}.gelu")
         h = self.linear(self.quantized(h, bits), f"{layer}.fc2", f"{prefix}.fc2")
-        return self.op("add_int32", [x, h], name, role)
+        return self.sum(x, h, name, role)
 
     def cross_state(self, dims: ModelDimensions, layer: int, part: str, batch: int) -> list[str]:
         """The keys or values of a decoder layer for its windows, and their scales."""
@@ -107,7 +112,7 @@ def build_encoder(dims: ModelDimensions, batch: int) -> Graph:
         x = b.conv(x, f"{root}.{conv}", conv, stride, fraction)
         x = b.op("gelu_int32", [x], f"{conv}.gelu")
     x = b.product(b.quantized(x), ROTATION, "rotated")
-    x = b.op("add_int32", [x, b.weight(ENCODER_POSITIONS)], "embedded")
+    x = b.sum(x, b.weight(ENCODER_POSITIONS), "embedded")
     for i in range(dims.n_audio_layer):
         layer, prefix = f"{root}.layers.{i}", f"encoder.{i}"
         bits = 16 if i == 0 else 8

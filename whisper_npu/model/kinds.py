@@ -106,6 +106,10 @@ def _add(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     return (x,)
 
 
+def _add_int32(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
+    return (*_add(op, inputs), ())
+
+
 def _layer_norm(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     x, gain, bias = inputs
     _require(gain == bias == x[-1:], "gain and bias do not fit")
@@ -252,7 +256,7 @@ KINDS: Mapping[str, OpKind] = {
     "rms_norm": OpKind(_rows_and_scales, _per_element(6)),
     "product_int8": OpKind(_product_int8, _product_int8_flops),
     "gelu_int32": OpKind(_same, _per_element(8)),
-    "add_int32": OpKind(_add, _per_element(1)),
+    "add_int32": OpKind(_add_int32, _per_element(1)),
     "embed_int32": OpKind(_embed_int32, _per_element(2)),
     "attention_int32": OpKind(_attention, _attention_flops),
     "attention_int8": OpKind(_attention, _attention_flops),

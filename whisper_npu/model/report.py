@@ -18,6 +18,7 @@ _ROLE_STYLES = {
     "input": "shape=invhouse",
     "output": "shape=house",
     "activation": "shape=ellipse",
+    "event": "shape=diamond",
 }
 
 

@@ -60,7 +60,7 @@ def _dangling(graph: Graph) -> Iterable[str]:
             produced[name] = op.name
             written.add(name)
     for tensor in graph.tensors:
-        if tensor.role in ("output", "activation") and tensor.name not in produced:
+        if tensor.role in ("output", "activation", "event") and tensor.name not in produced:
             yield f"{tensor.role} {tensor.name} is written by no op"
 
 

@@ -34,6 +34,11 @@ def saturate(x: F64, out: I32 | None = None) -> I32:  # [...] -> [...]
     return out
 
 
+def magnitude(x: I32 | F64) -> int:  # [...]
+    """The largest magnitude of whole numbers."""
+    return max(int(x.max()), -int(x.min()))
+
+
 def bit_length(x: I64) -> I64:  # [...] -> [...]
     """Bits of numbers in [0, 2**62): 0 for 0, else floor(log2 x) + 1."""
     # With a 0 below its highest bit, float64 cannot round x up to the next power of two.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.ops.arrays import F32, I32, I64
-from whisper_npu.ops.fixed import FRACTION, saturate
+from whisper_npu.ops.fixed import FRACTION, LARGEST, magnitude, saturate
 from whisper_npu.ops.rows import Integers
 
 # Bits of the mantissa of a weight's scale.
@@ -92,9 +92,25 @@ def embed_int32(
     return saturate(rows, out)
 
 
-def add_int32(x: I32, y: I32, out: I32 | None = None) -> I32:  # [..., n], [n] or [..., n]
-    """The saturated sum; ``out`` may be ``x``."""
-    return saturate(np.add(x, y, dtype=np.float64), out)
+def add_int32(
+    x: I32, y: I32, out: I32 | None = None, cut: I32 | None = None
+) -> I32:  # [..., n], [n] or [..., n] -> [..., n], []
+    """The saturated sum; ``out`` may be ``x``.
+
+    ``cut`` becomes 1 if a term or a sum is at the limit or beyond it, else 0: of a term at the
+    limit nobody knows how far beyond it was before it was cut.
+    """
+    largest = magnitude(x), magnitude(y)
+    # Nearly always: no float64 is needed, and no second look.
+    if sum(largest) < LARGEST:
+        if cut is not None:
+            cut[...] = 0
+        within: I32 = np.add(x, y, out=out)
+        return within
+    sums = np.add(x, y, dtype=np.float64)
+    if cut is not None:
+        cut[...] = max(*largest, magnitude(sums)) >= LARGEST
+    return saturate(sums, out)
 
 
 # gelu(x) = max(x, 0) - h(|x|) with h(t) = t (1 - Phi(t)). On eight intervals of width 1/2 h is a

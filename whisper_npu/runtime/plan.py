@@ -89,6 +89,7 @@ class Plan:
             self._arrays[name] = weights.get(weight, form)
         self._inputs = {tensor.name: self._arrays[tensor.name] for tensor in graph.role("input")}
         self.outputs = {tensor.name: self._arrays[tensor.name] for tensor in graph.role("output")}
+        self._events = memory.events
         # What runs when nobody looks at single regions.
         self._joined = self._steps
         for each in machine.backends:
@@ -119,6 +120,8 @@ class Plan:
                 op = region.ops[-1]
                 observe(op.name, self._arrays[op.outputs[0]])
         self._usage.ran(self.graph.name, self._counts, perf_counter() - began)
+        if self._events.words.any():
+            self._usage.saturated(self.graph.name, self._events.happened())
 
 
 def _weights_of(
@@ -130,6 +133,23 @@ def _weights_of(
         for name in op.inputs
         if graph[name].role == "weight"
     }
+
+
+class _Events:
+    """The events of a graph, in one piece of memory, as all of them are looked at after a run."""
+
+    def __init__(self, graph: Graph) -> None:
+        writers = {name: op.name for op in graph.ops for name in op.outputs}
+        tensors = graph.role("event")
+        self.words = np.zeros(len(tensors), np.int32)
+        self.arrays = {
+            tensor.name: self.words[i : i + 1].reshape(()) for i, tensor in enumerate(tensors)
+        }
+        self._ops = [writers[tensor.name] for tensor in tensors]
+
+    def happened(self) -> list[str]:
+        """The ops in which it did."""
+        return [self._ops[i] for i in np.flatnonzero(self.words)]
 
 
 class _Memory:
@@ -157,7 +177,8 @@ class _Memory:
             nbytes = math.prod(shape) * ITEM_SIZE[dtype]
             return arena[start : start + nbytes].view(dtype).reshape(shape)
 
-        self.arrays: dict[str, Array] = {}
+        self.events = _Events(graph)
+        self.arrays: dict[str, Array] = dict(self.events.arrays)
         inner = self._inner()
         for tensor in graph.tensors:
             if tensor.role == "state":
@@ -165,7 +186,7 @@ class _Memory:
                 self.arrays[tensor.name] = _state(tensor, form, states)
             elif tensor.role == "output":
                 self.arrays[tensor.name] = np.empty(tensor.shape, tensor.dtype)
-            elif tensor.role != "weight" and tensor.name not in inner:
+            elif tensor.role in ("input", "activation") and tensor.name not in inner:
                 self.arrays[tensor.name] = cut(tensor.name, tensor.shape, tensor.dtype)
         self.scratch = {
             region.ops[0].name: cut(_SCRATCH + region.ops[0].name, shape, "float32")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from whisper_npu.model.precision import Precision
-from whisper_npu.results import Fallback, Placement
+from whisper_npu.ops.fixed import FRACTION, LARGEST
+from whisper_npu.results import Fallback, Placement, Saturation
 from whisper_npu.runtime.backend import NUMPY
 
 
 @dataclass
 class Usage:
-    """Running totals of a model. ``ops`` counts by (kind, kernel) what plans have run.
+    """Running totals of a model. ``ops`` counts by (kind, kernel) what plans have run, and ``cuts``
+    by (phase, op) the runs in which values were cut.
 
     ``precision_reason`` says why the precision is what it is; ``instruction_set`` is that of the
     CPU kernels, None without them.
@@ -32,6 +34,7 @@ class Usage:
     resident_bytes: int = 0
     checks: int = 0
     fallbacks: list[Fallback] = field(default_factory=list)
+    cuts: Counter[tuple[str, str]] = field(default_factory=Counter)
     # Of the run that is under way.
     _fell_back: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -53,12 +56,16 @@ class Usage:
         """NumPy computed an op in this run, which was placed on a kernel."""
         self._fell_back[kind, kernel] += 1
 
+    def saturated(self, phase: str, ops: Iterable[str]) -> None:
+        """Values were cut in these ops of a run."""
+        self.cuts.update((phase, op) for op in ops)
+
     def snapshot(self) -> Usage:
         """The totals as they are now."""
         return Usage(
             runs=Counter(self.runs), seconds=dict(self.seconds), ops=Counter(self.ops),
             launches=self.launches, bytes_to_device=self.bytes_to_device,
-            bytes_from_device=self.bytes_from_device, checks=self.checks,
+            bytes_from_device=self.bytes_from_device, checks=self.checks, cuts=Counter(self.cuts),
         )  # fmt: skip
 
     def skip(self, after: Usage, before: Usage) -> None:
@@ -66,6 +73,7 @@ class Usage:
         snapshot ``before`` and ``after``."""
         self.runs.update(after.runs - before.runs)
         self.ops.update(after.ops - before.ops)
+        self.cuts.update(after.cuts - before.cuts)
         for phase, seconds in after.seconds.items():
             between = seconds - before.seconds.get(phase, 0.0)
             self.seconds[phase] = self.seconds.get(phase, 0.0) + between
@@ -93,9 +101,26 @@ class Usage:
             resident_bytes=self.resident_bytes,
             checks=self.checks - before.checks,
             fallbacks=tuple(self.fallbacks),
+            saturations=tuple(
+                Saturation(phase, op, runs)
+                for (phase, op), runs in (self.cuts - before.cuts).items()
+            ),
             seconds={
                 phase: seconds - before.seconds.get(phase, 0.0)
                 for phase, seconds in self.seconds.items()
                 if self.runs[phase] > before.runs[phase]
             },
         )
+
+
+def notice_of(saturations: Sequence[Saturation]) -> str | None:
+    """A line that tells users of saturated ops and what to do; None if there are none."""
+    if not saturations:
+        return None
+    first, *others = dict.fromkeys(each.op for each in saturations)
+    where = f"{first} and {len(others)} more" if others else first
+    limit = (LARGEST + 1) >> FRACTION
+    return (
+        f"{where}: values beyond +-{limit} were cut (int8); the text may be wrong; use --precision "
+        "float32"
+    )

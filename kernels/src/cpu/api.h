@@ -142,10 +142,11 @@ struct GeluInt32 {
   int64_t count;
 };
 
-// x [count] + y [period], repeated -> out [count], which may be x.
+// x [count] + y [period], repeated -> out [count], which may be x; *cut: 1 if a term or a sum is at
+// the limit or beyond it, else 0.
 struct AddInt32 {
   const int32_t *x, *y;
-  int32_t *out;
+  int32_t *out, *cut;
   int64_t count, period;
 };
 

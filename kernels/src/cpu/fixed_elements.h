@@ -41,7 +41,27 @@ inline Ints saturated_sum(Ints x, Ints y) {
   return found - (found == INT32_MIN);
 }
 
+// The largest and the smallest numbers that were seen, lane by lane.
+class Extremes {
+ public:
+  void see(Ints x) {
+    high_ = x > high_ ? x : high_;
+    low_ = x < low_ ? x : low_;
+  }
+
+  bool at_limit() const {
+    const Ints found = (high_ == kLargest) | (low_ == -kLargest);
+    bool any = false;
+    for (int i = 0; i < kWidth; ++i) any |= found[i] != 0;
+    return any;
+  }
+
+ private:
+  Ints high_ = {}, low_ = {};
+};
+
 void add_int32_elements(const AddInt32 &a, int64_t first, int64_t last) {
+  Extremes extremes;
   // y repeats: it has the last axes of x.
   for (int64_t at = first; at < last;) {
     const int64_t start = at % a.period;
@@ -54,10 +74,16 @@ void add_int32_elements(const AddInt32 &a, int64_t first, int64_t last) {
         other = load(y + i);
       else
         memcpy(&other, y + i, static_cast<size_t>(rest) * sizeof *y);
-      return saturated_sum(x, other);
+      const Ints sum = saturated_sum(x, other);
+      extremes.see(x);
+      extremes.see(other);
+      extremes.see(sum);
+      return sum;
     });
     at += count;
   }
+  // Other threads may say the same of their elements.
+  if (extremes.at_limit()) __atomic_store_n(a.cut, 1, __ATOMIC_RELAXED);
 }
 
 void embed_int32_rows(const EmbedInt32 &a, int64_t first, int64_t last) {

@@ -238,6 +238,7 @@ int32_t cpu_gelu_int32(const GeluInt32 *args) {
 
 int32_t cpu_add_int32(const AddInt32 *args) {
   const AddInt32 &a = *args;
+  *a.cut = 0;
   share(a.count, 64, a.count,
         [&](int64_t first, int64_t last) { fixed().add_elements(a, first, last); });
   return 0;

@@ -125,6 +125,11 @@ def test_sums_saturate(seed: int) -> None:
             [model.clip(a + b, fixed.LARGEST) for a, b in zip(row, its, strict=True)]
             for row, its in zip(x.tolist(), np.broadcast_to(other, x.shape).tolist(), strict=True)
         ]
+        cut = np.full((), 77, np.int32)
+        assert product_int8.add_int32(x, other, None, cut).tolist() == expected
+        terms = [*x.ravel().tolist(), *other.ravel().tolist()]
+        sums = (int(value) for row in expected for value in row)
+        assert cut == any(abs(value) == fixed.LARGEST for value in (*terms, *sums))
         assert product_int8.add_int32(x, other).tolist() == expected
     out = x.copy()
     assert product_int8.add_int32(out, y, out) is out

@@ -102,6 +102,25 @@ def test_the_residual_saturates() -> None:
     assert got.ravel().tolist() == [LARGEST, -LARGEST]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_residual_is_cut_where_a_term_or_a_sum_is_at_the_limit(sign: int) -> None:
+    for terms, is_cut in (
+        ((LARGEST, 0), True),
+        ((LARGEST, -LARGEST), True),
+        ((-5, LARGEST), True),
+        ((LARGEST - 5, 5), True),
+        ((LARGEST - 1, LARGEST - 1), True),
+        ((LARGEST - 1, 0), False),
+        ((LARGEST - 1, 1 - LARGEST), False),
+        ((LARGEST - 5, 4), False),
+    ):
+        x, y = np.zeros((2, 3, 4), np.int32)
+        x[1, 2], y[1, 2] = (sign * term for term in terms)
+        cut = np.full((), 77, np.int32)
+        product_int8.add_int32(x, y, x, cut)
+        assert cut == is_cut, terms
+
+
 def test_gelu_of_the_largest() -> None:
     """Products of a coefficient and a place are below 2**31 on all intervals, places at the end."""
     x = np.array([LARGEST, LARGEST - 1, -LARGEST, *range(2047, 9 * 2048, 2048)], np.int32)

@@ -29,7 +29,7 @@ from whisper_npu.backends.numpy.specification import (
 )
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.ops import activation, attention, linear
-from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.arrays import F32, I32
 from whisper_npu.runtime.backend import (
     NUMPY,
     Array,
@@ -92,6 +92,19 @@ class Shared:
 
     def _piece(self, piece: int) -> None:
         self.func(self._slices[piece])
+
+
+class SharedSum(Shared):
+    """Such a step on the elements of a sum, of which each slice may say that one was cut."""
+
+    def __init__(self, team: Workers, x: I32, y: I32, out: I32, cut: I32) -> None:
+        # [n], [n] -> [n], []
+        super().__init__(team, x.size, partial(fast_rows.add_part, x, y, out, cut))
+        self._cut = cut
+
+    def __call__(self) -> None:
+        self._cut[...] = 0
+        super().__call__()
 
 
 def linear_part(x: F32, w: F32, bias: F32 | None, out: F32, part: slice) -> None:
@@ -274,8 +287,9 @@ def _gelu_int32(b: Bound, team: Workers) -> Step:
 
 
 def _add_int32(b: Bound, team: Workers) -> Step:
-    x, y, out = (array.reshape(-1) for array in (*b.inputs, *b.outputs))
-    return Shared(team, x.size, partial(fast_rows.add_part, x, y, out))
+    out, cut = b.outputs
+    x, y, out = (array.reshape(-1) for array in (*b.inputs, out))
+    return SharedSum(team, x, y, out, cut)
 
 
 def _attention_int32(b: Bound, team: Workers) -> Step:

@@ -15,7 +15,7 @@ from whisper_npu.ops import product_int8, rows
 from whisper_npu.ops.arrays import F32, I32, I64
 from whisper_npu.ops.attention import split_heads
 from whisper_npu.ops.attention_int import CROSS_BITS, shift_of
-from whisper_npu.ops.fixed import F64, FRACTION, LARGEST
+from whisper_npu.ops.fixed import F64, FRACTION
 from whisper_npu.ops.rows import Integers
 from whisper_npu.runtime.workers import scratch_arrays
 
@@ -146,19 +146,14 @@ def gelu_part(x: I32, out: I32, part: slice) -> None:  # [n], [n], which may be 
         out[block] -= magnitude
 
 
-def add_part(x: I32, y: I32, out: I32, part: slice) -> None:  # [n], [n] -> [n]
-    """Some elements of ``product_int8.add_int32``."""
+def add_part(x: I32, y: I32, out: I32, cut: I32, part: slice) -> None:  # [n], [n] -> [n], []
+    """Some elements of ``product_int8.add_int32``; ``cut`` is left as it is where none was cut."""
+    of_block = np.empty((), np.int32)
     for start in range(part.start, part.stop, BLOCK):
         block = slice(start, min(start + BLOCK, part.stop))
-        a, b = x[block], y[block]
-        if _magnitude(a) + _magnitude(b) <= LARGEST:
-            np.add(a, b, out=out[block])
-        else:
-            product_int8.add_int32(a, b, out[block])
-
-
-def _magnitude(x: I32) -> int:
-    return max(int(x.max()), -int(x.min()))
+        product_int8.add_int32(x[block], y[block], out[block], of_block)
+        if of_block:
+            cut[...] = 1
 
 
 def columns_part(x: I32, values: Integers, scale: F32, part: slice) -> None:

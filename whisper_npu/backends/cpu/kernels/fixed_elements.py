@@ -18,6 +18,8 @@ from whisper_npu.backends.cpu.records import (
     Values,
 )
 from whisper_npu.model.graph import Op
+from whisper_npu.ops.arrays import I32
+from whisper_npu.ops.fixed import LARGEST
 from whisper_npu.runtime.backend import Array
 
 _SOURCES = ("fixed_point.cc", "fixed_elements.h", "fixed_vectors.h")
@@ -59,13 +61,25 @@ def _add_values(ops: Ops, a: Mapping[str, Array]) -> Values:
 
 
 def _add_cases(rng: Random) -> Iterator[OpCase]:
-    op = Op("out", "add_int32", ("x", "y"), ("out",))
+    op = Op("out", "add_int32", ("x", "y"), ("out", "cut"))
+
+    def case(name: str, x: I32, y: I32) -> OpCase:
+        return OpCase(name, (op,), (x, y), (np.empty_like(x), np.empty((), np.int32)))
+
     for shape, rest in (((1, 3), 1), ((2, 5, 33), 1), ((3, 64, 48), 0), ((20, 700), 0)):
         others = [y for _, y in fixed_point(rng, shape[1:] if rest else shape)]
         for name, x in fixed_point(rng, shape):
             for index in (0, 1, 2):
-                y = others[index]
-                yield OpCase(f"{name} {shape} {index}", (op,), (x, y), (np.empty_like(x),))
+                yield case(f"{name} {shape} {index}", x, others[index])
+    # One element decides: a term or a sum is at the limit, or next to it.
+    for terms in ((LARGEST, -5), (-5, LARGEST), (LARGEST - 5, 5)):
+        for less in (0, 1):
+            for sign in (1, -1):
+                x, y = rng.integers(-9, 9, (2, 3, 5000), np.int32)
+                place = (2, int(rng.integers(5000)))
+                largest = max(terms)
+                x[place], y[place] = (sign * (t - less if t == largest else t) for t in terms)
+                yield case(f"{x[place]} and {y[place]}", x, y)
 
 
 ADD_INT32 = CpuKernel(
@@ -73,12 +87,12 @@ ADD_INT32 = CpuKernel(
     kinds=("add_int32",),
     structure="AddInt32",
     reads=(TensorField("x", FIXED_POINT), TensorField("y", FIXED_POINT)),
-    writes=(TensorField("out", FIXED_POINT),),
+    writes=(TensorField("out", FIXED_POINT), TensorField("cut", FIXED_POINT)),
     values=_add_values,
     in_place=True,
     cases=_add_cases,
-    layout="x and out int32 [count], y [period], which repeats",
-    arithmetic="x + y, saturated",
+    layout="x and out int32 [count], y [period], which repeats, cut one int32",
+    arithmetic="x + y, saturated; cut is 1 if a term or a sum is at the limit, else 0",
     sources=_SOURCES,
     model="product_int8.add_int32",
 )
