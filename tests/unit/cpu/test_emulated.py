@@ -20,9 +20,13 @@ from whisper_npu.backends.cpu.library import Library
 from whisper_npu.backends.cpu.verify_library import verify_library
 
 HEADER = Path(__file__).parent / "emulated_x86.h"
-# An instruction that is written as such, and what it is where it is emulated.
-ASSEMBLY = """asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));"""
-IN_C = "sum = (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);"
+# Instructions that are written as such, and what they are where they are emulated.
+ASSEMBLY = {
+    """asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));""":
+        "sum = (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);",
+    """asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(without), "v"(with));""":
+        "sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)without, (__m512i)with);",
+}  # fmt: skip
 # What EMULATED_LEVEL has to be for each.
 LEVELS = {"avx512": 1, "avx512_vnni": 2, "amx": 3}
 
@@ -47,8 +51,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
     shutil.copytree(source_folder(), sources)
     pairs = sources / "pair_vectors.h"
     text = pairs.read_text()
-    assert ASSEMBLY in text
-    pairs.write_text(text.replace(ASSEMBLY, IN_C))
+    for instruction, in_c in ASSEMBLY.items():
+        assert instruction in text
+        text = text.replace(instruction, in_c)
+    pairs.write_text(text)
     there = "".join(f"bool has_{isa.name}() {{ return true; }}\n" for isa in isas)
     name = "void find_cpu_name(char *name, size_t) { *name = 0; }\n"
     (sources / "isa.cc").write_text(f'#include "isa.h"\n{there}{name}')
