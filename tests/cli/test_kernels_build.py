@@ -128,7 +128,7 @@ def test_doctor_says_what_there_is_of_them(
 def test_status_shows_them_and_verify_says_who_does_it(
     cpu_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["cpu_gelu", "cpu_attention_int32"]
+    names = ["cpu_gelu", "cpu_attention_int8"]
     assert main(["kernels", "status", *names, "--device", "software", "--format", "json"]) == 0
     for name, found in zip(names, json.loads(capsys.readouterr().out), strict=True):
         assert found["kernel"] == name

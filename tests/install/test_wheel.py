@@ -176,7 +176,8 @@ def test_with_a_compiler_kernels_are_installed_and_verified_at_first_use(
     assert os.listdir(tmp_path / "home" / "cpu") == ["evidence.json"]
     placement = json.loads((tmp_path / "order.json").read_text())["placement"]
     assert placement["instruction_set"] in record["flags"]
-    assert any(name.startswith("cpu_") for name in placement["ops"]["attention_int32"])
+    for kind in ("attention_int32", "attention_int8"):
+        assert any(name.startswith("cpu_") for name in placement["ops"][kind])
 
 
 def test_a_wheel_with_kernels_is_for_its_platform(compiled: Path, pure: Path) -> None:

@@ -90,13 +90,14 @@ def test_the_host_is_measured() -> None:
 def test_limits_by_hand() -> None:
     dims = KNOWN_DIMENSIONS["tiny"]
     d, layers, ctx = 384, 4, 1500
-    # Rows of 16 bits take two products of 8 bits: all but those of layers behind the first.
+    # Rows of 16 bits take two products of 8 bits: all but those of layers behind the first, and of
+    # what the decoder has of the audio.
     window = 2 * (
         2 * 3000 * 3 * 80 * d  # conv1
         + 2 * ctx * 3 * d * d  # conv2
         + 2 * ctx * d * d  # the rotation
         + (2 + layers - 1) * ctx * 12 * d * d
-        + layers * 2 * 2 * ctx * d * d  # keys and values for the decoder
+        + layers * 2 * ctx * d * d  # keys and values for the decoder
     )
     # Of cross-attention only queries and output: keys and values are made once.
     token = layers * 14 * d * d + 51865 * d

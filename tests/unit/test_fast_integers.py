@@ -190,11 +190,13 @@ def heads(rng: np.random.Generator, bits: float, shape: tuple[int, ...]) -> I32:
 
 
 @each_team
+@pytest.mark.parametrize("kind", ["attention_int32", "attention_int8"])
 @pytest.mark.parametrize("bits", [(13, 14), (9, 12), (24, 20), (31, 31)])
 @pytest.mark.parametrize(
     ("b", "t", "n_head", "d_head"), [(1, 300, 2, 64), (2, 97, 3, 20), (1, 1, 1, 4)]
 )
 def test_window_attention(
+    kind: str,
     b: int,
     t: int,
     n_head: int,
@@ -207,10 +209,45 @@ def test_window_attention(
     shape = (b, t, n_head * d_head)
     q, k, v = heads(rng, bits[0], shape), heads(rng, bits[1], shape), numbers(rng, shape)
     out = np.empty(shape, np.int32)
-    check("attention_int32", [q, k, v], [out], team, monkeypatch, n_head=n_head)
+    check(kind, [q, k, v], [out], team, monkeypatch, n_head=n_head)
     largest = [np.full(shape, LARGEST, np.int32)] * 3
     largest[0] = largest[0] * rng.choice([-1, 1], shape).astype(np.int32)
-    check("attention_int32", largest, [out], team, monkeypatch, n_head=n_head)
+    check(kind, largest, [out], team, monkeypatch, n_head=n_head)
+
+
+@each_team
+def test_window_attention_in_bytes_over_many_keys(
+    team: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of weighted values that float32 holds of 512 keys, and not of all."""
+    t = 1101
+    q, k = np.ones((2, 1, t, 4), np.int32)
+    v = np.full((1, t, 4), 127, np.int32) << 15
+    v[0, ::7, 1], v[0, 3, 2], v[..., 3] = -126 << 15, 126 << 15, -v[..., 3]
+    # Each sum is odd, and one more of it is one more of the output at least.
+    sums = 255 * (v[0].astype(np.int64) >> 15).sum(axis=0)
+    assert (np.abs(sums[[0, 2, 3]]) > 2**25).all()
+    assert 255 * t < 2 ** (15 + 4)
+    check("attention_int8", [q, k, v], [np.empty_like(v)], team, monkeypatch, n_head=1)
+
+
+@each_team
+def test_window_attention_in_bytes_of_wide_heads(
+    team: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of products that float32 just holds; a wider head is left to the specification."""
+    width = fast_attention_int.WIDEST_INT8
+    assert 127**2 * width < 2**24 <= 127**2 * (width + 1)
+    assert 255 * 127 * fast_attention_int._EXACT_KEYS < 2**24
+    for d_head, offered in ((width, True), (width + 1, False)):
+        x: list[tuple[tuple[int, ...], str]] = [((1, 40, 2 * d_head), "int32")]
+        assert (offer_of("attention_int8", x * 3, x, n_head=2) is not None) == offered
+    # The first key is eight units of log2 ahead of the others, for all queries.
+    rng = np.random.default_rng(0)
+    k = np.full((1, 40, width), 127, np.int32)
+    k[0, 1:] -= rng.integers(0, 3, (39, width)).astype(np.int32)
+    q, k, v = k << 6, k << 4, numbers(rng, k.shape)
+    check("attention_int8", [q, k, v], [np.empty_like(q)], team, monkeypatch, n_head=1)
 
 
 def cached(

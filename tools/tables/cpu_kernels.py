@@ -37,9 +37,9 @@ MODEL, ROUNDS, STEPS = "tiny.en", 5, 20  # steps of a round
 # In the order in which they are added.
 NAMES = tuple(
     f"cpu_{name}" for name in (
-        "product_int8", "quantize_int32", "rms_norm", "attention_int32", "quantize_columns",
-        "cross_attention_int32", "cached_attention_int16", "gelu_int32", "add_int32", "im2col",
-        "store_int16", "embed_int32", "logits_float",
+        "product_int8", "quantize_int32", "rms_norm", "attention_int32", "attention_int8",
+        "quantize_columns", "cross_attention_int32", "cached_attention_int16", "gelu_int32",
+        "add_int32", "im2col", "store_int16", "embed_int32", "logits_float",
     )
 )  # fmt: skip
 BEAMS = 5

@@ -192,6 +192,7 @@ inline Vector cut(From a) {
   return y.vector();
 }
 
+inline __m256i cvtepi16_epi8(__m512i a) { return cut<int8_t, __m256i, int16_t>(a); }
 inline __m128i cvtepi32_epi8(__m512i a) { return cut<int8_t, __m128i, int32_t>(a); }
 inline __m256i cvtepi64_epi32(__m512i a) { return cut<int32_t, __m256i, int64_t>(a); }
 inline __m128i cvtepi32_epi16_of_256(__m256i a) { return cut<int16_t, __m128i, int32_t>(a); }
@@ -329,6 +330,7 @@ inline void tile_dpbssd(int c, int a, int b) {
 #define _mm512_castpd_si512 emulated::castpd_si512
 #define _mm512_castsi256_si512 emulated::castsi256_si512
 #define _mm512_castsi512_si256 emulated::castsi512_si256
+#define _mm512_cvtepi16_epi8 emulated::cvtepi16_epi8
 #define _mm512_cvtepi32_epi8 emulated::cvtepi32_epi8
 #define _mm512_cvtepi32_pd emulated::cvtepi32_pd
 #define _mm512_cvtepi32_ps emulated::cvtepi32_ps

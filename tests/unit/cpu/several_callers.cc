@@ -30,7 +30,7 @@ struct Memory {
 struct Caller {
   static constexpr int64_t kRows = 40, kWidth = 256, kHeads = 4;
   std::vector<float> y, scale, w_scale, gain, logprobs;
-  std::vector<int32_t> x, product, attended;
+  std::vector<int32_t> x, product, attended, again;
   std::vector<int16_t> values;
   std::vector<int8_t> weights;
   std::vector<int64_t> tokens;
@@ -39,7 +39,8 @@ struct Caller {
   explicit Caller(int number)
       : y(kRows * kWidth), scale(kRows), w_scale(kWidth, 1.0f / 4096), gain(kWidth, 1.0f),
         logprobs(kRows), x(kRows * kWidth), product(kRows * kWidth), attended(kRows * kWidth),
-        values(kRows * kWidth), weights(kWidth * kWidth), tokens(kRows), memory(1 << 20) {
+        again(kRows * kWidth), values(kRows * kWidth), weights(kWidth * kWidth), tokens(kRows),
+        memory(1 << 20) {
     uint32_t state = 12345u + static_cast<uint32_t>(number);
     const auto next = [&] { return static_cast<int32_t>((state = state * 1664525u + 1u) >> 16); };
     for (int32_t &value : x) value = next() % 16384 - 8192;
@@ -56,7 +57,10 @@ struct Caller {
     const AttentionInt32 attention_int32 = {product.data(), product.data(), product.data(),
                                             attended.data(), 1, kRows, kHeads, kWidth / kHeads,
                                             &memory.scratch};
-    const LogitsFloat floats = {attended.data(), y.data(), kRows * kWidth};
+    const AttentionInt32 attention_int8 = {attended.data(), product.data(), product.data(),
+                                           again.data(), 1, kRows, kHeads, kWidth / kHeads,
+                                           &memory.scratch};
+    const LogitsFloat floats = {again.data(), y.data(), kRows * kWidth};
     const Gelu gelu = {y.data(), y.data(), kRows * kWidth};
     const LayerNorm norm = {y.data(), gain.data(), gain.data(), y.data(), kRows, kWidth};
     const Attention attention = {y.data(), y.data(), y.data(), y.data(), 1, kRows, kHeads,
@@ -65,7 +69,8 @@ struct Caller {
                              &memory.scratch};
     return cpu_quantize_int32(&quantize) == 0 && cpu_product_int8(&multiply) == 0 &&
            cpu_gelu_int32(&gelu_int32) == 0 && cpu_attention_int32(&attention_int32) == 0 &&
-           cpu_logits_float(&floats) == 0 && cpu_gelu(&gelu) == 0 &&
+           cpu_attention_int8(&attention_int8) == 0 && cpu_logits_float(&floats) == 0 &&
+           cpu_gelu(&gelu) == 0 &&
            cpu_layer_norm(&norm) == 0 && cpu_attention(&attention) == 0 &&
            cpu_top_logprobs(&top) == 0 && cpu_top_logprobs_int32(&top) == 0;
   }

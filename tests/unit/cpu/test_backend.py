@@ -116,17 +116,21 @@ def test_refusals_of_what_is_not_verified(library: Library) -> None:
 
 
 def test_integers_and_floats_have_attention_of_their_own(library: Library) -> None:
-    before = library.isa
+    before, dims = library.isa, replace(DIMS, n_audio_layer=2)
     try:
         for isa in library.isas:
             library.choose_isa(isa)
             for precision in PRECISIONS:
                 backend = CpuBackend(UsableKernels(library, KERNELS), Usage(precision=precision))
-                kind = "attention_int32" if precision == "int8" else "attention"
-                offered = _offered(backend, build_encoder(DIMS, precision=precision))
-                assert {each for each in offered if "attention" in each[0]} == {
-                    (kind, f"cpu_{kind}")
-                }
+                answers = _answers(backend, build_encoder(dims, precision=precision))
+                # The first layer has 16 bits.
+                kinds = ["attention_int32", "attention_int8"]
+                if precision == "float32":
+                    kinds = ["attention"] * 2
+                for layer, kind in enumerate(kinds):
+                    offer = answers[f"encoder.{layer}.attn"]
+                    assert isinstance(offer, Offer)
+                    assert (offer.ops[0].kind, offer.kernel) == (kind, f"cpu_{kind}")
     finally:
         library.choose_isa(before)
 

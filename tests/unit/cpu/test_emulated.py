@@ -29,6 +29,11 @@ IN_C = (
         "sum = (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);",
     ),
     (
+        "pair_vectors.h",
+        """asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(without), "v"(with));""",
+        "sum = (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)without, (__m512i)with);",
+    ),
+    (
         "product_vectors.h",
         """asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(without_sign), "v"(with_sign));""",
         "sum = _mm512_dpbusd_epi32(sum, without_sign, with_sign);",

@@ -16,14 +16,17 @@ from whisper_npu.backends import evidence as evidence_module
 from whisper_npu.backends.cpu.build import find_build
 from whisper_npu.backends.cpu.kernels import KERNELS
 from whisper_npu.backends.cpu.kernels.fixed_rows import QUANTIZE_INT32
+from whisper_npu.backends.cpu.kernels.integer_attention import ATTENTION_INT8
 from whisper_npu.backends.cpu.kernels.product_int8 import PRODUCT_INT8
 from whisper_npu.backends.cpu.library import CpuFunction, Library, Scratch, load_library
 from whisper_npu.backends.cpu.library_evidence import CpuEvidence, CpuEvidenceStore
 from whisper_npu.backends.cpu.op_case import OpCase
 from whisper_npu.backends.cpu.records import CpuKernel, Place
-from whisper_npu.backends.cpu.verify_library import run_case, verify_library
+from whisper_npu.backends.cpu.verify_library import Expected, run_case, verify_library
 from whisper_npu.backends.numpy.specification import specify
 from whisper_npu.model.graph import Op
+from whisper_npu.ops.arrays import I32
+from whisper_npu.ops.attention_int import attention_int8
 from whisper_npu.ops.fixed import FRACTION
 from whisper_npu.ops.product_int8 import product_int8
 from whisper_npu.ops.rows import limit
@@ -192,6 +195,35 @@ def test_sums_that_int32_might_not_hold_are_refused(library: Library, dtype: Any
 def _without_bias(case: OpCase) -> tuple[Op, ...]:
     (op,) = case.ops
     return (replace(op, inputs=op.inputs[:4]),)
+
+
+def _attention_int8(q: I32, k: I32, v: I32) -> OpCase:
+    op = Op("out", "attention_int8", ("q", "k", "v"), ("out",), (("n_head", 1),))
+    return OpCase("", (op,), (q, k, v), (np.empty_like(q),))
+
+
+@pytest.mark.parametrize(("t", "d_head"), [(8193, 1), (1, 257)])
+def test_windows_that_are_too_long_or_too_wide_are_refused(
+    library: Library, t: int, d_head: int
+) -> None:
+    """For sums that float64 may have to round, and for rows that there is no room for."""
+    case = _attention_int8(*(np.zeros((1, t, d_head), np.int32) for _ in "qkv"))
+    assert run_case(library, ATTENTION_INT8, case)[0] == "did not take its arguments"
+
+
+def test_the_longest_window(library: Library) -> None:
+    """Equal keys and the largest values: sums of 28 bits, and 51 with reciprocal and scale."""
+    t = 8192
+    q, k, v = (np.full((1, t, 1), value, np.int32) for value in (1, 1, 127 * 255 << 11))
+    v[0, -1] -= 255 << 11
+    case = _attention_int8(q, k, v)
+    # All queries are alike.
+    rows = np.repeat(attention_int8(q[:, :1], k, v, 1), t, axis=1)
+    library.threads = 2
+    for isa in library.isas:
+        library.choose_isa(isa)
+        found = run_case(library, ATTENTION_INT8, case, Expected((rows,), None))
+        assert found == (None, 0.0), isa
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "avx512_vnni", "amx", "dotprod"])

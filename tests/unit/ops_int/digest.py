@@ -78,6 +78,7 @@ def outputs_of_attention(inputs: Inputs) -> Iterator[Array]:
             for _ in range(2)
         )
         yield attention_int.attention_int32(q, k, v, 3)
+        yield attention_int.attention_int8(q, k, v, 3)
         caches = [np.zeros((2, 3, 150, 64), np.int16) for _ in range(2)]
         for x, cache in zip((k, v), caches, strict=True):
             attention_int.store_int16(x, cache, 5)

@@ -142,23 +142,32 @@ def weight(distance: Fraction) -> int:
     return nearest(Fraction(power, 2 ** (n + 2)))
 
 
-def divide(mixed: int, total: int, exponent: int) -> int:
+def divide(mixed: int, total: int, factor: Fraction) -> int:
     b = total.bit_length()
     reciprocal = Fraction(2 ** (15 + b) // total, 2 ** (15 + b))
-    return clip(round(mixed * reciprocal * two_to(-exponent)), LARGEST)
+    return clip(round(mixed * reciprocal * factor), LARGEST)
+
+
+def weights_of(query: Row, keys: Sequence[Row], unit: Fraction) -> Row:
+    """Of one query; a score of 1 stands for ``unit``."""
+    scores = [sum(a * b for a, b in zip(query, key, strict=True)) for key in keys]
+    return [weight((max(scores) - score) * unit) for score in scores]
+
+
+def mix(weights: Row, values: Sequence[Row], factors: Iterable[Fraction]) -> Row:
+    """Weighted sums of each column over the sum of weights, times its factor."""
+    columns = zip(*values, strict=True)
+    return [
+        divide(sum(w * v for w, v in zip(weights, column, strict=True)), sum(weights), factor)
+        for column, factor in zip(columns, factors, strict=True)
+    ]
 
 
 def attend(
-    query: Row, keys: Sequence[Row], values: Sequence[Row], exponent: int, places: Iterable[int]
+    query: Row, keys: Sequence[Row], values: Sequence[Row], unit: Fraction, factors: list[Fraction]
 ) -> Row:
-    """One query over keys: scores stand for ``score * 2**-exponent``, results for 2**-places."""
-    scores = [sum(a * b for a, b in zip(query, key, strict=True)) for key in keys]
-    weights = [weight((max(scores) - score) * two_to(-exponent)) for score in scores]
-    mixed = [
-        sum(w * v for w, v in zip(weights, column, strict=True))
-        for column in zip(*values, strict=True)
-    ]
-    return [divide(x, sum(weights), p) for x, p in zip(mixed, places, strict=True)]
+    """One query over keys."""
+    return mix(weights_of(query, keys, unit), values, factors)
 
 
 def bits_of(rows: Iterable[Row]) -> int:
@@ -190,8 +199,50 @@ def window_attention(q: Array, k: Array, v: Array, n_head: int) -> Array:
         for j, row in enumerate(queries):
             query, shift = cut_query(row, bits)
             # Twelve fraction bits in, sixteen out.
-            places = [12 - value_shift - 16] * d_head
-            result[i, j, columns] = attend(query, keys, values, 24 - shift - key_shift, places)
+            factors = [two_to(value_shift + 16 - 12)] * d_head
+            unit = two_to(shift + key_shift - 24)
+            result[i, j, columns] = attend(query, keys, values, unit, factors)
+    return result
+
+
+def threshold(place: int) -> int:
+    """The lowest five bits of a key's place, the last of them first."""
+    return sum((place >> bit & 1) << (4 - bit) for bit in range(5))
+
+
+def weight_int8(weight: int, place: int) -> int:
+    return min((weight + threshold(place)) // 32, 255)
+
+
+def distance_scale(scale: Fraction, d_head: int) -> Fraction:
+    """The product of both scales with few bits: the largest distance times these has 31."""
+    bits = 31 - (2 * 127**2 * d_head).bit_length()
+    if not scale:
+        return scale
+    e = math.floor(math.log2(scale)) - bits - 1
+    while scale >= two_to(bits + e):
+        e += 1
+    return nearest(scale / two_to(e)) * two_to(e)
+
+
+def window_attention_int8(q: Array, k: Array, v: Array, n_head: int) -> Array:
+    b, t, d = q.shape
+    d_head = d // n_head
+    result = np.empty((b, t, d), object)
+    for i, head in np.ndindex(b, n_head):
+        columns = slice(head * d_head, (head + 1) * d_head)
+        flat, key_scale = quantize_row(k[i, :, columns].ravel().tolist(), 8, 12)
+        keys = [flat[at : at + d_head] for at in range(0, len(flat), d_head)]
+        # Each column of values is a row of its own.
+        quantized = [quantize_row(column, 8, 12) for column in v[i, :, columns].T.tolist()]
+        values = [list(row) for row in zip(*(column for column, _ in quantized), strict=True)]
+        factors = [scale * 2**16 for _, scale in quantized]
+        for j, row in enumerate(q[i, :, columns].tolist()):
+            query, scale = quantize_row(row, 8, 12)
+            unit = distance_scale(scale * key_scale, d_head)
+            wide = weights_of(query, keys, unit)
+            weights = [weight_int8(w, place) for place, w in enumerate(wide)]
+            result[i, j, columns] = mix(weights, values, factors)
     return result
 
 
@@ -210,7 +261,8 @@ def cached_attention(q: Array, k_cache: Array, v_cache: Array, position: int) ->
         query, shift = cut_query(q[i, j, columns].tolist(), 15)
         seen = position + j + 1
         keys, values = (cache[i, head, :seen].tolist() for cache in (k_cache, v_cache))
-        result[i, j, columns] = attend(query, keys, values, 12 + 9 - shift, [9 - 16] * d_head)
+        unit, factors = two_to(shift - 12 - 9), [two_to(16 - 9)] * d_head
+        result[i, j, columns] = attend(query, keys, values, unit, factors)
     return result
 
 
@@ -237,8 +289,8 @@ def cross_attention(
         ]
         query, shift = cut_query(wide, 15)
         keys, values = (x[audio, head].astype(int).tolist() for x in (k, v))
-        places = [-16 - round(math.log2(scale)) for scale in exact(v_scale[audio, head])]
-        result[i, j, columns] = attend(query, keys, values, 24 - shift, places)
+        factors = [scale * 2**16 for scale in exact(v_scale[audio, head])]
+        result[i, j, columns] = attend(query, keys, values, two_to(shift - 24), factors)
         kept[i, head, j] = [
             sum(a * b for a, b in zip(query, key, strict=True)) * two_to(shift - 24) for key in keys
         ]

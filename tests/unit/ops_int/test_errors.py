@@ -188,6 +188,124 @@ def test_attention_over_a_window(d_head: int, size: float, usual: float) -> None
     assert np.sqrt((errors**2).mean() / (exact**2).mean()) < usual
 
 
+def test_weights_of_8_bits_keep_sums() -> None:
+    """Of 32 neighbouring keys of one weight exactly, where 8 bits hold it: from any place on."""
+    weights = np.arange(attention_int.LARGEST_WEIGHT + 1)
+    w = attention_int.weights_int8(np.repeat(weights[:, None], 64, axis=1))
+    assert (np.abs(w - weights[:, None] / 32) < 1).all()
+    for first in range(33):
+        sums = w[:, first : first + 32].sum(axis=1)
+        assert np.array_equal(sums, np.minimum(weights, 255 * 32))
+    # Neighbours differ much: what fewer of them sum up to is off by less than one unit.
+    held = weights[:, None] <= 255 * 32
+    for n in (2, 4, 8, 16):
+        sums = w.reshape(-1, 64 // n, n).sum(axis=2)
+        assert ((np.abs(sums - weights[:, None] * n / 32) < 1) | ~held).all()
+
+
+# Errors of queries, keys and values; nothing where int8 holds them.
+Quantised = tuple[F64 | float, F64 | float, F64 | float]
+
+
+def attention_int8_bound(
+    query: F64, key: F64, value: F64, quantised: Quantised, alike: bool
+) -> F64:  # [n, dh], [t, dh], [t, dh], ... -> [n, dh]
+    """What one head may err by; ``alike`` if keys and values are, of 32 neighbours each.
+
+    With true powers p, weights are w = c p + h for a c of our choice, and their mean of values is
+    off by sum(h (v - mean)) / sum(w) exactly. c is what the largest weight is for a power of 1,
+    moved by the error of the largest score, which all keys have in common.
+    """
+    scores = query @ key.T
+    distance = scores.max(axis=1, keepdims=True) - scores
+    powers = np.exp2(-distance)
+    mean = powers @ value / powers.sum(axis=1, keepdims=True)
+    of_query, of_key, of_value = (
+        np.broadcast_to(error, x.shape)
+        for error, x in zip(quantised, (query, key, value), strict=True)
+    )
+    # Errors of scores, and the largest of a query.
+    off = of_query @ np.abs(key).T + (np.abs(query) + of_query) @ of_key.T
+    most = off.max(axis=1, keepdims=True)
+    # Distances are multiplied by a number of few bits.
+    bits = 31 - (2 * 127**2 * query.shape[1]).bit_length()
+    off = off + 2.0**-bits * (distance + 2 * most)
+    c = attention_int.LARGEST_WEIGHT / 32 * np.exp2(-most)
+    # A weight of 8 bits is off by less than a unit, but of 32 neighbours only where it has to be
+    # 255 and not more.
+    unit, share = (0.0, 31 / attention_int.LARGEST_WEIGHT) if alike else (1.0, 0.0)
+    # Half a unit of 13 bits, the polynomial, and what is cut off a distance, are there besides.
+    h = powers * (np.exp2(off) * (1 + 2.8e-4 + share) - 1) + (0.5 / 32 + unit) / c
+    total = powers.sum(axis=1, keepdims=True) - h.sum(axis=1, keepdims=True)
+    assert (total > 0).all()
+    moved = np.einsum("nt,ntd->nd", h, np.abs(value - mean[:, None])) / total
+    largest = np.abs(value).max(axis=0) + of_value.max(axis=0)
+    # The reciprocal has 16 bits; the last rounding is half of 2^-16.
+    bound: F64 = moved + of_value.max(axis=0) + largest * 2.0**-15 + 2.0**-17
+    return bound
+
+
+def error_of_quantised(x: F64, axis: int | None) -> F64:
+    """Half a scale, which is at most a 128th more than the largest magnitude over 127."""
+    largest = np.abs(x).max(axis=axis, keepdims=True)
+    error: F64 = largest * (129 / 128 / 127 / 2) + np.abs(x) * 2.0**-20
+    return error
+
+
+@pytest.mark.parametrize("d_head", [5, 64])
+# Root mean square of the error, over that of the result.
+@pytest.mark.parametrize(("size", "usual"), [(0.1, 0.012), (0.5, 0.014), (1.0, 0.03)])
+def test_attention_in_bytes(d_head: int, size: float, usual: float) -> None:
+    rng = np.random.default_rng(d_head)
+    q, k, v = (
+        saturated(4096 * factor * rng.standard_normal((1, 200, d_head)))
+        for factor in (size * 1.4 / math.sqrt(d_head), size, 3.0)
+    )
+    got = attention_int.attention_int8(q, k, v, 1)[0] * 2.0**-16
+    query, key, value = (x[0] * STEP for x in (q, k, v))
+    quantised = (
+        error_of_quantised(query, 1), error_of_quantised(key, None), error_of_quantised(value, 0),
+    )  # fmt: skip
+    errors = np.abs(got - softmax(query @ key.T) @ value)
+    bound = attention_int8_bound(query, key, value, quantised, alike=False)
+    assert (errors <= bound).all()
+    assert np.sqrt((errors**2).mean() / (got**2).mean()) < usual
+
+
+@pytest.mark.parametrize("spread", [4, 20, 40])
+def test_attention_in_bytes_to_neighbours_alike(spread: int) -> None:
+    """What int8 holds: all that is left are 13 bits of a weight, and few of the multiplier."""
+    rng = np.random.default_rng(spread)
+    q, k = rng.integers(-spread, spread, (50, 64)), rng.integers(-20, 20, (20, 64))
+    v = rng.integers(-127, 128, (20, 64))
+    # The largest of a query and of all keys adds the same to all scores.
+    q[:, 0], k[:, 0], v[0] = 127, 127, 127
+    # Scales whose product has 16 bits, of which 10 are kept.
+    q, k, v = q * 213, k * 171, v << 8
+    k, v = (np.repeat(x, 32, axis=0) for x in (k, v))
+    whole = [x[None].astype(np.int32) for x in (q, k, v)]
+    got = attention_int.attention_int8(whole[0], whole[1], whole[2], 1)
+    query, key, value = (x * STEP for x in (q, k, v))
+    powers = softmax(query @ key.T)
+    bound = attention_int8_bound(query, key, value, (0.0, 0.0, 0.0), alike=True)
+    errors = np.abs(got[0] * 2.0**-16 - powers @ value)
+    assert (errors <= bound).all()
+
+
+def test_many_small_weights_together() -> None:
+    """Of 15 units of 13 bits: rounded to the nearest of 8 bits, all of them would be 0."""
+    k, v = np.full((2, 1, 1 + 44 * 32, 1), -108 << 9, np.int32)
+    k[0, 0], v[0, 0] = 127 << 9, 127 << 9
+    q = np.full((1, 1, 1), 1270, np.int32)
+    got = attention_int.attention_int8(q, k, v, 1)[0] * 2.0**-16
+    query, key, value = (x[0] * STEP for x in (q, k, v))
+    powers = np.exp2(query @ (key - key[0]).T)
+    assert round(8191 * powers[0, 1]) == 15
+    exact = softmax(query @ key.T) @ value
+    bound = attention_int8_bound(query, key, value, (0.0, 0.0, 0.0), alike=True)
+    assert (np.abs(got - exact) <= bound).all()
+
+
 @pytest.mark.parametrize("d_head", [5, 64])
 @pytest.mark.parametrize("size", [0.1, 1.0, 8.0])
 def test_attention_over_the_cache(d_head: int, size: float) -> None:

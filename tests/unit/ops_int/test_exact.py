@@ -218,7 +218,7 @@ def test_division_of_sums() -> None:
     for exponent in (-30, -7, -1, 0, 3):
         got = attention_int.divide(mixed[:, None].astype(np.float64), total, 2.0**-exponent)
         expected = [
-            model.divide(a, b, exponent)
+            model.divide(a, b, model.two_to(-exponent))
             for a, b in zip(mixed.tolist(), total.tolist(), strict=True)
         ]
         assert got[:, 0].tolist() == expected
@@ -244,6 +244,52 @@ def test_attention_over_a_window(seed: int, heads: tuple[int, int], b: int, t: i
     assert attention_int.attention_int32(q, k, v, heads[0], out) is out
     assert out.tolist() == expected.tolist()
     assert np.array_equal(attention_int.attention_int32(q, k, v, heads[0]), out)
+
+
+def test_weights_of_8_bits() -> None:
+    weights = np.arange(8192)
+    places = 70
+    got = attention_int.weights_int8(np.repeat(weights[:, None], places, axis=1))
+    for place in range(places):
+        expected = [model.weight_int8(w, place) for w in weights.tolist()]
+        assert got[:, place].tolist() == expected
+
+
+@pytest.mark.parametrize("d_head", [1, 20, 64, 256])
+def test_scales_of_distances(d_head: int) -> None:
+    """Of all mantissas, some products of which lie halfway."""
+    m, exponents = np.arange(128, 256), np.array([-21, -20, -9, 0, 4])
+    q_scale, k_scale = np.ldexp(m, exponents[m % 5])[:, None], np.ldexp(m, exponents[m % 3])[::3]
+    factor, exponent = attention_int.distance_scale(q_scale, k_scale, d_head)
+    assert factor.max() * 2 * 127**2 * d_head <= fixed.LARGEST
+    for index in np.ndindex(factor.shape):
+        scale = model.exact(q_scale)[index[0]] * model.exact(k_scale)[index[1]]
+        got = int(factor[index]) * model.two_to(int(exponent[index]))
+        assert got == model.distance_scale(scale, d_head) * 4096
+
+
+@given(SEEDS, HEADS, st.integers(1, 2), st.sampled_from([1, 2, 3, 5, 9, 34]))
+@settings(max_examples=40, deadline=None)
+def test_attention_in_bytes(seed: int, heads: tuple[int, int], b: int, t: int) -> None:
+    q, k, v = tensors(np.random.default_rng(seed), 3, (b, t, heads[0] * heads[1]))
+    expected = model.window_attention_int8(q, k, v, heads[0])
+    out = np.empty_like(q)
+    assert attention_int.attention_int8(q, k, v, heads[0], out) is out
+    assert out.tolist() == expected.tolist()
+    assert np.array_equal(attention_int.attention_int8(q, k, v, heads[0]), out)
+
+
+@pytest.mark.parametrize("size", [0.3, 1.0, 3.0])
+def test_attention_in_bytes_as_a_model_has_it(size: float) -> None:
+    """Scores that spread over a few units of log2, so that weights of all sizes count."""
+    rng = np.random.default_rng(0)
+    t, n_head, d_head = 70, 2, 64
+    q, k, v = (
+        saturated(4096 * factor * rng.standard_normal((1, t, n_head * d_head)))
+        for factor in (size * 1.4 / math.sqrt(d_head), 1.0, 3.0)
+    )
+    expected = model.window_attention_int8(q, k, v, n_head)
+    assert attention_int.attention_int8(q, k, v, n_head).tolist() == expected.tolist()
 
 
 @given(SEEDS, HEADS, st.integers(1, 2), st.integers(1, 4), st.integers(0, 6))

@@ -235,7 +235,106 @@ def test_all_keys_of_a_window_alike() -> None:
     out = attention_int.attention_int32(q, k, v, 1)[0, 0]
     totals = [value * 8191 for value in v[0].astype(object).sum(axis=0)]
     assert totals[0].bit_length() == 36
-    assert out.tolist() == [model.divide(int(x), t * 8191, -4) for x in totals]
+    assert out.tolist() == [model.divide(int(x), t * 8191, model.two_to(4)) for x in totals]
+
+
+# Its scale is 255 * 2**-4, its largest magnitude 127 of them.
+OF_255 = 127 * 255 >> 4
+
+
+@pytest.mark.parametrize("size", [127, OF_255 >> 2, OF_255, 127 * 255 << 16])
+def test_scores_of_bytes_at_their_limit(size: int) -> None:
+    """64 products of 127 and -127; a distance of twice that times the multiplier has 31 bits."""
+    rng = np.random.default_rng(0)
+    d_head = 64
+    # The first 0, 1, ... columns of a key have the other sign.
+    signs = np.where(np.arange(d_head) < np.arange(d_head + 1)[:, None], -1, 1)
+    q, k = ((signs * each)[None].astype(np.int32) for each in (OF_255, size))
+    v = rng.integers(-(2**20), 2**20, k.shape).astype(np.int32)
+    v[0, :, 0], v[0, ::2, 1] = LARGEST, -LARGEST
+    (query, q_scale), (key, k_scale) = (
+        attention_int.quantized_head(x[0], axis=(0, 1)) for x in (q, k)
+    )
+    assert abs(query @ key.T).max() == 127**2 * 64
+    m, _ = attention_int.distance_scale(q_scale, k_scale, d_head)
+    assert int(m.max() * 2 * 127**2 * 64).bit_length() == 31
+    some = q[:, [0, 30, 64]]
+    out = attention_int.attention_int8(some, k, v, 1)
+    assert out.tolist() == model.window_attention_int8(some, k, v, 1).tolist()
+    assert (out[..., 0] == LARGEST).all()
+
+
+@pytest.mark.parametrize(("t", "bits"), [(1500, (19, 26, 49)), (8192, (21, 28, 51))])
+def test_all_keys_of_bytes_alike(t: int, bits: tuple[int, ...]) -> None:
+    """The largest sum of weights, and the largest of weighted values, times the largest scale."""
+    q, k = np.ones((2, 1, t, 4), np.int32)
+    v = np.full((1, t, 4), 127 * 255 << 11, np.int32)
+    # The same with the other sign, a sum that is odd, and a smaller one.
+    v[..., 1], v[0, -1, 2], v[:, ::2, 3] = -v[0, 0, 0], 126 * 255 << 11, 0
+    values, scale = attention_int.quantized_head(v[0], axis=0)
+    assert (scale == 255 * 2.0 ** (11 - 12)).all()
+    weights = attention_int.weights_int8(np.full(t, attention_int.LARGEST_WEIGHT))
+    total, mixed = int(weights.sum()), int(weights @ values[:, 0])
+    assert (total, mixed) == (255 * t, 255 * 127 * t)
+    product = 2 ** (15 + total.bit_length()) // total * mixed * 255
+    assert tuple(x.bit_length() for x in (total, mixed, product)) == bits
+    out = attention_int.attention_int8(q[:, :1], k, v, 1)
+    expected = model.window_attention_int8(q[:, :1], k, v, 1)
+    assert out.tolist() == expected.tolist()
+
+
+def test_quotients_with_a_scale() -> None:
+    """Of the largest sums of weights of 8 bits, values of 127, and mantissas of any scale."""
+    for near in (8192 * 255, 2**20, 2**20 - 1, 2**20 + 1, 1500 * 255, 2**18, 255, 1):
+        mixed = [127 * near, 127 * near - 1, -127 * near, 63 * near + near // 2, 1 - near]
+        for m, exponent in ((255, 0), (128, 4), (171, -8), (129, 12)):
+            factor = float(m * model.two_to(exponent))
+            got = attention_int.divide(np.array([mixed], np.float64), np.array([near]), factor)
+            expected = [model.divide(x, near, m * model.two_to(exponent)) for x in mixed]
+            assert got[0].tolist() == expected
+
+
+@pytest.mark.parametrize("zero", range(3))
+def test_queries_keys_or_values_that_are_zeros(zero: int) -> None:
+    """Whole ones of a head, then one query, one key and one column of values."""
+    rng = np.random.default_rng(zero)
+    x = rng.integers(-5000, 5000, (3, 1, 40, 16)).astype(np.int32)
+    some = x.copy()
+    some[zero, :, 3] = 0
+    some[2, ..., 5] = 0
+    x[zero, ..., :8] = 0
+    for q, k, v in (some, x):
+        out = attention_int.attention_int8(q, k, v, 2)
+        assert out.tolist() == model.window_attention_int8(q, k, v, 2).tolist()
+    # Of the first head keys are alike, or there is nothing to sum up.
+    assert (out[..., :8] == out[:, :1, :8]).all()
+    assert out[..., :8].any() == (zero != 2)
+
+
+def test_a_distance_of_one_that_is_beyond_all_weights() -> None:
+    """Scales of 2**12: scores that differ by one differ by 2**24 in log2 units."""
+    step = 2**24
+    q = np.array([[[127 * step, step], [127 * step, -step]]], np.int32)
+    k = np.array([[[127 * step, 0], [127 * step, step]]], np.int32)
+    v = np.array([[[254, -254], [126, 126]]], np.int32)
+    assert 127 * step < LARGEST
+    out = attention_int.attention_int8(q, k, v, 1)
+    assert out.tolist() == model.window_attention_int8(q, k, v, 1).tolist()
+    # Each query has one of the keys alone.
+    assert out[0].tolist() == [[16 * 126, 16 * 126], [16 * 254, -16 * 254]]
+
+
+def test_scores_too_small_to_differ() -> None:
+    """The largest distance that queries and keys of one unit have is below 2**-12."""
+    rng = np.random.default_rng(0)
+    q, k = rng.choice(np.array([-1, 1], np.int32), (2, 1, 50, 64))
+    v = rng.integers(-5000, 5000, (1, 50, 64)).astype(np.int32)
+    scales = [attention_int.quantized_head(x[0], axis=(0, 1))[1] for x in (q, k)]
+    m, e = attention_int.distance_scale(scales[0], scales[1], 64)
+    assert 0 < np.ldexp(float(m.max()), int(e.max())) * 2 * 127**2 * 64 < 1
+    out = attention_int.attention_int8(q, k, v, 1)
+    assert np.array_equal(out, attention_int.attention_int8(np.zeros_like(q), k, v, 1))
+    assert out[:, :2].tolist() == model.window_attention_int8(q[:, :2], k, v, 1).tolist()
 
 
 def test_scores_over_the_cache_at_their_limit() -> None:
@@ -267,7 +366,7 @@ def test_quotients_of_53_bits(count: int) -> None:
         for exponent in (-7, 0, 5):
             sums = np.array([[float(mixed), -float(mixed)]])
             got = attention_int.divide(sums, np.array([near]), 2.0**-exponent)
-            expected = [model.divide(x, near, exponent) for x in (mixed, -mixed)]
+            expected = [model.divide(x, near, model.two_to(-exponent)) for x in (mixed, -mixed)]
             assert got[0].tolist() == expected
 
 

@@ -65,23 +65,36 @@ def heads_of(rng: np.random.Generator, b: int, t: int, d: int) -> list[I32]:
     return list(saturated(size * rng.standard_normal((3, b, t, d))))
 
 
-def test_windows_alone_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("op", [attention_int.attention_int32, attention_int.attention_int8])
+def test_windows_alone_and_together(op: Callable, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[type-arg]
     rng = np.random.default_rng(0)
     q, k, v = heads_of(rng, 3, 140, 24)
-    whole = attention_int.attention_int32(q, k, v, 3)
+    whole = op(q, k, v, 3)
     for i in range(3):
-        alone = attention_int.attention_int32(q[i : i + 1], k[i : i + 1], v[i : i + 1], 3)
+        alone = op(q[i : i + 1], k[i : i + 1], v[i : i + 1], 3)
         assert np.array_equal(alone[0], whole[i])
     for head in range(3):
         part = slice(8 * head, 8 * head + 8)
-        alone = attention_int.attention_int32(q[..., part], k[..., part], v[..., part], 1)
+        alone = op(q[..., part], k[..., part], v[..., part], 1)
         assert np.array_equal(alone, whole[..., part])
     order = rng.permutation(140)
-    assert np.array_equal(attention_int.attention_int32(q, k[:, order], v[:, order], 3), whole)
-    assert np.array_equal(attention_int.attention_int32(q[:, order], k, v, 3), whole[:, order])
+    assert np.array_equal(op(q[:, order], k, v, 3), whole[:, order])
     for count in (1, 7, 1000):
         monkeypatch.setattr(attention_int, "_ROWS", count)
-        assert np.array_equal(attention_int.attention_int32(q, k, v, 3), whole)
+        assert np.array_equal(op(q, k, v, 3), whole)
+
+
+def test_keys_of_a_window_in_any_order() -> None:
+    """Thresholds of 8 bits depend on the place: keys may change it by multiples of 32 only."""
+    rng = np.random.default_rng(0)
+    q, k, v = heads_of(rng, 3, 160, 24)
+    order = rng.permutation(160)
+    whole = attention_int.attention_int32(q, k, v, 3)
+    assert np.array_equal(attention_int.attention_int32(q, k[:, order], v[:, order], 3), whole)
+    whole = attention_int.attention_int8(q, k, v, 3)
+    assert not np.array_equal(attention_int.attention_int8(q, k[:, order], v[:, order], 3), whole)
+    order = rng.permuted(np.arange(160).reshape(5, 32), axis=0).ravel()
+    assert np.array_equal(attention_int.attention_int8(q, k[:, order], v[:, order], 3), whole)
 
 
 def test_tokens_alone_and_together() -> None:

@@ -22,7 +22,7 @@ from whisper_npu.ops.fixed import FEATURE_FRACTION, FRACTION, LARGEST
 from whisper_npu.ops.rows import limit
 from whisper_npu.runtime.backend import Array
 
-_SOURCES = ("fixed_point.cc", "fixed_rows.h", "fixed_vectors.h")
+_SOURCES = ("fixed_point.cc", "fixed_rows.h", "fixed_vectors.h", "numbers.h")
 _SHAPES = ((1, 384), (3, 1), (5, 15), (4, 16), (7, 240), (2, 9, 65), (40, 1280), (500, 33))
 _ROUNDING = "values = rint(x * r), halves to even, exact in float64 before it is rounded"
 
