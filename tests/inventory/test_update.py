@@ -122,7 +122,7 @@ def test_every_kernel_has_a_row_and_a_section() -> None:
     text = (built_in_folder() / document.FILE_NAME).read_text()
     names = [kernel.contract.name for kernel in load_registry(inventory=True)]
     names += [kernel.name for kernel in KERNELS]
-    assert len(names) == 58
+    assert len(names) == 59
     for name in names:
         assert text.count(f"\n| `{name}` |") == 1
         assert text.count(f"\n#### {name}\n") == 1
