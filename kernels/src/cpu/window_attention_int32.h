@@ -101,6 +101,20 @@ void pack(const AttentionInt32 &a, int64_t head, int32_t *shared) {
 
 int64_t blocks(const AttentionInt32 &a) { return (a.t + kQueries - 1) / kQueries; }
 
+// The queries of a block: the distance from one to the next, how many there are, and where the first
+// is in q and out.
+struct Queries {
+  int64_t d, rows, from;
+  Queries(const AttentionInt32 &a, int64_t head, int64_t block)
+      : d(a.n_head * a.d_head),
+        rows(a.t - block * kQueries < kQueries ? a.t - block * kQueries : kQueries),
+        from(start_of(a, head) + block * kQueries * d) {
+    // They lie far apart: all are asked for before the first is needed.
+    for (int64_t m = 0; m < rows; ++m)
+      for (int64_t i = 0; i < a.d_head; i += 16) __builtin_prefetch(a.q + from + m * d + i);
+  }
+};
+
 // Sums of products of kBlockRows rows, of lanes ``row_stride`` apart, with the columns of a panel;
 // ``add`` adds the products of a lane of all columns and of one row. A function of its own, or
 // compilers do not keep the sums in registers.
@@ -153,14 +167,9 @@ void block(const AttentionInt32 &a, int64_t head, int64_t block, const int32_t *
            int32_t *scratch) {
   const Packed packed(a);
   const Room room(packed, scratch);
-  const int64_t d = a.n_head * a.d_head, first = block * kQueries;
-  const int64_t rows = a.t - first < kQueries ? a.t - first : kQueries;
-  const int64_t from = start_of(a, head) + first * d;
+  const auto [d, rows, from] = Queries(a, head, block);
   const int32_t *keys = shared + head * packed.words, *values = keys + packed.values_at;
   const int32_t *shifts = keys + packed.shifts_at;
-  // Rows lie far apart: all are asked for before the first is needed.
-  for (int64_t m = 0; m < rows; ++m)
-    for (int64_t i = 0; i < a.d_head; i += 16) __builtin_prefetch(a.q + from + m * d + i);
   const int bits = window_bits(a.d_head);
   int exponents[kQueries];
   // Blocks of rows are whole: what the last lacks is zeros.

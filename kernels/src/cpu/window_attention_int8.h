@@ -10,6 +10,7 @@ using in_window::blocks;
 using in_window::kColumns;
 using in_window::kQueries;
 using in_window::multiply_block;
+using in_window::Queries;
 using in_window::start_of;
 
 constexpr double kLargestCut = 127.0;
@@ -51,7 +52,7 @@ int64_t shared_bytes(const AttentionInt32 &a) { return 4 * a.b * a.n_head * Pack
 
 int64_t scratch_bytes(const AttentionInt32 &a) { return 4 * Room(Packed(a), nullptr).words; }
 
-inline Mantissa scale_of(int32_t largest) { return mantissa(largest / kLargestCut); }
+inline Mantissa scale_of(uint32_t largest) { return mantissa(largest / kLargestCut); }
 
 // rint(x * factors) of the first ``count`` of kHalf numbers, zeros for the others.
 inline HalfInts cut_half(const int32_t *x, int64_t count, Doubles factors) {
@@ -70,12 +71,13 @@ inline void cut_row(const int32_t *x, int64_t count, double factor, Cut *cut) {
                                                   HalfCuts));
 }
 
-inline int32_t largest_magnitude(const int32_t *x, int64_t rows, int64_t columns, int64_t stride) {
-  int32_t largest = 0;
+inline uint32_t largest_magnitude(const int32_t *x, int64_t rows, int64_t columns,
+                                  int64_t stride) {
+  uint32_t largest = 0;
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j) {
-      const int32_t magnitude = x[i * stride + j] < 0 ? -x[i * stride + j] : x[i * stride + j];
-      largest = magnitude > largest ? magnitude : largest;
+      const uint32_t each = magnitude(x[i * stride + j]);
+      largest = each > largest ? each : largest;
     }
   return largest;
 }
@@ -104,11 +106,11 @@ void pack_keys(const AttentionInt32 &a, const int32_t *k, const Packed &packed, 
 void pack_values(const AttentionInt32 &a, const int32_t *v, const Packed &packed, int32_t *values,
                  int32_t *scales) {
   const int64_t d = a.n_head * a.d_head;
-  int32_t largest[kMostColumns] = {};
+  uint32_t largest[kMostColumns] = {};
   for (int64_t t = 0; t < a.t; ++t)
     for (int64_t i = 0; i < a.d_head; ++i) {
-      const int32_t magnitude = v[t * d + i] < 0 ? -v[t * d + i] : v[t * d + i];
-      largest[i] = magnitude > largest[i] ? magnitude : largest[i];
+      const uint32_t each = magnitude(v[t * d + i]);
+      largest[i] = each > largest[i] ? each : largest[i];
     }
   double factors[kMostColumns] = {};
   for (int64_t i = 0; i < packed.width; ++i) {
@@ -171,15 +173,10 @@ void block(const AttentionInt32 &a, int64_t head, int64_t block, const int32_t *
            int32_t *scratch) {
   const Packed packed(a);
   const Room room(packed, scratch);
-  const int64_t d = a.n_head * a.d_head, first = block * kQueries;
-  const int64_t rows = a.t - first < kQueries ? a.t - first : kQueries;
-  const int64_t from = start_of(a, head) + first * d;
+  const auto [d, rows, from] = Queries(a, head, block);
   const int32_t *keys = shared + head * packed.words, *values = keys + packed.values_at;
   const int32_t *scales = keys + packed.scales_at;
   const Mantissa key_scale = {keys[packed.mantissa_at + 1], keys[packed.mantissa_at]};
-  // Rows lie far apart: all are asked for before the first is needed.
-  for (int64_t m = 0; m < rows; ++m)
-    for (int64_t i = 0; i < a.d_head; i += 16) __builtin_prefetch(a.q + from + m * d + i);
   // Blocks of rows are whole: what the last lacks is zeros.
   memset(room.queries, 0, static_cast<size_t>(kQueries * packed.lanes) * sizeof(int32_t));
   Mantissa query_scales[kQueries];

@@ -148,10 +148,11 @@ class WindowAttentionInt8(_Window):
             scores, distances, z = block[:n], wide[:n], places[:n]
             np.matmul(queries[part], keys, out=scores)
             np.subtract(scores.max(axis=1, keepdims=True), scores, out=scores)
+            # Below 2**58: an int64 holds them.
             np.multiply(scores, unit[part], out=distances)
-            np.minimum(distances, spec.WEIGHT_END, out=distances)
             np.copyto(z, distances, casting="unsafe")
-            # With "clip" nothing is copied on the way to ``out``.
+            # "clip" takes the last weight for all distances beyond it; and nothing is copied on the
+            # way to ``out``.
             _cut_weights().take(z, out=scores, mode="clip")
             scores += thresholds
             np.floor(scores, out=scores)
