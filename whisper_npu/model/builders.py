@@ -15,7 +15,7 @@ from functools import lru_cache
 from whisper_npu.model import integer_graphs
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph, Role
-from whisper_npu.model.graph_builder import GraphBuilder
+from whisper_npu.model.graph_builder import CacheRoom, GraphBuilder
 from whisper_npu.model.precision import Precision
 from whisper_npu.model.weight_shapes import (
     TOKEN_EMBEDDING,
@@ -71,7 +71,7 @@ class _Builder(GraphBuilder):
         return self.op("add", [x, h], f"{prefix}.residual")
 
     def cross_state(self, dims: ModelDimensions, layer: int, part: str, batch: int) -> str:
-        """The keys or values of a decoder layer for its windows."""
+        """The keys or values of a decoder layer of so many windows."""
         d_head = dims.n_text_state // dims.n_text_head
         shape = (batch, dims.n_text_head, dims.n_audio_ctx, d_head)
         return self.declare(f"cross.{layer}.{part}", shape, "state")
@@ -151,17 +151,25 @@ def build_prefill(
     batch: int = 1,
     n_rows: int = 1,
     precision: Precision = "float32",
+    room: CacheRoom | None = None,
 ) -> Graph:
-    """tokens [batch, n_tokens] into the cache -> logits [batch, n_rows, n_vocab] of chosen rows."""
-    return _build_decoder("prefill", dims, precision, batch, 1, n_tokens, n_rows)
+    """tokens [batch, n_tokens] into the caches -> logits [batch, n_rows, n_vocab] of chosen rows.
+
+    ``room`` is that of the caches; if not given, they are full.
+    """
+    return _build_decoder("prefill", dims, precision, batch, 1, n_tokens, n_rows, room)
 
 
 @_kept
 def build_step(
-    dims: ModelDimensions, batch: int = 1, group: int = 1, precision: Precision = "float32"
+    dims: ModelDimensions,
+    batch: int = 1,
+    group: int = 1,
+    precision: Precision = "float32",
+    room: CacheRoom | None = None,
 ) -> Graph:
     """One token for each of batch x group sequences -> logits [batch * group, 1, n_vocab]."""
-    return _build_decoder("step", dims, precision, batch, group, 1, None)
+    return _build_decoder("step", dims, precision, batch, group, 1, None, room)
 
 
 def build_align(
@@ -169,10 +177,11 @@ def build_align(
     n_tokens: int,
     heads: Sequence[tuple[int, int]],
     precision: Precision = "float32",
+    room: CacheRoom | None = None,
 ) -> Graph:
     """A prefill of one sequence that gives all logits, [1, n_tokens, n_vocab], and the scores of
     ``heads`` (pairs of layer and head): per layer ``alignment.{layer}`` [heads, n_tokens, ctx]."""
-    return _build_decoder("align", dims, precision, 1, 1, n_tokens, None, heads)
+    return _build_decoder("align", dims, precision, 1, 1, n_tokens, None, room, heads)
 
 
 def _build_decoder(
@@ -183,15 +192,17 @@ def _build_decoder(
     group: int,
     n_tokens: int,
     n_rows: int | None,
+    room: CacheRoom | None,
     heads: Sequence[tuple[int, int]] = (),
 ) -> Graph:
+    room = room or CacheRoom(batch, group)
     if precision == "int8":
-        return integer_graphs.build_decoder(name, dims, batch, group, n_tokens, n_rows, heads)
+        return integer_graphs.build_decoder(name, dims, batch, group, n_tokens, n_rows, room, heads)
     b = _Builder(dims)
     root, sequences = "model.decoder", batch * group
     d_head = dims.n_text_state // dims.n_text_head
     tokens = b.declare("tokens", (sequences, n_tokens), "input", "int64")
-    position = b.declare("position", (), "input", "int64")
+    position, slot = b.windows(batch)
     x = b.embed(tokens, f"{root}.embed_positions.weight", position, "embedded")
     for i in range(dims.n_text_layer):
         layer, prefix = f"{root}.layers.{i}", f"decoder.{i}"
@@ -202,20 +213,20 @@ def _build_decoder(
             new = b.linear(h, f"{layer}.self_attn.{part}_proj", f"{prefix}.{part}", bias)
             cache = b.declare(
                 f"self.{i}.{part}",
-                (sequences, dims.n_text_head, dims.n_text_ctx, d_head),
+                (*room, dims.n_text_head, dims.n_text_ctx, d_head),
                 "state",
             )
-            caches.append(b.op("store_cache", [new, cache, position], cache))
-        h = b.op("cached_attention", [q, *caches, position], f"{prefix}.attn")
+            caches.append(b.op("store_cache", [new, cache, position, slot], cache))
+        h = b.op("cached_attention", [q, *caches, position, slot], f"{prefix}.attn")
         h = b.linear(h, f"{layer}.self_attn.out_proj", f"{prefix}.attn_out")
         x = b.op("add", [x, h], f"{prefix}.attn_residual")
 
         h = b.norm(x, f"{layer}.encoder_attn_layer_norm", f"{prefix}.cross_ln")
         q = b.linear(h, f"{layer}.encoder_attn.q_proj", f"{prefix}.cross_q")
-        k, v = (b.cross_state(dims, i, part, batch) for part in "kv")
+        k, v = (b.cross_state(dims, i, part, room.slots) for part in "kv")
         kept = tuple(head for of, head in heads if of == i)
         extra = [f"alignment.{i}"] if kept else []
-        h = b.op("cross_attention", [q, k, v], f"{prefix}.cross", extra=extra, heads=kept)
+        h = b.op("cross_attention", [q, k, v, slot], f"{prefix}.cross", extra=extra, heads=kept)
         h = b.linear(h, f"{layer}.encoder_attn.out_proj", f"{prefix}.cross_out")
         x = b.op("add", [x, h], f"{prefix}.cross_residual")
         x = b.mlp(x, layer, prefix)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from whisper_npu.model.graph import Attr, Graph, Op, Role, Tensor
 from whisper_npu.model.kinds import KINDS, Shape
 from whisper_npu.model.validation import validate
+
+
+class CacheRoom(NamedTuple):
+    """What the decoder's caches have room for: windows, and sequences of each of them."""
+
+    slots: int
+    members: int
 
 
 class GraphBuilder:
@@ -30,6 +38,14 @@ class GraphBuilder:
         """Declare a weight; its name."""
         shape, dtype = self.weights[name]
         return self.declare(name, shape, "weight", dtype)
+
+    def windows(self, batch: int) -> tuple[str, str]:
+        """Declare where each window of a batch is: the position of its first new token, and its
+        slot in the caches."""
+        names = "position", "slot"
+        for name in names:
+            self.declare(name, (batch,), "input", "int64")
+        return names
 
     def op(
         self,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph, Role
-from whisper_npu.model.graph_builder import GraphBuilder
+from whisper_npu.model.graph_builder import CacheRoom, GraphBuilder
 from whisper_npu.model.integer_weights import (
     DECODER_POSITIONS,
     LOGITS,
@@ -91,7 +91,7 @@ class _Builder(GraphBuilder):
         return self.sum(x, h, name, role)
 
     def cross_state(self, dims: ModelDimensions, layer: int, part: str, batch: int) -> list[str]:
-        """The keys or values of a decoder layer for its windows, and their scales."""
+        """The keys or values of a decoder layer of so many windows, and their scales."""
         d_head = dims.n_text_state // dims.n_text_head
         name, heads = f"cross.{layer}.{part}", (batch, dims.n_text_head)
         values = self.declare(name, (*heads, dims.n_audio_ctx, d_head), "state", "int8")
@@ -151,6 +151,7 @@ def build_decoder(
     group: int,
     n_tokens: int,
     n_rows: int | None,
+    room: CacheRoom,
     heads: Sequence[tuple[int, int]] = (),
 ) -> Graph:
     """``n_tokens`` tokens for each of batch x group sequences into the caches -> logits.
@@ -160,9 +161,9 @@ def build_decoder(
     """
     b = _Builder(dims)
     root, sequences = "model.decoder", batch * group
-    cache = (sequences, dims.n_text_head, dims.n_text_ctx, dims.n_text_state // dims.n_text_head)
+    cache = (*room, dims.n_text_head, dims.n_text_ctx, dims.n_text_state // dims.n_text_head)
     tokens = b.declare("tokens", (sequences, n_tokens), "input", "int64")
-    position = b.declare("position", (), "input", "int64")
+    position, slot = b.windows(batch)
     table = b.quantized_weight(TOKEN_EMBEDDING)
     x = b.op("embed_int32", [tokens, *table, b.weight(DECODER_POSITIONS), position], "embedded")
     for i in range(dims.n_text_layer):
@@ -171,20 +172,20 @@ def build_decoder(
         q, *new = (b.linear(h, f"{layer}.self_attn.{p}_proj", f"{prefix}.{p}") for p in "qkv")
         caches = [b.declare(f"self.{i}.{part}", cache, "state", "int16") for part in "kv"]
         for each, state in zip(new, caches, strict=True):
-            b.op("store_int16", [each, state, position], state)
-        y = b.op("cached_attention_int16", [q, *caches, position], f"{prefix}.attn")
+            b.op("store_int16", [each, state, position, slot], state)
+        y = b.op("cached_attention_int16", [q, *caches, position, slot], f"{prefix}.attn")
         out = f"{layer}.self_attn.out_proj"
         x = b.attended(x, y, out, f"{prefix}.attn_out", f"{prefix}.attn_residual")
 
         h = b.norm(x, f"{prefix}.cross_ln")
         q = b.linear(h, f"{layer}.encoder_attn.q_proj", f"{prefix}.cross_q")
-        (k, k_scale), (v, v_scale) = (b.cross_state(dims, i, part, batch) for part in "kv")
+        (k, k_scale), (v, v_scale) = (b.cross_state(dims, i, part, room.slots) for part in "kv")
         kept = tuple(head for of, head in heads if of == i)
         extra = []
         if kept:
             shape = (len(kept), n_tokens, dims.n_audio_ctx)
             extra = [b.declare(f"alignment.{i}", shape, "output", "float32")]
-        inputs = [q, k, v, k_scale, v_scale]
+        inputs = [q, k, v, k_scale, v_scale, slot]
         y = b.op("cross_attention_int32", inputs, f"{prefix}.cross", extra=extra, heads=kept)
         out = f"{layer}.encoder_attn.out_proj"
         x = b.attended(x, y, out, f"{prefix}.cross_out", f"{prefix}.cross_residual")

@@ -166,7 +166,8 @@ def _split_heads(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
 def _embed(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
     tokens, table, positions, position = inputs
     _require(
-        len(tokens) == 2 and table[1] == positions[1] and position == (), "embedding does not fit"
+        len(tokens) == 2 and table[1] == positions[1] and tokens[0] % position[0] == 0,
+        "embedding does not fit",
     )
     return ((*tokens, table[1]),)
 
@@ -178,20 +179,28 @@ def _embed_int32(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
 
 
 def _store_cache(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
-    (b, _, d), (cache_b, h, _, dh), position = inputs
-    _require(b == cache_b and d == h * dh and position == (), "cache does not fit")
-    return (inputs[1],)
+    x, cache, *windows = inputs
+    _own_cache(x, cache, *windows)
+    return (cache,)
+
+
+def _own_cache(x: Shape, cache: Shape, position: Shape, slot: Shape) -> None:
+    (b, _, d), (slots, members, h, _, dh), (windows,) = x, cache, position
+    fits = b % windows == 0 and b // windows <= members and windows <= slots
+    _require(fits and position == slot and d == h * dh, "cache does not fit")
 
 
 def _cached_attention(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
-    (b, n, d), k, v, position = inputs
-    _require(k == v and k[0] == b and d == k[1] * k[3] and position == (), "cache does not fit")
-    return ((b, n, d),)
+    q, k, v, *windows = inputs
+    _require(k == v, "cache does not fit")
+    _own_cache(q, k, *windows)
+    return (q,)
 
 
 def _cross_attention(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
-    (b, n, d), k, v = inputs
-    _require(k == v and b % k[0] == 0 and d == k[1] * k[3], "cross keys and values do not fit")
+    (b, n, d), k, v, (windows,) = inputs
+    fits = b % windows == 0 and windows <= k[0] and d == k[1] * k[3]
+    _require(k == v and fits, "cross keys and values do not fit")
     heads = dict(op.attrs).get("heads", ())
     assert isinstance(heads, tuple)
     _require(all(head < k[1] for head in heads), "an alignment head is beyond the last head")
@@ -199,7 +208,7 @@ def _cross_attention(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
 
 
 def _cache_flops(op: Op, inputs: Shapes, outputs: Shapes) -> int:
-    return 4 * math.prod(inputs[0]) * inputs[1][2]
+    return 4 * math.prod(inputs[0]) * inputs[1][-2]
 
 
 def _rows_and_scales(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
@@ -213,9 +222,9 @@ def _quantize_columns(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
 
 
 def _cross_attention_int32(op: Op, inputs: Shapes) -> tuple[Shape, ...]:
-    _, k, _, *scales = inputs
+    _, k, _, *scales, slot = inputs
     _require(all(s == (*k[:2], k[3]) for s in scales), "scales of keys or values do not fit")
-    return _cross_attention(op, inputs[:3])
+    return _cross_attention(op, (*inputs[:3], slot))
 
 
 def _top_logprobs(op: Op, inputs: Shapes) -> tuple[Shape, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.ops.activation import softmax_rows
-from whisper_npu.ops.arrays import F32
+from whisper_npu.ops.arrays import F32, I64
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -53,53 +54,80 @@ def attention(
     return out
 
 
-def store_cache(x: F32, cache: F32, position: int) -> None:  # [b, n, h * dh], [b, h, ctx, dh]
-    """Write the keys or values of n new tokens into a cache, from ``position`` on."""
+def own_caches(
+    cache: Any, position: I64, slot: I64, sequences: int
+) -> Iterator[tuple[int, Any]]:  # [slots, members, h, ctx, dh], [w], [w] -> of each sequence
+    """For each of so many sequences, window by window: where its first new token lies in its own
+    cache, and that cache, [h, ctx, dh]. Window i has slot[i], and sequence j of it member j."""
+    group = sequences // len(slot)
+    for first, place in zip(position.tolist(), slot.tolist(), strict=True):
+        for member in range(group):
+            yield first, cache[place, member]
+
+
+def store_cache(
+    x: F32, cache: F32, position: I64, slot: I64
+) -> None:  # [b, n, h * dh], [slots, members, h, ctx, dh], [w], [w]
+    """Write the keys or values of n new tokens of each sequence into its cache, from ``position``
+    of its window on."""
     n = x.shape[1]
-    cache[:, :, position : position + n] = split_heads(x, cache.shape[1])
+    for new, (first, own) in zip(x, own_caches(cache, position, slot, len(x)), strict=True):
+        own[:, first : first + n] = split_heads(new[None], cache.shape[2])[0]
 
 
 def cached_attention(
     q: F32,
     k_cache: F32,
     v_cache: F32,
-    position: int,
+    position: I64,
+    slot: I64,
     out: F32 | None = None,
     scratch: F32 | None = None,
-) -> F32:  # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh] -> [b, n, h * dh]
-    """Causal self-attention of n tokens at ``position`` over a cache that already holds them.
+) -> F32:  # [b, n, h * dh], [slots, members, h, ctx, dh] of each, [w], [w] -> [b, n, h * dh]
+    """Causal self-attention of n tokens of each sequence, at ``position`` of its window, over its
+    cache, which already holds them.
 
-    ``scratch`` holds at least b * h * n * (position + n) floats.
+    ``scratch`` holds at least h * n * ctx floats.
     """
-    n_head, length = k_cache.shape[1], position + q.shape[1]
-    scores = _scores(split_heads(q, n_head), k_cache[:, :, :length], scratch)
-    if q.shape[1] > 1:
-        scores += _causal_mask(q.shape[1], position)
-    return _weighted(scores, v_cache[:, :, :length], q, out)
+    out = np.empty_like(q) if out is None else out
+    n, n_head = q.shape[1], k_cache.shape[2]
+    keys = own_caches(k_cache, position, slot, len(q))
+    values = own_caches(v_cache, position, slot, len(q))
+    for query, result, (first, k), (_, v) in zip(q, out, keys, values, strict=True):
+        length = first + n
+        scores = _scores(split_heads(query[None], n_head), k[None, :, :length], scratch)
+        if n > 1:
+            scores += _causal_mask(n, first)
+        _weighted(scores, v[None, :, :length], result[None])
+    return out
 
 
 def cross_attention(
     q: F32,
     k: F32,
     v: F32,
+    slot: I64,
     out: F32 | None = None,
     scratch: F32 | None = None,
     heads: tuple[int, ...] = (),
     kept: F32 | None = None,
-) -> F32:  # [a * g, n, h * dh], [a, h, t, dh], [a, h, t, dh] -> [a * g, n, h * dh]
-    """Attention to the audio; the g sequences of each audio share its keys and values.
+) -> F32:  # [w * g, n, h * dh], [slots, h, t, dh], [slots, h, t, dh], [w] -> [w * g, n, h * dh]
+    """Attention to the audio; the g sequences of each window share the keys and values of its slot.
 
     With ``heads`` the scores before the softmax of those heads are copied to ``kept``,
     [len(heads), n, t] (for one sequence), from which word timestamps are found.
-    ``scratch`` holds at least a * g * h * n * t floats.
+    ``scratch`` holds at least g * h * n * t floats.
     """
-    n_audio, n_head = k.shape[:2]
-    grouped = q.reshape(n_audio, -1, q.shape[-1])
-    scores = _scores(split_heads(grouped, n_head), k, scratch)
-    if kept is not None:
-        np.take(scores[0], heads, axis=0, out=kept)
-    merged = None if out is None else out.reshape(grouped.shape)
-    return _weighted(scores, v, grouped, merged).reshape(q.shape)
+    out = np.empty_like(q) if out is None else out
+    n_head, together = k.shape[1], (len(slot), -1, q.shape[-1])
+    for query, result, place in zip(
+        q.reshape(together), out.reshape(together), slot.tolist(), strict=True
+    ):
+        scores = _scores(split_heads(query[None], n_head), k[place][None], scratch)
+        if kept is not None:
+            np.take(scores[0], heads, axis=0, out=kept)
+        _weighted(scores, v[place][None], result[None])
+    return out
 
 
 def _scores(
@@ -112,16 +140,12 @@ def _scores(
     return scores
 
 
-def _weighted(
-    scores: F32, v: F32, like: F32, out: F32 | None
-) -> F32:  # [b, h, n, t], [b, h, t, dh], [b, n, h * dh] -> [b, n, h * dh]
+def _weighted(scores: F32, v: F32, out: F32) -> None:
+    # [b, h, n, t], [b, h, t, dh] -> [b, n, h * dh]
     total = softmax_rows(scores)
     mixed = np.matmul(scores, v)
     mixed /= total
-    if out is None:
-        out = np.empty_like(like)
     split_heads(out, v.shape[1])[:] = mixed
-    return out
 
 
 def _causal_mask(n: int, position: int) -> F32:  # -> [n, position + n]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whisper_npu.ops.arrays import F32, I8, I16, I32, I64
-from whisper_npu.ops.attention import split_heads
+from whisper_npu.ops.attention import own_caches, split_heads
 from whisper_npu.ops.fixed import (
     ATTENTION_FRACTION,
     F64,
@@ -239,10 +239,13 @@ def attention_int8(
     return out
 
 
-def store_int16(x: I32, cache: I16, position: int) -> None:  # [b, n, h * dh], [b, h, ctx, dh]
-    """Write keys or values of n new tokens into a cache with CACHE_FRACTION, from ``position`` on.
+def store_int16(
+    x: I32, cache: I16, position: I64, slot: I64
+) -> None:  # [b, n, h * dh], [slots, members, h, ctx, dh], [w], [w]
+    """Write keys or values of n new tokens of each sequence into its cache, from ``position`` of
+    its window on.
 
-    Rounded to the nearest, saturated at plus or minus 32767 (64).
+    They get CACHE_FRACTION: rounded to the nearest, saturated at plus or minus 32767 (64).
     """
     n = x.shape[1]
     largest = (2**15 - 1) << _CACHE_SHIFT
@@ -250,27 +253,36 @@ def store_int16(x: I32, cache: I16, position: int) -> None:  # [b, n, h * dh], [
     np.minimum(steps, largest, out=steps)
     steps += 1 << (_CACHE_SHIFT - 1)
     steps >>= _CACHE_SHIFT
-    cache[:, :, position : position + n] = split_heads(steps, cache.shape[1])
+    for new, (first, own) in zip(steps, own_caches(cache, position, slot, len(x)), strict=True):
+        own[:, first : first + n] = split_heads(new[None], cache.shape[2])[0]
 
 
 def cached_attention_int16(
-    q: I32, k_cache: I16, v_cache: I16, position: int, out: I32 | None = None
-) -> I32:  # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh] -> [b, n, h * dh]
-    """Causal self-attention of n tokens at ``position`` over a cache that already holds them.
+    q: I32, k_cache: I16, v_cache: I16, position: I64, slot: I64, out: I32 | None = None
+) -> I32:  # [b, n, h * dh], [slots, members, h, ctx, dh] of each, [w], [w] -> [b, n, h * dh]
+    """Causal self-attention of n tokens of each sequence, at ``position`` of its window, over its
+    cache, which already holds them.
 
     Every query of a head is cut to 15 bits by a shift of its own; scores have up to 37 bits.
     """
-    n_head, length = k_cache.shape[1], position + q.shape[1]
-    query, shift = cut_queries(split_heads(q, n_head), QUERY_BITS)
-    k, v = (cache[:, :, :length].astype(np.float64) for cache in (k_cache, v_cache))
-    scores = query @ k.transpose(0, 1, 3, 2)
-    if q.shape[1] > 1:
-        future = np.arange(length) > np.arange(position, length)[:, None]
-        scores[:, :, future] = -np.inf
-    weights = weights_of(scores, FRACTION + CACHE_FRACTION - shift)
+    out = np.empty_like(q) if out is None else out
+    n, n_head = q.shape[1], k_cache.shape[2]
+    queries, shifts = cut_queries(split_heads(q, n_head), QUERY_BITS)
     factor = 2.0 ** (ATTENTION_FRACTION - CACHE_FRACTION)
-    mixed = divide(weights.astype(np.float64) @ v, weights.sum(axis=-1), factor)
-    return _merged(mixed, q, out)
+    keys = own_caches(k_cache, position, slot, len(q))
+    values = own_caches(v_cache, position, slot, len(q))
+    for query, shift, result, (first, k), (_, v) in zip(
+        queries, shifts, split_heads(out, n_head), keys, values, strict=True
+    ):
+        length = first + n
+        scores = query @ k[:, :length].astype(np.float64).transpose(0, 2, 1)
+        if n > 1:
+            future = np.arange(length) > np.arange(first, length)[:, None]
+            scores[:, future] = -np.inf
+        weights = weights_of(scores, FRACTION + CACHE_FRACTION - shift)
+        mixed = weights.astype(np.float64) @ v[:, :length].astype(np.float64)
+        result[...] = divide(mixed, weights.sum(axis=-1), factor)
+    return out
 
 
 def quantize_columns(
@@ -294,36 +306,33 @@ def cross_attention_int32(
     v: NDArray[np.generic],
     k_scale: F32,
     v_scale: F32,
+    slot: I64,
     out: I32 | None = None,
     heads: tuple[int, ...] = (),
     kept: F32 | None = None,
-) -> I32:  # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, dh], ... -> [a * g, n, h * dh]
-    """Attention to the audio; the g sequences of each audio share its keys and values.
+) -> I32:
+    # [w * g, n, h * dh], [slots, h, t, dh], ..., [slots, h, dh], ..., [w] -> [w * g, n, h * dh]
+    """Attention to the audio; the g sequences of each window share the keys and values of its slot.
 
     ``k`` and ``v`` hold int8, in any dtype. Scales of keys are part of the query, which is then cut
     to 15 bits by a shift of its own. With ``heads`` the scores of those heads, in natural units,
     are written to ``kept``, [len(heads), n, t] (for one sequence).
     """
-    n_audio, n_head = k.shape[:2]
-    grouped = split_heads(q.reshape(n_audio, -1, q.shape[-1]), n_head)
-    # In units of the keys' smallest steps, 2^-FRACTION.
-    steps = np.float64(2.0**FRACTION) * k_scale[:, :, None]
-    query, shift = cut_queries(grouped * steps, QUERY_BITS)
-    keys, values = (x.astype(np.float64) for x in (k, v))
-    scores = query @ keys.transpose(0, 1, 3, 2)
-    exponent = 2 * FRACTION - shift
-    if kept is not None:
-        natural = np.ldexp(math.log(2.0), -exponent)[..., None]
-        np.multiply(scores[0][list(heads)], natural[0][list(heads)], out=kept, casting="same_kind")
-    weights = weights_of(scores, exponent)
-    factor = np.float64(2.0**ATTENTION_FRACTION) * v_scale[:, :, None]
-    mixed = divide(weights.astype(np.float64) @ values, weights.sum(axis=-1), factor)
-    return _merged(mixed, q, out)
-
-
-def _merged(heads: I32, like: I32, out: I32 | None) -> I32:  # [b, h, n, dh] -> [b, n, h * dh]
-    if out is None:
-        out = np.empty_like(like)
-    b, h, n, dh = heads.shape
-    split_heads(out.reshape(b, n, h * dh), h)[...] = heads
+    out = np.empty_like(q) if out is None else out
+    n_head, together = k.shape[1], (len(slot), -1, q.shape[-1])
+    queries, results = (split_heads(x.reshape(together), n_head) for x in (q, out))
+    for grouped, result, place in zip(queries, results, slot.tolist(), strict=True):
+        # In units of the keys' smallest steps, 2^-FRACTION.
+        steps = np.float64(2.0**FRACTION) * k_scale[place][:, None]
+        query, shift = cut_queries(grouped * steps, QUERY_BITS)
+        keys, values = (x[place].astype(np.float64) for x in (k, v))
+        scores = query @ keys.transpose(0, 2, 1)
+        exponent = 2 * FRACTION - shift
+        if kept is not None:
+            natural = np.ldexp(math.log(2.0), -exponent)[..., None]
+            chosen = list(heads)
+            np.multiply(scores[chosen], natural[chosen], out=kept, casting="same_kind")
+        weights = weights_of(scores, exponent)
+        factor = np.float64(2.0**ATTENTION_FRACTION) * v_scale[place][:, None]
+        result[...] = divide(weights.astype(np.float64) @ values, weights.sum(axis=-1), factor)
     return out

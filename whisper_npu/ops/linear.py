@@ -73,10 +73,19 @@ def layer_norm(
 
 
 def embed(
-    tokens: I64, table: F32, positions: F32, position: int, out: F32 | None = None
-) -> F32:  # [b, n], [v, d], [ctx, d] -> [b, n, d]
-    """Token embedding plus the embedding of the positions from ``position`` on."""
+    tokens: I64, table: F32, positions: F32, position: I64, out: F32 | None = None
+) -> F32:  # [b, n], [v, d], [ctx, d], [w] -> [b, n, d]
+    """Token embedding plus the embedding of the positions from ``position`` of each window on."""
     # mode="clip" keeps NumPy from buffering the whole output; ids are checked by the caller.
     out = np.take(table, tokens, axis=0, out=out, mode="clip")
-    out += positions[position : position + tokens.shape[1]]
+    out += positions[places(position, tokens)]
     return out
+
+
+def places(position: I64, tokens: I64) -> I64:  # [w], [b, n] -> [b, n]
+    """The position of every token: those of a sequence follow each other from ``position`` of its
+    window on."""
+    b, n = tokens.shape
+    first = np.repeat(position, b // len(position))
+    found: I64 = first[:, None] + np.arange(n)
+    return found

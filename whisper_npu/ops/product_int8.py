@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from whisper_npu.ops.arrays import F32, I32, I64
 from whisper_npu.ops.fixed import FRACTION, LARGEST, magnitude, saturate
+from whisper_npu.ops.linear import places
 from whisper_npu.ops.rows import Integers
 
 # Bits of the mantissa of a weight's scale.
@@ -80,15 +81,15 @@ def scale_sums(
 
 
 def embed_int32(
-    tokens: I64, table: Integers, scale: F32, positions: I32, position: int, out: I32 | None = None
-) -> I32:  # [b, n], [v, d], [v], [ctx, d] -> [b, n, d]
+    tokens: I64, table: Integers, scale: F32, positions: I32, position: I64, out: I32 | None = None
+) -> I32:  # [b, n], [v, d], [v], [ctx, d], [w] -> [b, n, d]
     """``sat(rint(table * scale * 2**FRACTION) + positions)``: the embedding of tokens and places.
 
     ``table`` holds int8, in any dtype.
     """
     rows = table[tokens] * (scale[tokens].astype(np.float64)[..., None] * _ONE)
     np.rint(rows, out=rows)
-    rows += positions[position : position + tokens.shape[1]]
+    rows += positions[places(position, tokens)]
     return saturate(rows, out)
 
 

@@ -1,74 +1,119 @@
-"""The keys and values that the decoder attends to: of the windows, and of the tokens so far."""
+"""The keys and values that the decoder attends to: of the windows, and of the tokens so far.
+
+Windows lie in slots. Plans are on all slots and are told which windows they run on, so that a
+window begins, ends and moves from one batch to another without a copy.
+"""
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from whisper_npu.model import builders
+from whisper_npu.model.graph_builder import CacheRoom
 from whisper_npu.ops.arrays import I64
 from whisper_npu.runtime.arena import Block, lay_out
 from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.network import Network
-from whisper_npu.runtime.plan import Observer
+from whisper_npu.runtime.plan import Observer, Plan
+
+
+class Slot:
+    """A slot that a window has, until this object is dropped."""
+
+    def __init__(self, index: int, free: list[int]) -> None:
+        self.index, self._free = index, free
+
+    def __del__(self) -> None:
+        self._free.append(self.index)
 
 
 class CrossCache:
-    """Keys and values of the encoder states of up to ``n_audio`` windows, for all decoder layers.
+    """Keys and values of the encoder states of windows, for all decoder layers: one window a slot.
 
-    They are computed window by window: one plan for each takes less memory than one for every size
-    of a batch, and no more time. A window that is already here is moved, not computed again.
+    They are computed window by window: one plan for each slot takes less memory than one for every
+    size of a batch, and no more time.
     """
 
-    def __init__(self, network: Network, n_audio: int) -> None:
-        self.n_audio = n_audio
-        graph = builders.build_cross_kv(network.dims, precision=network.precision)
-        self.states = _in_one_block(
-            {
-                t.name: ((n_audio, *t.shape[1:]), np.dtype(network.states[t.name].dtype))
-                for t in graph.role("state")
-            }
-        )
-        self._plans = [network.plan(graph, self.slots(i, i + 1)) for i in range(n_audio)]
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._graph = builders.build_cross_kv(network.dims, precision=network.precision)
+        self.slots = 0
+        self.states: dict[str, Array] = {}
+        self._plans: list[Plan | None] = []
         # The states that each slot was computed from. As they are kept, no others get their place
         # in memory, by which they are known.
-        self._sources: list[Array | None] = [None] * n_audio
+        self._sources: list[Array | None] = []
+        # Those that were given back first come first.
+        self._free: list[int] = []
 
-    def slots(self, start: int, stop: int) -> dict[str, Array]:
-        """The keys and values of windows ``start`` to ``stop``."""
-        return {name: cache[start:stop] for name, cache in self.states.items()}
+    def grow(self, slots: int) -> None:
+        """Have so many slots; windows keep theirs."""
+        before = self.states
+        self.states = _in_one_block(
+            {
+                t.name: ((slots, *t.shape[1:]), np.dtype(self._network.states[t.name].dtype))
+                for t in self._graph.role("state")
+            }
+        )
+        for name, cache in before.items():
+            self.states[name][: self.slots] = cache
+        self._sources += [None] * (slots - self.slots)
+        self._free += range(self.slots, slots)
+        self.slots = slots
+        self.forget_plans()
 
-    def fill(self, states: Array | Sequence[Array], observe: Observer | None = None) -> None:
-        """Have the windows of ``states`` in the first slots; with ``observe`` all are computed."""
-        for slot, window in enumerate(states):
-            held = None if observe is not None else self._find(window, slot)
-            if held is not None:
-                self._move(held, slot)
-            else:
-                self._plans[slot](observe, states=window[None])
-                self._sources[slot] = window
+    def forget_plans(self) -> None:
+        """Make them anew when they are needed."""
+        self._plans = [None] * self.slots
 
-    def _find(self, window: Array, start: int) -> int | None:
-        """The first slot from ``start`` on that has the keys and values of a window."""
-        for slot, source in enumerate(self._sources[start:], start):
-            if source is not None and _same_memory(source, window):
-                return slot
-        return None
+    @property
+    def n_free(self) -> int:
+        """Slots that no window has."""
+        return len(self._free)
 
-    def _move(self, source: int, target: int) -> None:
-        if source != target:
+    def claim(self, window: Array, observe: Observer | None = None) -> Slot:
+        """A free slot with the keys and values of a window; with ``observe`` they are computed in
+        any case. Raises IndexError without a free slot."""
+        held = None if observe is not None else self._find(window)
+        index = held if held in self._free else next(self._unneeded(), self._free[0])
+        self._free.remove(index)
+        slot = Slot(index, self._free)
+        if held is None:
+            self._compute(index, window, observe)
+        elif held != index:
             for cache in self.states.values():
-                cache[target] = cache[source]
-            self._sources[target] = self._sources[source]
+                cache[index] = cache[held]
+            self._sources[index] = self._sources[held]
+        return slot
 
-    def keep(self, windows: I64) -> None:
-        """Move some windows, in ascending order, to the first slots."""
-        for target, source in enumerate(windows.tolist()):
-            self._move(source, target)
+    def _unneeded(self) -> Iterator[int]:
+        """Free slots that hold nothing."""
+        return (index for index in self._free if self._sources[index] is None)
+
+    def _find(self, window: Array) -> int | None:
+        """A slot that has the keys and values of a window, best a free one."""
+        found = None
+        for index, source in enumerate(self._sources):
+            if source is not None and _same_memory(source, window):
+                if index in self._free:
+                    return index
+                found = index
+        return found
+
+    def _compute(self, index: int, window: Array, observe: Observer | None) -> None:
+        # Until all of it is there.
+        self._sources[index] = None
+        plan = self._plans[index]
+        if plan is None:
+            own = {name: cache[index : index + 1] for name, cache in self.states.items()}
+            plan = self._plans[index] = self._network.plan(self._graph, own)
+        plan(observe, states=window[None])
+        self._sources[index] = window
 
 
 def _in_one_block(arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> dict[str, Array]:
@@ -91,32 +136,55 @@ def _same_memory(a: Array, b: Array) -> bool:
 
 
 class OwnCache:
-    """Keys and values of the tokens of up to ``sequences`` sequences, for all decoder layers."""
+    """Keys and values of the tokens of sequences, for all decoder layers: of each slot there are
+    some members, one for each sequence of its window."""
 
-    def __init__(self, network: Network, sequences: int) -> None:
-        self.sequences = sequences
+    def __init__(self, network: Network) -> None:
         graph = builders.build_step(network.dims, precision=network.precision)
         tensors = [t for t in graph.role("state") if t.name.startswith("self.")]
-        # In one array, so that sequences are moved in one go: [2 n_layer, sequences, n_head, n_ctx,
-        # d_head].
-        shape = len(tensors), sequences, *tensors[0].shape[1:]
-        self._all = _untouched(shape, np.dtype(tensors[0].dtype))
-        self.states = {t.name: cache for t, cache in zip(tensors, self._all, strict=True)}
+        self._names = [t.name for t in tensors]
+        self._shape, self._dtype = tensors[0].shape[2:], np.dtype(tensors[0].dtype)
+        self.room = CacheRoom(0, 0)
+        self._all = self._untouched()
+        # Positions that have been written in any member of a slot.
+        self._written = np.zeros(0, np.int64)
 
-    def copy(self, source: I64, target: I64, start: int, stop: int) -> None:
-        """Copy positions ``start`` to ``stop`` of some sequences to others; all are read before any
-        is written."""
-        self._all[:, target, :, start:stop] = self._all[:, source, :, start:stop]
+    def grow(self, room: CacheRoom) -> None:
+        """Have so much room; what was written stays."""
+        (slots, members), before, written = self.room, self._all, self._written
+        self.room = room
+        self._all = self._untouched()
+        self._written = np.zeros(room.slots, np.int64)
+        self._written[:slots] = written
+        for slot, count in enumerate(written.tolist()):
+            self._all[:, slot, :members, :, :count] = before[:, slot, :, :, :count]
 
+    @property
+    def states(self) -> dict[str, Array]:
+        """By name, [slots, members, n_head, n_ctx, d_head]."""
+        return dict(zip(self._names, self._all, strict=True))
 
-def _untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros that take memory page by page as they are written: few texts fill their context.
+    def wrote(self, slots: I64, positions: I64) -> None:
+        """Take note that windows have tokens up to these positions."""
+        self._written[slots] = positions
 
-    NumPy asks for huge pages, all of which would be there from the first token on.
-    """
-    nbytes = max(1, dtype.itemsize * math.prod(shape))
-    if hasattr(mmap, "MAP_PRIVATE"):
-        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    else:
-        memory = mmap.mmap(-1, nbytes)
-    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
+    def copy(
+        self, slots: I64 | int, source: I64, target: I64, start: int, stop: int
+    ) -> None:  # [k], [k], [k]
+        """Copy positions ``start`` to ``stop`` of some members of slots to others; all are read
+        before any is written."""
+        self._all[:, slots, target, :, start:stop] = self._all[:, slots, source, :, start:stop]
+
+    def _untouched(self) -> Array:
+        """Zeros that take memory page by page as they are written: few texts fill their context.
+
+        NumPy asks for huge pages, all of which would be there from the first token on. In one
+        array, so that sequences are copied in one go: [2 n_layer, slots, members, ...].
+        """
+        shape = len(self._names), *self.room, *self._shape
+        nbytes = max(1, self._dtype.itemsize * math.prod(shape))
+        if hasattr(mmap, "MAP_PRIVATE"):
+            memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            memory = mmap.mmap(-1, nbytes)
+        return np.frombuffer(memory, self._dtype, math.prod(shape)).reshape(shape)

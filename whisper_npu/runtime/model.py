@@ -16,18 +16,16 @@ from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.ops.fixed import FEATURE_FRACTION
 from whisper_npu.ops.mel import mel_filters
 from whisper_npu.runtime.backend import Array
-from whisper_npu.runtime.caches import CrossCache, OwnCache
+from whisper_npu.runtime.decoder import Decoder
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.network import Network
 from whisper_npu.runtime.plan import Observer, Plan
 from whisper_npu.runtime.plan_cache import PlanCache
-from whisper_npu.runtime.session import DecoderPlans, DecoderSession
+from whisper_npu.runtime.session import DecoderSession
 from whisper_npu.runtime.weights import Weights
 
-# Shapes vary with batches and beams; plans for more of them are not kept. A batch of eight windows
-# has four shapes as they end, and as many again where they are decoded again with other beams.
+# Lengths of audio and batches vary; plans for more of them are not kept.
 _PLANS = 8
-_SHAPES = 8
 
 
 def phase_graphs(dims: ModelDimensions, precision: Precision) -> list[Graph]:
@@ -73,17 +71,13 @@ class Model:
         self._network = Network(self.dims, precision, self._weights, forms.states, machine)
         self._mel: PlanCache[int, Plan] = PlanCache(_PLANS)
         self._encoder: PlanCache[int, Plan] = PlanCache(_PLANS)
-        # Both are as large as the largest batch so far; plans are on the first part of them.
-        self._cross = CrossCache(self._network, 0)
-        self._own = OwnCache(self._network, 0)
-        self._decoder: PlanCache[tuple[int, int], DecoderPlans] = PlanCache(_SHAPES)
+        self._decoder = Decoder(self._network)
 
     def release(self) -> None:
         """Forget plans, and weights in memory of backends: they are made anew where needed."""
         self._mel.clear()
         self._encoder.clear()
-        self._decoder.clear()
-        self._cross = CrossCache(self._network, 0)
+        self._decoder.forget_plans()
         self._weights.release()
 
     def log_mel(self, samples: F32) -> F32 | I16:  # [160 (t - 1) + 400] -> [n_mels, t]
@@ -128,14 +122,11 @@ class Model:
 
         A window's cross keys and values are computed once, for as long as no other window takes
         their place: its states are known by where they are in memory, and must not be changed.
-        Sessions share memory: only the latest is valid.
+        Several sessions may be under way.
         """
-        n_audio = len(states)
-        if n_audio > self._cross.n_audio:
-            self._decoder.clear()
-            self._cross = CrossCache(self._network, n_audio)
-        if n_audio * group > self._own.sequences:
-            self._decoder.clear()
-            self._own = OwnCache(self._network, n_audio * group)
-        self._cross.fill(states, observe)
-        return DecoderSession(self._network, self._cross, self._own, self._decoder, n_audio, group)
+        slots = self._decoder.claim(list(states), group, observe)
+        return DecoderSession(self._decoder, slots, group)
+
+    def reserve(self, n_audio: int, group: int) -> None:
+        """Have room for so many windows at once, with ``group`` sequences each."""
+        self._decoder.reserve(n_audio, group)

@@ -55,38 +55,44 @@ struct AttentionInt32 {
   const Scratch *scratch;
 };
 
-// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head], ``stride`` of them from one
-// of b / group to the next. Query i sees the first *position + i + 1 keys, all t if position is null.
+// Caches lie in slots, and windows, of ``group`` sequences each, in some of these: window i in
+// slot[i], below ``slots``. Its own cache is that of its sequences, one for each of ``members``; its
+// first new token is at position[i].
+
+// q, out [b, n, n_head * d_head]; k, v [slots, members, n_head, t, d_head], of each sequence. Query i
+// sees the first position + i + 1 keys. Without ``position`` a window has one member, for all of its
+// sequences, and queries see all keys.
 struct OverCache {
   const float *q, *k, *v;
   float *out;
-  const int64_t *position;
-  int64_t b, n, group, t, n_head, d_head, stride;
+  const int64_t *position, *slot;
+  int64_t b, n, group, t, n_head, d_head, slots, members;
   float scale;
   const Scratch *scratch;
 };
 
-// q, out [b, n, n_head * d_head]; k, v [b, n_head, t, d_head], ``stride`` numbers from one of b to
-// the next, none of them -32768. Query i sees the first *position + i + 1 keys.
+// q, out [b, n, n_head * d_head]; k, v [slots, members, n_head, t, d_head], none of them -32768.
+// Query i sees the first position + i + 1 keys.
 struct CachedAttentionInt16 {
   const int32_t *q;
   const int16_t *k, *v;
-  const int64_t *position;
+  const int64_t *position, *slot;
   int32_t *out;
-  int64_t b, n, t, n_head, d_head, stride;
+  int64_t b, n, group, t, n_head, d_head, slots, members;
   const Scratch *scratch;
 };
 
-// q, out [b, n, n_head * d_head]; k, v [b / group, n_head, t, d_head]; k_scale, v_scale [b / group,
+// q, out [b, n, n_head * d_head]; k, v [slots, n_head, t, d_head]; k_scale, v_scale [slots,
 // n_head, d_head], powers of two of at least 2^-12. Of one sequence (b = 1) the scores of those heads
 // whose bits are set in ``heads`` are written to kept [such heads, n, t], unless that is null.
 struct CrossAttentionInt32 {
   const int32_t *q;
   const int8_t *k, *v;
   const float *k_scale, *v_scale;
+  const int64_t *slot;
   int32_t *out;
   float *kept;
-  int64_t b, n, group, t, n_head, d_head, heads;
+  int64_t b, n, group, t, n_head, d_head, slots, heads;
   const Scratch *scratch;
 };
 
@@ -97,13 +103,12 @@ struct SplitHeads {
   int64_t b, t, n_head, d_head;
 };
 
-// x [b, n, n_head * d_head] -> cache [b, n_head, t, d_head] from *position on, ``stride`` floats
-// from one of b to the next.
+// x [b, n, n_head * d_head] -> cache [slots, members, n_head, t, d_head] from the position on.
 struct StoreCache {
   const float *x;
   float *cache;
-  const int64_t *position;
-  int64_t b, n, t, n_head, d_head, stride;
+  const int64_t *position, *slot;
+  int64_t b, n, group, t, n_head, d_head, slots, members;
 };
 
 // x [m, k] -> values [m, k], int8 or int16 by ``bits``, scale [m]; x has ``fraction`` fraction bits.
@@ -151,7 +156,7 @@ struct AddInt32 {
 };
 
 // tokens [rows], n for each sequence, each below the length of the table; table [v, d], scale [v],
-// positions [ctx, d] -> out [rows, d].
+// positions [ctx, d] -> out [rows, d]. ``group`` sequences begin at the same position.
 struct EmbedInt32 {
   const int64_t *tokens;
   const int8_t *table;
@@ -159,16 +164,15 @@ struct EmbedInt32 {
   const int32_t *positions;
   const int64_t *position;
   int32_t *out;
-  int64_t rows, n, d, ctx;
+  int64_t rows, n, group, d, ctx;
 };
 
-// x [b, n, n_head * d_head] -> cache [b, n_head, t, d_head] from *position on, ``stride`` numbers
-// from one of b to the next.
+// x [b, n, n_head * d_head] -> cache [slots, members, n_head, t, d_head] from the position on.
 struct StoreInt16 {
   const int32_t *x;
   int16_t *cache;
-  const int64_t *position;
-  int64_t b, n, t, n_head, d_head, stride;
+  const int64_t *position, *slot;
+  int64_t b, n, group, t, n_head, d_head, slots, members;
 };
 
 // x [b, t, n_head * d_head] -> values [b, n_head, t, d_head], scale [b, n_head, d_head].

@@ -90,7 +90,8 @@ void embed_int32_rows(const EmbedInt32 &a, int64_t first, int64_t last) {
   for (int64_t i = first; i < last; ++i) {
     const int64_t token = a.tokens[i];
     const int8_t *values = a.table + token * a.d;
-    const int32_t *place = a.positions + (*a.position + i % a.n) * a.d;
+    const int64_t first = a.position[i / (a.n * a.group)];
+    const int32_t *place = a.positions + (first + i % a.n) * a.d;
     const double scale = static_cast<double>(a.scale[token]) * (1 << kFraction);
     int32_t *out = a.out + i * a.d;
     for (int64_t j = 0; j < a.d; ++j) out[j] = scaled(values[j], scale, place[j]);
@@ -102,17 +103,20 @@ constexpr int kCutBits = 3;
 constexpr int32_t kMostCached = 32767 << kCutBits;
 
 void store_int16_rows(const StoreInt16 &a, int64_t first, int64_t last) {
-  for (int64_t i = first; i < last; ++i)
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t sequence = i / a.n, window = sequence / a.group;
+    const int64_t cache = a.slot[window] * a.members + sequence % a.group;
+    const int64_t place = a.position[window] + i % a.n;
     for (int64_t head = 0; head < a.n_head; ++head) {
       const int32_t *x = a.x + (i * a.n_head + head) * a.d_head;
-      int16_t *to =
-          a.cache + i / a.n * a.stride + (head * a.t + *a.position + i % a.n) * a.d_head;
+      int16_t *to = a.cache + ((cache * a.n_head + head) * a.t + place) * a.d_head;
       for (int64_t j = 0; j < a.d_head; ++j) {
         int32_t value = x[j] < kMostCached ? x[j] : kMostCached;
         value = value > -kMostCached ? value : -kMostCached;
         to[j] = static_cast<int16_t>((value + (1 << (kCutBits - 1))) >> kCutBits);
       }
     }
+  }
 }
 
 void logits_float_elements(const LogitsFloat &a, int64_t first, int64_t last) {

@@ -271,7 +271,7 @@ inline void keep_scores(const CrossAttentionInt32 &a, int64_t head, int64_t row,
 }
 
 // At most kTogether queries of one head, the first at ``query`` in q and out, over the keys and
-// values of one head of one audio, ``head`` of all.
+// values of one head of one slot, ``head`` of all.
 void cross_rows(const CrossAttentionInt32 &a, int64_t query, int64_t queries, int64_t head,
                 uint8_t *scratch) {
   const Room room(kTogether, a.t, a.d_head, scratch);
@@ -292,7 +292,7 @@ void cross_rows(const CrossAttentionInt32 &a, int64_t query, int64_t queries, in
   double reciprocals[kTogether];
   for (int64_t m = 0; m < queries; ++m) {
     int32_t *scores = room.scores + m * room.padded;
-    if (a.kept != nullptr) keep_scores(a, head, query / d + m, scores, exponents[m]);
+    if (a.kept != nullptr) keep_scores(a, head % a.n_head, query / d + m, scores, exponents[m]);
     reciprocals[m] = reciprocal(weigh(scores, a.t, exponents[m]));
   }
   const int16_t *weights = reinterpret_cast<const int16_t *>(room.scores);

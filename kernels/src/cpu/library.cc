@@ -161,31 +161,69 @@ int64_t window_scratch(const Args &a, int64_t threads, const WindowKernels<Args,
   return ceil_div(ceil_div(shared, threads) + own, 64) * 64;
 }
 
+// The windows of a call, and where each of them lies. Sequences are numbered window by window.
+class Windows {
+ public:
+  template <typename Args>
+  Windows(const Args &a, const int64_t *position)
+      : slot_(a.slot), position_(position), count_(a.b / a.group), group_(a.group) {}
+
+  // Whether all of them lie in ``slots`` slots, and n tokens from their positions on within t.
+  bool lie_within(int64_t slots, int64_t n, int64_t t) const {
+    for (int64_t i = 0; i < count_; ++i) {
+      if (slot_[i] < 0 || slot_[i] >= slots) return false;
+      if (position_ != nullptr && (position_[i] < 0 || position_[i] + n > t)) return false;
+    }
+    return true;
+  }
+
+  int64_t slot(int64_t window) const { return slot_[window]; }
+  int64_t position(int64_t sequence) const { return position_[sequence / group_]; }
+
+  // Which of the caches of all slots, ``members`` each, a sequence has.
+  int64_t cache(int64_t sequence, int64_t members) const {
+    return slot_[sequence / group_] * members + sequence % group_;
+  }
+
+  // Keys that the last of n queries of each window sees, added up.
+  int64_t keys(int64_t n) const {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < count_; ++i) sum += position_[i] + n;
+    return sum;
+  }
+
+ private:
+  const int64_t *slot_, *position_;
+  int64_t count_, group_;
+};
+
 int32_t attend_over_cache(const OverCache &a) {
   const int64_t need = floats().over_cache_scratch(a);
   if (a.scratch == nullptr || a.scratch->threads < 1 || a.scratch->bytes < need) return 2;
-  const int64_t position = a.position == nullptr ? a.t : *a.position;
-  if (a.position != nullptr && (position < 0 || position + a.n > a.t)) return 3;
+  const bool causal = a.position != nullptr;
+  const Windows windows(a, a.position);
+  if (!windows.lie_within(a.slots, a.n, a.t) || (causal && a.members < a.group)) return 3;
   const int64_t width = a.n_head * a.d_head;
-  const bool shared = a.b * a.n * width * least(position + a.n, a.t) >= kSharedProducts;
+  const int64_t keys = causal ? windows.keys(a.n) * a.group : a.b * a.t;
+  const bool shared = a.n * width * keys >= kSharedProducts;
   const int threads = shared ? static_cast<int>(least(get_threads(), a.scratch->threads)) : 1;
   // Over one cache go the queries of all sequences that share it; but where each has its own keys,
   // one by one.
-  const bool causal = a.position != nullptr;
   const int64_t group = causal ? 1 : a.group, queries = group * a.n;
   const int64_t together = causal ? 1 : least(queries, floats().queries_together());
   const int64_t parts = causal ? 1 : ceil_div(queries, together);
   parallel(a.b / group * a.n_head * parts, threads, [&](int64_t item, int thread) {
     const int64_t part = item % parts, head = item / parts % a.n_head;
     const int64_t owner = item / parts / a.n_head;
-    const int64_t from = (causal ? owner / a.group : owner) * a.stride + head * a.t * a.d_head;
+    const int64_t cache = causal ? windows.cache(owner, a.members) : windows.slot(owner);
+    const int64_t from = (cache * a.n_head + head) * a.t * a.d_head;
     float *scratch = reinterpret_cast<float *>(a.scratch->data + thread * a.scratch->bytes);
     const int64_t first = part * together,
                   last = causal ? queries : least(first + together, queries);
     for (int64_t i = first; i < last; i += together)
       floats().over_cache_rows(a, (owner * queries + i) * width + head * a.d_head,
-                               least(together, last - i), causal ? position + i + 1 : a.t,
-                               from, scratch);
+                               least(together, last - i),
+                               causal ? windows.position(owner) + i + 1 : a.t, from, scratch);
   });
   return 0;
 }
@@ -246,7 +284,8 @@ int32_t cpu_add_int32(const AddInt32 *args) {
 
 int32_t cpu_embed_int32(const EmbedInt32 *args) {
   const EmbedInt32 &a = *args;
-  if (*a.position < 0 || *a.position + a.n > a.ctx) return 3;
+  for (int64_t i = 0; i < a.rows / (a.n * a.group); ++i)
+    if (a.position[i] < 0 || a.position[i] + a.n > a.ctx) return 3;
   share(a.rows, 1, a.rows * a.d,
         [&](int64_t first, int64_t last) { fixed().embed_rows(a, first, last); });
   return 0;
@@ -254,7 +293,7 @@ int32_t cpu_embed_int32(const EmbedInt32 *args) {
 
 int32_t cpu_store_int16(const StoreInt16 *args) {
   const StoreInt16 &a = *args;
-  if (*a.position < 0 || *a.position + a.n > a.t) return 3;
+  if (!Windows(a, a.position).lie_within(a.slots, a.n, a.t) || a.members < a.group) return 3;
   share(a.b * a.n, 1, a.b * a.n * a.n_head * a.d_head,
         [&](int64_t first, int64_t last) { fixed().store_rows(a, first, last); });
   return 0;
@@ -276,12 +315,15 @@ int32_t cpu_logits_float(const LogitsFloat *args) {
 
 int32_t cpu_store_cache(const StoreCache *args) {
   const StoreCache &a = *args;
-  const int64_t position = *a.position;
-  if (position < 0 || position + a.n > a.t) return 3;
-  for (int64_t i = 0; i < a.b * a.n; ++i)
+  const Windows windows(a, a.position);
+  if (!windows.lie_within(a.slots, a.n, a.t) || a.members < a.group) return 3;
+  for (int64_t i = 0; i < a.b * a.n; ++i) {
+    const int64_t cache = windows.cache(i / a.n, a.members);
+    const int64_t place = windows.position(i / a.n) + i % a.n;
     for (int64_t head = 0; head < a.n_head; ++head)
-      memcpy(a.cache + i / a.n * a.stride + (head * a.t + position + i % a.n) * a.d_head,
+      memcpy(a.cache + ((cache * a.n_head + head) * a.t + place) * a.d_head,
              a.x + (i * a.n_head + head) * a.d_head, static_cast<size_t>(a.d_head) * sizeof(float));
+  }
   return 0;
 }
 
@@ -356,21 +398,23 @@ int32_t cpu_cross_attention(const OverCache *args) { return attend_over_cache(*a
 
 int32_t cpu_cached_attention_int16(const CachedAttentionInt16 *args) {
   const CachedAttentionInt16 &a = *args;
-  const int64_t position = *a.position, width = a.n_head * a.d_head;
+  const int64_t width = a.n_head * a.d_head;
   if (a.d_head > kMostColumns || a.t > kMostKeys) return 1;
   if (a.scratch == nullptr || a.scratch->threads < 1 ||
       a.scratch->bytes < attention().cached_scratch(a))
     return 2;
-  if (position < 0 || position + a.n > a.t) return 3;
-  const bool shared = a.b * a.n * width * (position + a.n) >= kSharedProducts;
+  const Windows windows(a, a.position);
+  if (!windows.lie_within(a.slots, a.n, a.t) || a.members < a.group) return 3;
+  const bool shared = a.n * width * windows.keys(a.n) * a.group >= kSharedProducts;
   const int threads = shared ? static_cast<int>(least(get_threads(), a.scratch->threads)) : 1;
   parallel(a.b * a.n_head, threads, [&](int64_t item, int thread) {
     const int64_t sequence = item / a.n_head, head = item % a.n_head;
-    const int64_t from = sequence * a.stride + head * a.t * a.d_head;
+    const int64_t cache = windows.cache(sequence, a.members);
+    const int64_t from = (cache * a.n_head + head) * a.t * a.d_head;
     const int64_t together = attention().queries_together();
     for (int64_t i = 0; i < a.n; i += together)
       attention().cached_rows(a, (sequence * a.n + i) * width + head * a.d_head,
-                              least(together, a.n - i), position + i + 1, from,
+                              least(together, a.n - i), windows.position(sequence) + i + 1, from,
                               a.scratch->data + thread * a.scratch->bytes);
   });
   return 0;
@@ -384,6 +428,8 @@ int32_t cpu_cross_attention_int32(const CrossAttentionInt32 *args) {
   if (a.scratch == nullptr || a.scratch->threads < 1 ||
       a.scratch->bytes < attention().cross_scratch(a))
     return 2;
+  const Windows windows(a, nullptr);
+  if (!windows.lie_within(a.slots, a.n, a.t)) return 3;
   const bool shared = a.b * a.n * width * a.t >= kSharedProducts;
   const int threads = shared ? static_cast<int>(least(get_threads(), a.scratch->threads)) : 1;
   // The queries of all sequences that share keys and values go over them together.
@@ -391,9 +437,10 @@ int32_t cpu_cross_attention_int32(const CrossAttentionInt32 *args) {
   const int64_t parts = ceil_div(queries, together);
   parallel(a.b / a.group * a.n_head * parts, threads, [&](int64_t item, int thread) {
     const int64_t head = item / parts, first = item % parts * together;
-    const int64_t row = head / a.n_head * queries + first;
+    const int64_t window = head / a.n_head, row = window * queries + first;
     attention().cross_rows(a, row * width + head % a.n_head * a.d_head,
-                           least(together, queries - first), head,
+                           least(together, queries - first),
+                           windows.slot(window) * a.n_head + head % a.n_head,
                            a.scratch->data + thread * a.scratch->bytes);
   });
   return 0;

@@ -35,14 +35,12 @@ class Place(NamedTuple):
 class TensorField(NamedTuple):
     """A tensor that a kernel reads or writes, and the field of the structure that points to it.
 
-    ``form`` is the one that it takes; its dtype is that of the graph, or is ``also`` there. Members
-    of the first axis may lie further ``apart`` than one behind the other. If an ``optional`` tensor
-    is missing, the pointer is null.
+    ``form`` is the one that it takes; its dtype is that of the graph, or is ``also`` there. If an
+    ``optional`` tensor is missing, the pointer is null.
     """
 
     name: str
     form: Form = FLOATS
-    apart: bool = False
     optional: bool = False
     also: str | None = None
 
@@ -55,8 +53,6 @@ class TensorField(NamedTuple):
         """Whether an array lies as the kernel reads it. An empty one does not: no op has any."""
         if array.size == 0 or array.dtype.name not in self.dtypes or not array.flags.aligned:
             return False
-        if self.apart:
-            return array[0].flags.c_contiguous and array.strides[0] % array.itemsize == 0
         return array.flags.f_contiguous if self.form.order == "F" else array.flags.c_contiguous
 
 

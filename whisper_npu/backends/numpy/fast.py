@@ -29,7 +29,7 @@ from whisper_npu.backends.numpy.specification import (
 )
 from whisper_npu.model.graph import Graph, Op
 from whisper_npu.ops import activation, attention, linear
-from whisper_npu.ops.arrays import F32, I32
+from whisper_npu.ops.arrays import F32, I32, I64
 from whisper_npu.runtime.backend import (
     NUMPY,
     Array,
@@ -214,12 +214,11 @@ def _attention(b: Bound, team: Workers) -> Step:
     return WindowAttention(q, k, v, heads_of(b.op), out, team)
 
 
-def embed_rows(tokens: Array, table: F32, positions: F32, position: Array, out: F32) -> None:
-    # [b, n], [v, d], [ctx, d], [] -> [b, n, d]
+def embed_rows(tokens: Array, table: F32, positions: F32, position: I64, out: F32) -> None:
+    # [b, n], [v, d], [ctx, d], [w] -> [b, n, d]
     """The look-up of ``linear.embed`` in a table of any order."""
     # Not ``take``, which copies a table that lies column by column before it looks anything up.
-    first = int(position)
-    np.add(table[tokens], positions[first : first + tokens.shape[1]], out=out)
+    np.add(table[tokens], positions[linear.places(position, tokens)], out=out)
 
 
 def _embed(b: Bound, team: Workers) -> Step:
@@ -227,27 +226,28 @@ def _embed(b: Bound, team: Workers) -> Step:
 
 
 def cross_attention_by_query(
-    queries: F32, keys: F32, values: F32, scale: np.float32, scores: F32, result: F32
-) -> None:  # [a, h, r, dh], [a, h, 1, dh, t], [a, h, t, dh] -> [a, h, r, dh]
+    queries: F32, keys: F32, values: F32, slot: I64, scale: np.float32, scores: F32, result: F32
+) -> None:
+    # [w, h, r, dh], [slots, h, 1, dh, t], [slots, h, t, dh], [w], [h, r, 1, t] -> [w, h, r, dh]
     """Attention to the audio, one query at a time, as products with weights are."""
-    np.matmul((queries * scale)[..., None, :], keys, out=scores)
-    total = activation.softmax_rows(scores[..., 0, :])
-    np.divide(np.matmul(scores[..., 0, :], values), total, out=result)
+    for query, place, mixed in zip(queries, slot.tolist(), result, strict=True):
+        np.matmul((query * scale)[..., None, :], keys[place], out=scores)
+        total = activation.softmax_rows(scores[..., 0, :])
+        np.divide(np.matmul(scores[..., 0, :], values[place]), total, out=mixed)
 
 
 def _cross_attention(b: Bound, team: Workers) -> Step:
-    q, k, v = b.inputs
-    (out,), n_head = b.outputs, k.shape[1]
+    q, k, v, slot = b.inputs
+    (out,), n_head, windows = b.outputs, k.shape[1], len(slot)
     assert b.scratch is not None
-    rows = q.shape[0] * q.shape[1] // len(k)
-    shape = (len(k), n_head, rows)
-    grouped, merged = (x.reshape(len(k), rows, x.shape[-1]) for x in (q, out))
+    rows = q.shape[0] * q.shape[1] // windows
+    grouped, merged = (x.reshape(windows, rows, x.shape[-1]) for x in (q, out))
     queries = attention.split_heads(grouped, n_head)
     result = attention.split_heads(merged, n_head)
-    scores = b.scratch.reshape(-1)[: math.prod(shape) * k.shape[2]].reshape(*shape, 1, -1)
+    scores = b.scratch.reshape(-1)[: n_head * rows * k.shape[2]].reshape(n_head, rows, 1, -1)
     scale = np.float32(k.shape[3] ** -0.5)
     keys = k.transpose(0, 1, 3, 2)[:, :, None]
-    return partial(cross_attention_by_query, queries, keys, v, scale, scores, result)
+    return partial(cross_attention_by_query, queries, keys, v, slot, scale, scores, result)
 
 
 def _product_int8(b: Bound, team: Workers) -> Step:
@@ -313,8 +313,8 @@ def _quantize_columns(b: Bound, team: Workers) -> Step:
 
 
 def _cross_attention_int32(b: Bound, team: Workers) -> Step:
-    q, k, v, k_scale, v_scale = b.inputs
-    return fast_attention_int.AudioAttention(q, k, v, k_scale, v_scale, b.outputs[0])
+    q, k, v, k_scale, v_scale, slot = b.inputs
+    return fast_attention_int.AudioAttention(q, k, v, k_scale, v_scale, slot, b.outputs[0])
 
 
 def _rows_of(graph: Graph, op: Op) -> int:

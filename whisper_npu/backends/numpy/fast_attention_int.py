@@ -177,36 +177,37 @@ class AudioAttention:
     """``spec.cross_attention_int32`` for few queries over keys and values that float32 holds."""
 
     def __init__(
-        self, q: I32, k: F32, v: F32, k_scale: F32, v_scale: F32, out: I32
-    ) -> None:  # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, dh], ... -> [a * g, n, h * dh]
-        (n_audio, n_head, t, d_head), width = k.shape, q.shape[-1]
-        count = q.shape[0] * q.shape[1] // n_audio
-        self._queries, self._out = (
-            split_heads(x.reshape(n_audio, count, width), n_head) for x in (q, out)
-        )
+        self, q: I32, k: F32, v: F32, k_scale: F32, v_scale: F32, slot: I64, out: I32
+    ) -> None:
+        # [w * g, n, h * dh], [slots, h, t, dh], ..., [slots, h, dh], ..., [w] -> [w * g, n, h * dh]
+        n_head, together = k.shape[1], (len(slot), -1, q.shape[-1])
+        self._queries, self._out = (split_heads(x.reshape(together), n_head) for x in (q, out))
         # One query at a time, as products with weights are.
         self._keys, self._values = k.transpose(0, 1, 3, 2)[:, :, None], v[:, :, None]
-        self._scales = k_scale[:, :, None], v_scale[:, :, None]
-        self._shape = (n_audio, n_head, count)
-        self._sizes = t, d_head
+        self._scales, self._slot = (k_scale[:, :, None], v_scale[:, :, None]), slot
 
     def __call__(self) -> None:
-        k_scale, v_scale = self._scales
+        for queries, place, out in zip(self._queries, self._slot.tolist(), self._out, strict=True):
+            self._window(queries, place, out)
+
+    def _window(self, queries: I32, place: int, out: I32) -> None:  # [h, r, dh] -> [h, r, dh]
+        k_scale, v_scale = (scale[place] for scale in self._scales)
         steps = np.multiply(k_scale, 2.0**FRACTION, dtype=np.float64)
-        query, shift = spec.cut_queries(self._queries * steps, spec.QUERY_BITS)
-        scores = self._scores(query, shift)
+        query, shift = spec.cut_queries(queries * steps, spec.QUERY_BITS)
+        scores = self._scores(query, shift, place)
         scores -= scores.min(axis=-1, keepdims=True)
         np.minimum(scores, spec.WEIGHT_END, out=scores)
         z = scores.astype(np.int64)
-        weights = np.empty((2, *self._shape, 1, self._sizes[0]), np.float32)
+        weights = np.empty((2, *z.shape[:-1], 1, z.shape[-1]), np.float32)
         for table, half in zip(_halves_of_weights(), weights, strict=True):
             table.take(z, out=half[..., 0, :], mode="clip")
-        mixed = _joined(np.matmul(weights, self._values)[..., 0, :])
+        mixed = _joined(np.matmul(weights, self._values[place])[..., 0, :])
         total = _joined(np.add.reduce(weights[..., 0, :], axis=-1))
         factor = np.multiply(v_scale, 2.0**ATTENTION_FRACTION, dtype=np.float64)
-        self._out[...] = spec.divide(mixed, total, factor)
+        out[...] = spec.divide(mixed, total, factor)
 
-    def _scores(self, query: F64, shift: I64) -> F64:  # [a, h, r, dh], [a, h, r] -> [a, h, r, t]
+    def _scores(self, query: F64, shift: I64, place: int) -> F64:
+        # [h, r, dh], [h, r] -> [h, r, t]
         """Scores as z counts distances, with the other sign."""
         factor = -np.ldexp(1.0, spec.DISTANCE_FRACTION - 2 * FRACTION + shift)[..., None]
         halves = np.empty((2, *query.shape), np.float32)
@@ -214,7 +215,7 @@ class AudioAttention:
         np.multiply(high, factor, out=halves[0])
         high *= _RADIX
         np.multiply(query - high, factor, out=halves[1])
-        return _joined(np.matmul(halves[..., None, :], self._keys)[..., 0, :])
+        return _joined(np.matmul(halves[..., None, :], self._keys[place])[..., 0, :])
 
 
 def _joined(halves: F32) -> F64:  # [2, ...] -> [...]

@@ -25,7 +25,7 @@ from whisper_npu.ops import (
     product_int8,
     rows,
 )
-from whisper_npu.ops.arrays import F32, I16, I32
+from whisper_npu.ops.arrays import F32, I32
 from whisper_npu.runtime.backend import (
     NUMPY,
     Array,
@@ -81,24 +81,6 @@ def split_heads(x: F32, out: F32) -> None:  # [b, t, h * dh] -> [b, h, t, dh]
     np.copyto(out, attention.split_heads(x, out.shape[1]))
 
 
-def embed(tokens: Array, table: F32, positions: F32, position: Array, out: F32) -> None:
-    # [b, n], [v, d], [ctx, d], [] -> [b, n, d]
-    """``linear.embed`` at a position that an array holds."""
-    linear.embed(tokens, table, positions, int(position), out)
-
-
-def store_cache(x: F32, cache: F32, position: Array) -> None:  # [b, n, h * dh], [b, h, ctx, dh], []
-    """``attention.store_cache`` at a position that an array holds."""
-    attention.store_cache(x, cache, int(position))
-
-
-def cached_attention(
-    q: F32, k: F32, v: F32, position: Array, out: F32, scratch: F32 | None
-) -> None:  # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh], [] -> [b, n, h * dh]
-    """``attention.cached_attention`` at a position that an array holds."""
-    attention.cached_attention(q, k, v, int(position), out, scratch)
-
-
 def quantize_int32(x: I32, values: Array, scale: F32, fraction: int) -> None:
     # [..., k] -> [..., k], [...]
     """``rows.quantize_int32`` to the type that ``values`` has."""
@@ -116,25 +98,6 @@ def integer_product(
     """``product_int8.product_int8`` of all rows together; weights are widened for BLAS."""
     wide = w.astype(np.float32, copy=False)
     product_int8.product_int8(as_rows(x), x_scale.reshape(-1), wide, w_scale, bias, as_rows(out))
-
-
-def embed_int32(
-    tokens: Array, table: Array, scale: F32, positions: I32, position: Array, out: I32
-) -> None:  # [b, n], [v, d], [v], [ctx, d], [] -> [b, n, d]
-    """``product_int8.embed_int32`` at a position that an array holds."""
-    product_int8.embed_int32(tokens, table, scale, positions, int(position), out)
-
-
-def store_int16(x: I32, cache: I16, position: Array) -> None:
-    # [b, n, h * dh], [b, h, ctx, dh], []
-    """``attention_int.store_int16`` at a position that an array holds."""
-    attention_int.store_int16(x, cache, int(position))
-
-
-def cached_attention_int16(q: I32, k: I16, v: I16, position: Array, out: I32) -> None:
-    # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh], [] -> [b, n, h * dh]
-    """``attention_int.cached_attention_int16`` at a position that an array holds."""
-    attention_int.cached_attention_int16(q, k, v, int(position), out)
 
 
 def select_rows(x: Array, rows: Array, out: Array) -> None:  # [b, n, d], [r] -> [b, r, d]
@@ -214,16 +177,16 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], Callable[[Bound], tuple[Any, .
         lambda b: (*b.inputs, heads_of(b.op), *b.outputs, b.scratch),
     ),
     "split_heads": (split_heads, _plain),
-    "embed": (embed, _plain),
-    "store_cache": (store_cache, lambda b: b.inputs),
-    "cached_attention": (cached_attention, lambda b: (*_plain(b), b.scratch)),
+    "embed": (linear.embed, _plain),
+    "store_cache": (attention.store_cache, lambda b: b.inputs),
+    "cached_attention": (attention.cached_attention, lambda b: (*_plain(b), b.scratch)),
     "cross_attention": (attention.cross_attention, _over_audio),
     "quantize_int32": (quantize_int32, lambda b: (*_plain(b), fraction_of(b.op))),
     "rms_norm": (rms_norm, _plain),
     "product_int8": (integer_product, lambda b: _with_bias(b, 4)),
     "gelu_int32": (product_int8.gelu_int32, _plain),
     "add_int32": (product_int8.add_int32, _plain),
-    "embed_int32": (embed_int32, _plain),
+    "embed_int32": (product_int8.embed_int32, _plain),
     "attention_int32": (
         attention_int.attention_int32,
         lambda b: (*b.inputs, heads_of(b.op), *b.outputs),
@@ -232,8 +195,8 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], Callable[[Bound], tuple[Any, .
         attention_int.attention_int8,
         lambda b: (*b.inputs, heads_of(b.op), *b.outputs),
     ),
-    "store_int16": (store_int16, lambda b: b.inputs),
-    "cached_attention_int16": (cached_attention_int16, _plain),
+    "store_int16": (attention_int.store_int16, lambda b: b.inputs),
+    "cached_attention_int16": (attention_int.cached_attention_int16, _plain),
     "quantize_columns": (attention_int.quantize_columns, _plain),
     "cross_attention_int32": (attention_int.cross_attention_int32, _over_int8),
     "logits_float": (product_int8.logits_float, _plain),
@@ -305,10 +268,12 @@ def scratch_shape(op: Op, graph: Graph) -> Shape | None:
     if op.kind == "attention":
         t = shapes[0][1]
         return (min(t, attention.QUERY_BLOCK), t)
-    if op.kind in ("cached_attention", "cross_attention"):
-        b, n, _ = shapes[0]
-        _, h, t, _ = shapes[1]
-        return (b * h * n * t,)
+    if op.kind == "cached_attention":
+        *_, h, t, _ = shapes[1]
+        return (h * shapes[0][1] * t,)
+    if op.kind == "cross_attention":
+        (b, n, _), (_, h, t, _), (windows,) = shapes[0], shapes[1], shapes[3]
+        return (b // windows * h * n * t,)
     return None
 
 

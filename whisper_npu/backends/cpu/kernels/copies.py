@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from whisper_npu.backends.cpu.kernels.cache_places import own_cache_values, places
 from whisper_npu.backends.cpu.op_case import HEADS, OpCase, Random, floats, not_finite, split_sizes
 from whisper_npu.backends.cpu.records import INTEGERS, CpuKernel, Ops, TensorField, Values
 from whisper_npu.model.graph import Op
@@ -16,41 +17,41 @@ _SOURCES = ("library.cc",)
 
 
 def _cache_values(ops: Ops, a: Mapping[str, Array]) -> Values:
-    # [b, n, h * dh], [b, h, ctx, dh], []
-    cache = a["cache"]
-    b, n, _ = a["x"].shape
-    _, n_head, t, d_head = cache.shape
-    stride = cache.strides[0] // cache.itemsize
-    return {"b": b, "n": n, "t": t, "n_head": n_head, "d_head": d_head, "stride": stride}
+    # [b, n, h * dh], [slots, members, h, ctx, dh], [w], [w]
+    return own_cache_values(a["x"], a["cache"], a["slot"])
 
 
 def _cache_cases(rng: Random) -> Iterator[OpCase]:
-    op = Op("cache", "store_cache", ("x", "cache", "position"), ("cache",))
-    for n_head, d_head, n, position in ((1, 1, 1, 0), (2, 33, 3, 5), (6, 64, 1, 15), (3, 4, 16, 0)):
-        x = rng.standard_normal((2, n, n_head * d_head), np.float32)
-        cache = rng.standard_normal((2, 3, n_head, 16, d_head), np.float32)
-        for each in (cache[0], cache[:, 1]):
-            own = each[:2].copy() if each.flags.c_contiguous else each
-            yield OpCase(f"{x.shape} at {position}", (op,), (x, own, np.array(position)), (own,))
+    op = Op("cache", "store_cache", ("x", "cache", "position", "slot"), ("cache",))
+    for n_head, d_head, n, first in ((1, 1, 1, 0), (2, 33, 3, 5), (6, 64, 1, 14), (3, 4, 16, 0)):
+        for where in places(first, 16 - n):
+            x = rng.standard_normal((where.sequences, n, n_head * d_head), np.float32)
+            room = (where.all_slots, where.members, n_head, 16, d_head)
+            cache = rng.standard_normal(room, np.float32)
+            name = f"{x.shape} at {where.positions}"
+            yield OpCase(name, (op,), (x, cache, *where.inputs()), (cache,))
     for name, x in not_finite(rng, (2, 3, 34)):
-        cache = rng.standard_normal((2, 2, 16, 17), np.float32)
-        yield OpCase(name, (op,), (x, cache, np.array(13)), (cache,))
+        cache = rng.standard_normal((1, 2, 2, 16, 17), np.float32)
+        yield OpCase(name, (op,), (x, cache, np.array([13]), np.array([0])), (cache,))
 
 
 STORE_CACHE = CpuKernel(
     name="cpu_store_cache",
     kinds=("store_cache",),
     structure="StoreCache",
-    reads=(TensorField("x"), TensorField("cache", apart=True), TensorField("position", INTEGERS)),
-    writes=(TensorField("cache", apart=True),),
+    reads=(
+        TensorField("x"), TensorField("cache"), TensorField("position", INTEGERS),
+        TensorField("slot", INTEGERS),
+    ),
+    writes=(TensorField("cache"),),
     values=_cache_values,
     cases=_cache_cases,
-    layout="x [b, n, heads * d_head], cache [b, heads, ctx, d_head], apart by any number of floats "
-    "in b",
+    layout="x [b, n, heads * d_head], cache [slots, members, heads, ctx, d_head]; position and "
+    "slot int64, of each window",
     arithmetic="copies",
     sources=_SOURCES,
     model="attention.store_cache",
-)
+)  # fmt: skip
 
 
 def _head_values(ops: Ops, a: Mapping[str, Array]) -> Values:  # [b, t, h * dh] -> [b, h, t, dh]

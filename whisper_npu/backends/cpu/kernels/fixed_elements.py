@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from whisper_npu.backends.cpu.kernels.cache_places import own_cache_values, places
 from whisper_npu.backends.cpu.op_case import OpCase, Random, fixed_point, integers
 from whisper_npu.backends.cpu.records import (
     BYTES,
@@ -99,14 +100,17 @@ ADD_INT32 = CpuKernel(
 
 
 def _embed_values(ops: Ops, a: Mapping[str, Array]) -> Values:
-    # [b, n], [v, d], [v], [ctx, d], [] -> [b, n, d]
-    (ctx, d), tokens = a["positions"].shape, a["tokens"]
-    return {"rows": tokens.size, "n": tokens.shape[1], "d": d, "ctx": ctx}
+    # [b, n], [v, d], [v], [ctx, d], [w] -> [b, n, d]
+    (ctx, d), (b, n) = a["positions"].shape, a["tokens"].shape
+    group = b // len(a["position"])
+    return {"rows": b * n, "n": n, "group": group, "d": d, "ctx": ctx}
 
 
 def _embed_cases(rng: Random) -> Iterator[OpCase]:
     op = Op("out", "embed_int32", ("tokens", "table", "scale", "positions", "position"), ("out",))
-    for b, n, d, position in ((1, 1, 1, 0), (3, 4, 33, 5), (2, 1, 384, 447), (1, 40, 512, 0)):
+    for b, n, d, position in (
+        (1, 1, 1, (0,)), (3, 4, 33, (5,)), (4, 1, 384, (447, 3)), (1, 40, 512, (0,)),
+    ):  # fmt: skip
         tables = [table for _, table in integers(rng, (70, d))]
         for index, (name, positions) in enumerate(fixed_point(rng, (448, d))):
             tokens = rng.integers(0, 70, (b, n))
@@ -143,27 +147,25 @@ EMBED_INT32 = CpuKernel(
 
 
 def _store_values(ops: Ops, a: Mapping[str, Array]) -> Values:
-    # [b, n, h * dh], [b, h, ctx, dh], []
-    cache = a["cache"]
-    b, n, _ = a["x"].shape
-    _, n_head, t, d_head = cache.shape
-    stride = cache.strides[0] // cache.itemsize
-    return {"b": b, "n": n, "t": t, "n_head": n_head, "d_head": d_head, "stride": stride}
+    # [b, n, h * dh], [slots, members, h, ctx, dh], [w], [w]
+    return own_cache_values(a["x"], a["cache"], a["slot"])
 
 
 def _store_cases(rng: Random) -> Iterator[OpCase]:
-    op = Op("cache", "store_int16", ("x", "cache", "position"), ("cache",))
-    for n_head, d_head, n, position in ((1, 1, 1, 0), (2, 33, 3, 5), (6, 64, 1, 15), (3, 4, 16, 0)):
-        shape = (2, n, n_head * d_head)
-        # Next to where a cache saturates.
-        signs = rng.choice(np.array([-1, 1], np.int32), shape)
-        full = signs * (262136 + rng.integers(-9, 9, shape, np.int32))
-        for name, x in (*fixed_point(rng, shape), ("full", full)):
-            caches = rng.integers(-(2**15), 2**15, (2, 3, n_head, 16, d_head), np.int16)
-            for cache in (caches[0, :2].copy(), caches[:, 1]):
+    op = Op("cache", "store_int16", ("x", "cache", "position", "slot"), ("cache",))
+    for n_head, d_head, n, first in ((1, 1, 1, 0), (2, 33, 3, 5), (6, 64, 1, 14), (3, 4, 16, 0)):
+        for where in places(first, 16 - n):
+            shape = (where.sequences, n, n_head * d_head)
+            room = (where.all_slots, where.members, n_head, 16, d_head)
+            # Next to where a cache saturates.
+            signs = rng.choice(np.array([-1, 1], np.int32), shape)
+            full = signs * (262136 + rng.integers(-9, 9, shape, np.int32))
+            for name, x in (*fixed_point(rng, shape), ("full", full)):
+                cache = rng.integers(-(2**15), 2**15, room, np.int16)
                 yield OpCase(
-                    f"{name} {shape} at {position}", (op,), (x, cache, np.array(position)), (cache,)
-                )
+                    f"{name} {shape} at {where.positions}", (op,),
+                    (x, cache, *where.inputs()), (cache,),
+                )  # fmt: skip
 
 
 STORE_INT16 = CpuKernel(
@@ -171,14 +173,14 @@ STORE_INT16 = CpuKernel(
     kinds=("store_int16",),
     structure="StoreInt16",
     reads=(
-        TensorField("x", FIXED_POINT), TensorField("cache", SHORTS, apart=True),
-        TensorField("position", INTEGERS),
+        TensorField("x", FIXED_POINT), TensorField("cache", SHORTS),
+        TensorField("position", INTEGERS), TensorField("slot", INTEGERS),
     ),
-    writes=(TensorField("cache", SHORTS, apart=True),),
+    writes=(TensorField("cache", SHORTS),),
     values=_store_values,
     cases=_store_cases,
-    layout="x int32 [b, n, heads * d_head], cache int16 [b, heads, ctx, d_head], apart by any "
-    "number of integers in b",
+    layout="x int32 [b, n, heads * d_head], cache int16 [slots, members, heads, ctx, d_head]; "
+    "position and slot int64, of each window",
     arithmetic="three bits less, rounded half up, saturated",
     sources=_SOURCES,
     model="attention_int.store_int16",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from whisper_npu.backends.cpu.kernels.cache_places import Places, cache_values, own_cache_values
 from whisper_npu.backends.cpu.library import Library
 from whisper_npu.backends.cpu.op_case import OpCase, Random, integers
 from whisper_npu.backends.cpu.records import BYTES, INTEGERS, CpuKernel, Ops, TensorField, Values
@@ -152,19 +153,8 @@ ATTENTION_INT8 = CpuKernel(
 
 
 def _cached_values(ops: Ops, a: Mapping[str, Array]) -> Values:
-    # [b, n, h * dh], [b, h, ctx, dh], [b, h, ctx, dh] -> [b, n, h * dh]
-    """Raises ValueError for keys and values that lie apart differently."""
-    k, v = a["k"], a["v"]
-    if k.strides != v.strides:
-        raise ValueError(
-            f"op {ops[0].name}: {ops[0].inputs[1]} lies with strides {k.strides}, "
-            f"{ops[0].inputs[2]} with {v.strides}"
-        )
-    b, n_head, t, d_head = k.shape
-    return {
-        "b": b, "n": a["q"].shape[1], "t": t, "n_head": n_head, "d_head": d_head,
-        "stride": k.strides[0] // k.itemsize,
-    }  # fmt: skip
+    # [b, n, h * dh], [slots, members, h, ctx, dh] of each, [w], [w] -> [b, n, h * dh]
+    return own_cache_values(a["q"], a["k"], a["slot"])
 
 
 def _cached_scratch(library: Library, args: Any, threads: int) -> int:
@@ -191,24 +181,24 @@ _CACHED = (
 
 
 def _cached_cases(rng: Random) -> Iterator[OpCase]:
-    """Over caches with any numbers behind what has been written; also of sequences that lie apart.
+    """Over caches with any numbers behind what has been written.
 
     Each kind of queries meets each kind of keys and of values in one of the cases.
     """
-    op = Op("out", "cached_attention_int16", ("q", "k", "v", "position"), ("out",))
+    op = Op("out", "cached_attention_int16", ("q", "k", "v", "position", "slot"), ("out",))
     for index, (n_head, d_head, n, position, ctx) in enumerate(_CACHED):
+        alone = Places((position,), (0,), 2, 1, 2)
+        among = Places((position, position // 2), (3, 0), 1, 4, 2)
         shape = (2, n, n_head * d_head)
-        steps = dict(_steps(rng, (2, 2, n_head, ctx, d_head)))
+        steps = dict(_steps(rng, (4, 2, n_head, ctx, d_head)))
         kinds = list(steps)
         for i, (name, q) in enumerate(_numbers(rng, shape)):
             of_keys, of_values = kinds[(i + index) % len(kinds)], kinds[i * 3 % len(kinds)]
-            k, v = steps[of_keys][:, 0], steps[of_values][:, 1]
-            # Those of a batch lie further apart while it is not full.
-            if i % 2 == 0:
-                k, v = np.ascontiguousarray(k), np.ascontiguousarray(v)
+            where = alone if i % 2 == 0 else among
+            k, v = (steps[of][: where.all_slots] for of in (of_keys, of_values))
             yield OpCase(
-                f"{name}, {of_keys} keys, {of_values} values, {shape} at {position}", (op,),
-                (q, k, v, np.array(position)), (np.empty(shape, np.int32),),
+                f"{name}, {of_keys} keys, {of_values} values, {shape} at {where.positions}", (op,),
+                (q, k, v, *where.inputs()), (np.empty(shape, np.int32),),
             )  # fmt: skip
 
 
@@ -216,17 +206,16 @@ CACHED_ATTENTION_INT16 = CpuKernel(
     name="cpu_cached_attention_int16",
     kinds=("cached_attention_int16",),
     structure="CachedAttentionInt16",
-    # The first sequences of some that lie further apart are caches too.
     reads=(
-        TensorField("q", _INT32), TensorField("k", _INT16, apart=True),
-        TensorField("v", _INT16, apart=True), TensorField("position", INTEGERS),
+        TensorField("q", _INT32), TensorField("k", _INT16), TensorField("v", _INT16),
+        TensorField("position", INTEGERS), TensorField("slot", INTEGERS),
     ),
     writes=(TensorField("out", _INT32),),
     values=_cached_values,
     scratch=_cached_scratch,
     cases=_cached_cases,
-    layout="q and out [b, n, heads * d_head], k and v [b, heads, ctx, d_head], apart by any number "
-    "of integers in b; position int64",
+    layout="q and out [b, n, heads * d_head], k and v [slots, members, heads, ctx, d_head]; "
+    "position and slot int64, of each window",
     arithmetic="exact scores of a query, in two halves, with the keys so far, weights of 13 bits, "
     "exact sums of weighted values",
     notes=("For d_head up to 256, and keys and values above -32768.",),
@@ -249,15 +238,11 @@ def _refuses_heads(graph: Graph, ops: Ops) -> str | None:
 
 
 def _cross_values(ops: Ops, a: Mapping[str, Array]) -> Values:
-    # [a * g, n, h * dh], [a, h, t, dh], ..., [a, h, dh], ... -> [a * g, n, h * dh]
-    sequences, n, _ = a["q"].shape
-    audios, n_head, t, d_head = a["k"].shape
-    return {
-        "b": sequences, "n": n, "group": sequences // audios, "t": t, "n_head": n_head,
-        "d_head": d_head, "heads": sum(1 << head for head in _kept_heads(ops[0])),
-        # Null, unless it is an argument.
-        "kept": None,
-    }  # fmt: skip
+    # [w * g, n, h * dh], [slots, h, t, dh], ..., [slots, h, dh], ..., [w] -> [w * g, n, h * dh]
+    heads = sum(1 << head for head in _kept_heads(ops[0]))
+    sizes = cache_values(a["q"], a["k"], a["slot"])
+    # Null, unless it is an argument.
+    return {**sizes, "heads": heads, "kept": None}
 
 
 def _cross_scratch(library: Library, args: Any, threads: int) -> int:
@@ -279,21 +264,22 @@ _CROSS = (
 
 def _cross_cases(rng: Random) -> Iterator[OpCase]:
     """Of several sequences to the keys and values of their audio."""
-    names = ("q", "k", "v", "k_scale", "v_scale")
+    names = ("q", "k", "v", "k_scale", "v_scale", "slot")
     op = Op("out", "cross_attention_int32", names, ("out",), (("heads", ()),))
     for index, (n_head, d_head, n, t, group) in enumerate(_CROSS):
-        shape, scales = (2 * group, n, n_head * d_head), (2, n_head, d_head)
-        keys = list(integers(rng, (2, n_head, t, d_head)))
-        values = list(integers(rng, (2, n_head, t, d_head)))
+        shape, scales = (2 * group, n, n_head * d_head), (3, n_head, d_head)
+        keys = list(integers(rng, (3, n_head, t, d_head)))
+        values = list(integers(rng, (3, n_head, t, d_head)))
         for i, (name, q) in enumerate(_numbers(rng, shape)):
             of_keys, k = keys[(i + index) % len(keys)]
             of_values, v = values[i * 5 % len(values)]
             # From the least that there are to the largest, and much as in a model.
             ranges = ((-12, 12), (-7, -4), (-12, -12))[i % 3]
             k_scale, v_scale = (_powers(rng, scales, *ranges) for _ in range(2))
+            slot = np.array([2, 0] if i % 2 == 0 else [0, 1])
             yield OpCase(
                 f"{name}, {of_keys} keys, {of_values} values, {shape} over {t}", (op,),
-                (q, k, v, k_scale, v_scale), (np.empty(shape, np.int32),),
+                (q, k, v, k_scale, v_scale, slot), (np.empty(shape, np.int32),),
             )  # fmt: skip
             if i % 4 != 0:
                 continue
@@ -302,7 +288,7 @@ def _cross_cases(rng: Random) -> Iterator[OpCase]:
             keeping = Op("out", op.kind, names, ("out", "kept"), (("heads", heads),))
             yield OpCase(
                 f"{name}, {of_keys} keys, {of_values} values, scores of {heads}", (keeping,),
-                (q[:1], k[:1], v[:1], k_scale[:1], v_scale[:1]),
+                (q[:1], k, v, k_scale, v_scale, slot[:1]),
                 (np.empty((1, *shape[1:]), np.int32), np.empty((len(heads), n, t), np.float32)),
             )  # fmt: skip
 
@@ -313,15 +299,16 @@ CROSS_ATTENTION_INT32 = CpuKernel(
     structure="CrossAttentionInt32",
     reads=(
         TensorField("q", _INT32), TensorField("k", BYTES), TensorField("v", BYTES),
-        TensorField("k_scale"), TensorField("v_scale"),
+        TensorField("k_scale"), TensorField("v_scale"), TensorField("slot", INTEGERS),
     ),
     writes=(TensorField("out", _INT32), TensorField("kept", optional=True)),
     values=_cross_values,
     scratch=_cross_scratch,
     refuses=_refuses_heads,
     cases=_cross_cases,
-    layout="q and out [a * g, n, heads * d_head], k and v [a, heads, t, d_head], their scales "
-    "[a, heads, d_head]; of one sequence scores of some heads, [such heads, n, t]",
+    layout="q and out [w * g, n, heads * d_head], k and v [slots, heads, t, d_head], their scales "
+    "[slots, heads, d_head]; slot int64, of each window; of one sequence scores of some heads, "
+    "[such heads, n, t]",
     arithmetic="exact scores of queries, scaled by column and cut to 16 bits, with all keys, "
     "weights of 13 bits, exact sums of weighted values",
     notes=("For d_head up to 256.",),
