@@ -18,7 +18,6 @@ from whisper_npu.results import Fallback, Saturation
 from whisper_npu.runtime.model import Model, phase_graphs
 from whisper_npu.runtime.placement import PlacedGraph
 from whisper_npu.runtime.profile import OpTime, Profile
-from whisper_npu.runtime.usage import Usage
 from whisper_npu.runtime.workers import kernel_threads
 from whisper_npu.transcriber import Transcriber
 
@@ -147,7 +146,7 @@ def measure(
             placement=tuple(_counts(placed)),
             profile=_profiles(window, placed, seconds, repeats) if profile else (),
             fallbacks=tuple(usage.fallbacks),
-            saturations=usage.since(Usage()).saturations,
+            saturations=usage.placement(usage.counts).saturations,
         )
 
 

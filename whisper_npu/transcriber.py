@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whisper_npu.asynchronous import AsyncSegmentStream
 from whisper_npu.audio import AudioSource, stream_audio
 from whisper_npu.audio.channels import channel_labels
 from whisper_npu.audio.features import LogMel, compute_log_mel, compute_log_mels
@@ -19,6 +19,7 @@ from whisper_npu.audio.stream import stream_channels
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_device, open_machine
 from whisper_npu.decoding.channels import ChannelsTranscript, transcribe_channels
+from whisper_npu.decoding.engine import Engine, Recording
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from whisper_npu.backends.npu.device import Device
 
 _DEFAULTS = MachineOptions()
-_transcribers: weakref.WeakSet[Transcriber] = weakref.WeakSet()
 
 
 class Transcriber:
@@ -48,9 +48,9 @@ class Transcriber:
     repository ``owner/name`` in the Hugging Face cache, or ``"demo"``, the built-in one. Models
     that ``convert`` reads (a .pt or ggml file, a CTranslate2 folder, pytorch_model.bin) are
     converted into the cache when they are first used, with a warning; tensors stay as they are
-    stored. Raises ModelError if it cannot be loaded. A transcriber may be used by several threads,
-    and several recordings may be under way in it: their windows are decoded one after the other,
-    and each result is the one that the recording has on its own.
+    stored. Raises ModelError if it cannot be loaded. A transcriber may be used by any number of
+    threads: windows of all recordings that are under way are decoded side by side, and each result
+    is the one that the recording has on its own.
 
     ``device`` is ``"cpu"``, ``"npu"``, ``"auto"`` (the NPU where there is one and it is predicted
     to be faster), or an open ``whisper_npu.backends.npu.device.Device``. ``precision`` is that of
@@ -141,11 +141,10 @@ class Transcriber:
                 undo.callback(backend.close)
             self._model = Model(checkpoint, machine.usage.precision, machine)
             undo.pop_all()
-        self._lock = threading.RLock()
+        self._engine = Engine(self._model)
         # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
         # small objects.
         self._give_back = weakref.finalize(self, _give_back, self._model, own)
-        _transcribers.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied by what it was made of: the copy loads the model again.
@@ -165,8 +164,7 @@ class Transcriber:
         What is transcribed afterwards runs on NumPy, and so does the rest of what another thread
         transcribes meanwhile.
         """
-        with self._lock:
-            self._give_back()
+        self._engine.call(self._give_back)
 
     def __enter__(self) -> Transcriber:
         return self
@@ -180,6 +178,7 @@ class Transcriber:
         options: TranscribeOptions | None = None,
         *,
         sampling_rate: int | None = None,
+        priority: int = 0,
         **keywords: Any,
     ) -> Transcription:
         """Transcribe a recording.
@@ -190,10 +189,13 @@ class Transcriber:
         ``transcribe()``, with its defaults, but for ``verbose`` and ``fp16``, and some more, of
         which ``TranscribeOptions`` tells: ``seed``, ``channel``, ``audio_track``, and
         ``batch_size``, the number of windows that are decoded side by side, each without text from
-        before it. Such an object may be given in the place of keywords. Raises AudioError and
-        OptionError.
+        before it. Such an object may be given in the place of keywords. Windows of a recording of
+        higher ``priority`` go before those of others; above 0, for live audio, they do not wait for
+        a place either. Raises AudioError and OptionError.
         """
-        stream = self.segments(audio, options, sampling_rate=sampling_rate, **keywords)
+        stream = self.segments(
+            audio, options, sampling_rate=sampling_rate, priority=priority, **keywords
+        )
         for _ in stream:
             pass
         return stream.result()
@@ -204,21 +206,76 @@ class Transcriber:
         options: TranscribeOptions | None = None,
         *,
         sampling_rate: int | None = None,
+        priority: int = 0,
         **keywords: Any,
     ) -> SegmentStream:
         """As ``transcribe``, but an iterator that gives each segment as soon as it is decoded."""
-        if options is None:
-            options = TranscribeOptions.from_keywords(**keywords)
-        elif keywords:
-            raise OptionError(f"{next(iter(keywords))}: cannot be given together with options")
-        turns = _Turns(self)
+        checked = _options(options, keywords)
+        return self._stream(self._engine.open(priority), audio, checked, sampling_rate)
+
+    async def atranscribe(
+        self,
+        audio: AudioSource,
+        options: TranscribeOptions | None = None,
+        *,
+        sampling_rate: int | None = None,
+        priority: int = 0,
+        **keywords: Any,
+    ) -> Transcription:
+        """``transcribe`` for asyncio: what is awaited runs in a thread.
+
+        As many recordings as are decoded side by side are under way at a time, twice; of priority
+        0, others wait. When the task is cancelled, the recording leaves the batch within a step.
+        """
+        stream = self.asegments(
+            audio, options, sampling_rate=sampling_rate, priority=priority, **keywords
+        )
+        async with stream:
+            async for _ in stream:
+                pass
+            return await stream.result()
+
+    def asegments(
+        self,
+        audio: AudioSource,
+        options: TranscribeOptions | None = None,
+        *,
+        sampling_rate: int | None = None,
+        priority: int = 0,
+        **keywords: Any,
+    ) -> AsyncSegmentStream:
+        """``segments`` for asyncio: ``async for segment in transcriber.asegments(audio)``.
+
+        It begins with the first segment that is asked for. Whoever does not take all of them should
+        leave it with ``await stream.aclose()``, or use ``async with``.
+        """
+        checked = _options(options, keywords)
+
+        def begin(recording: Recording) -> SegmentStream:
+            return self._stream(recording, audio, checked, sampling_rate)
+
+        return AsyncSegmentStream(self._engine, begin, priority)
+
+    def _stream(
+        self,
+        recording: Recording,
+        audio: AudioSource,
+        options: TranscribeOptions,
+        sampling_rate: int | None,
+    ) -> SegmentStream:
+        """A recording that was opened, with its features computed and its language known."""
         n_mels, precision = self.dims.n_mels, self._model.precision
+
+        def log_mel(samples: F32) -> F32 | I16:  # [160 (t - 1) + 400] -> [n_mels, t]
+            return recording.call(partial(self._model.log_mel, samples))
+
         with ExitStack() as undo:
+            undo.callback(recording.close)
             if options.channel == EACH_CHANNEL:
                 channels = stream_channels(
                     audio, sampling_rate=sampling_rate, audio_track=options.audio_track
                 )
-                features = compute_log_mels(channels, n_mels, turns.log_mel, precision)
+                features = compute_log_mels(channels, n_mels, log_mel, precision)
             else:
                 mono = stream_audio(
                     audio,
@@ -226,60 +283,37 @@ class Transcriber:
                     channel=options.channel,
                     audio_track=options.audio_track,
                 )
-                features = [compute_log_mel(mono, n_mels, turns.log_mel, precision)]
+                features = [compute_log_mel(mono, n_mels, log_mel, precision)]
             for each in features:
                 undo.callback(each.close)
-            with turns:
-                transcript = self._begin(features, options)
-            return SegmentStream(transcript, features[0].duration, turns, undo.pop_all())
+            transcript = self._begin(recording, features, options)
+            placement = partial(_placement, self, recording)
+            return SegmentStream(transcript, features[0].duration, placement, undo.pop_all())
 
     def _begin(
-        self, features: Sequence[LogMel], options: TranscribeOptions
+        self, recording: Recording, features: Sequence[LogMel], options: TranscribeOptions
     ) -> Transcript | ChannelsTranscript:
-        model, tokenizer, heads = self._model, self._tokenizer, self._heads
+        tokenizer, heads = self._tokenizer, self._heads
         if options.channel != EACH_CHANNEL:
-            return transcribe_windows(model, tokenizer, features[0], options, heads)
+            return transcribe_windows(recording, tokenizer, features[0], options, heads)
         labelled = list(zip(channel_labels(len(features)), features, strict=True))
         # In silence a model hears what it likes.
         heard = [found for found in labelled if not found[1].is_silent] or labelled[:1]
-        return transcribe_channels(model, tokenizer, dict(heard), options, heads)
+        return transcribe_channels(recording, tokenizer, dict(heard), options, heads)
 
 
-class _Turns:
-    """The turns of one recording at the model of a transcriber, and what ran in them.
+def _options(options: TranscribeOptions | None, keywords: Mapping[str, Any]) -> TranscribeOptions:
+    """Options that were given as an object or as keywords. Raises OptionError."""
+    if options is None:
+        return TranscribeOptions.from_keywords(**keywords)
+    if keywords:
+        raise OptionError(f"{next(iter(keywords))}: cannot be given together with options")
+    return options
 
-    Plans, caches and kernels are of one computation at a time. Nothing in them is needed from one
-    turn to the next: a window is decoded to its end in one turn.
-    """
 
-    def __init__(self, transcriber: Transcriber) -> None:
-        # With the transcriber a stream keeps the NPU.
-        self._transcriber = transcriber
-        self._model = transcriber._model
-        self._lock = transcriber._lock
-        with self._lock:
-            self._before = self._model.machine.usage.snapshot()
-            self._latest = self._before.snapshot()
-
-    def __enter__(self) -> None:
-        # Another one in a child process.
-        self._lock = self._transcriber._lock
-        self._lock.acquire()
-        self._before.skip(self._model.machine.usage, self._latest)
-
-    def __exit__(self, *_: object) -> None:
-        self._latest = self._model.machine.usage.snapshot()
-        self._lock.release()
-
-    def log_mel(self, samples: F32) -> F32 | I16:  # [160 (t - 1) + 400] -> [n_mels, t]
-        """``Model.log_mel`` in a turn of its own: between two of them audio is read."""
-        with self:
-            return self._model.log_mel(samples)
-
-    def placement(self) -> Placement:
-        """Where the ops of all turns ran."""
-        with self:
-            return self._model.machine.usage.since(self._before)
+def _placement(transcriber: Transcriber, recording: Recording) -> Placement:
+    """Where the ops of a recording ran. With the transcriber it keeps the NPU."""
+    return transcriber._model.machine.usage.placement(recording.counts_so_far())
 
 
 def _loadable(model: Path) -> Path:
@@ -300,16 +334,6 @@ def _give_back(model: Model, device: Device | None) -> None:
         device.close()
 
 
-def _renew_locks() -> None:
-    """In a child process: threads that held locks are the parent's."""
-    for transcriber in _transcribers:
-        transcriber._lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
-
-
 class SegmentStream(Iterator[Segment]):
     """Segments as they are decoded; made by ``Transcriber.segments``."""
 
@@ -317,11 +341,12 @@ class SegmentStream(Iterator[Segment]):
         self,
         transcript: Transcript | ChannelsTranscript,
         duration: float,
-        turns: _Turns,
+        placement: Callable[[], Placement],
         opened: ExitStack,
     ) -> None:
-        self._transcript, self._duration, self._turns = transcript, duration, turns
-        self._opened = opened
+        self._transcript, self._duration, self._placement = transcript, duration, placement
+        # At the end of the stream, or when it is dropped.
+        self._give_up = weakref.finalize(self, opened.close)
         self._segments: list[Segment] = []
         self._told = False
 
@@ -369,21 +394,31 @@ class SegmentStream(Iterator[Segment]):
 
     def __next__(self) -> Segment:
         try:
-            with self._turns:
-                try:
-                    segment = next(self._transcript)
-                except BaseException:
-                    self._opened.close()
-                    raise
-                self._segments.append(segment)
+            segment = next(self._transcript)
         except StopIteration:
+            self.close()
             self._tell_of_saturation()
             raise
+        except BaseException:
+            self.close()
+            raise
+        self._segments.append(segment)
         return segment
+
+    def close(self) -> None:
+        """Give up what is not decoded yet. From another thread, that ends ``next`` with
+        ``concurrent.futures.CancelledError``."""
+        self._give_up()
+
+    def __enter__(self) -> SegmentStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _tell_of_saturation(self) -> None:
         """At the end of the recording, once."""
-        notice = None if self._told else notice_of(self._turns.placement().saturations)
+        notice = None if self._told else notice_of(self._placement().saturations)
         self._told = True
         if notice is not None:
             warnings.warn(notice, stacklevel=3)
@@ -395,6 +430,6 @@ class SegmentStream(Iterator[Segment]):
             tuple(self._segments),
             self.language,
             self.duration,
-            self._turns.placement(),
+            self._placement(),
             self.language_probability,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from whisper_npu.audio import FRAMES_PER_SECOND, TOKENS_PER_SECOND
 from whisper_npu.decoding.clips import Clip
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
-from whisper_npu.decoding.protocols import Session
+from whisper_npu.decoding.protocols import Aligner
 from whisper_npu.decoding.silence import WindowTimes, first_hallucination, leading_silence
 from whisper_npu.decoding.words import WordSettings, add_word_timestamps
 from whisper_npu.model.dims import ModelDimensions
@@ -109,15 +109,13 @@ class Chain:
         room = self._settings.dims.n_text_ctx // 2 - 1 - len(initial)
         return [*initial, *(self._previous[-room:] if room > 0 else [])]
 
-    def take(
-        self, window: Window, result: DecodingResult, open_session: Callable[[], Session]
-    ) -> list[Segment]:
+    def take(self, window: Window, result: DecodingResult, aligner: Aligner) -> list[Segment]:
         """Move on from a window. Returns its segments, with ids yet to be given.
 
-        ``open_session`` gives a session on the window alone, for its words.
+        ``aligner`` aligns words to the window.
         """
         last_speech = self._last_speech
-        segments = self._segments(window, result, open_session)
+        segments = self._segments(window, result, aligner)
         # openai-whisper would decode such a window for ever.
         if self.seek <= window.seek:
             self.seek = window.seek + window.size
@@ -147,9 +145,7 @@ class Chain:
         self.seek = start
         return segments[:-1]
 
-    def _segments(
-        self, window: Window, result: DecodingResult, open_session: Callable[[], Session]
-    ) -> list[Segment]:
+    def _segments(self, window: Window, result: DecodingResult, aligner: Aligner) -> list[Segment]:
         if _is_silent(result, self._options):
             self.seek = window.seek + window.size
             return []
@@ -162,7 +158,7 @@ class Chain:
         if self._options.word_timestamps:
             segments = add_word_timestamps(
                 segments,
-                open_session(),
+                aligner,
                 tokenizer,
                 window.size,
                 self._settings.words,

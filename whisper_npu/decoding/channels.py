@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from whisper_npu.decoding.engine import Recording
 from whisper_npu.decoding.options import TranscribeOptions
-from whisper_npu.decoding.protocols import Features, Whisper
+from whisper_npu.decoding.protocols import Features
 from whisper_npu.decoding.timing import Heads
 from whisper_npu.decoding.windows import Transcript, options_for_model
 from whisper_npu.results import Segment
@@ -16,17 +17,17 @@ from whisper_npu.text.tokenizer import Tokenizer
 
 
 def transcribe_channels(
-    model: Whisper,
+    recording: Recording,
     tokenizer: Tokenizer,
     features: Mapping[str, Features],
     options: TranscribeOptions,
     heads: Heads,
 ) -> ChannelsTranscript:
     """As ``transcribe_windows``, for channels by their labels."""
-    options = options_for_model(model, tokenizer, options)
+    options = options_for_model(recording.model.dims, tokenizer, options)
     return ChannelsTranscript(
         {
-            label: Transcript(model, tokenizer, each, options, heads)
+            label: Transcript(recording, tokenizer, each, options, heads)
             for label, each in features.items()
         }
     )

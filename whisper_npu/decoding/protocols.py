@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I16, I64
 from whisper_npu.ops.probabilities import Probabilities
 
 
-class Session(Protocol):
-    """A decoder with its caches: ``group`` sequences for each of ``n_audio`` windows."""
+class Aligner(Protocol):
+    """Aligns text to one window."""
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """How probabilities are computed of the logits."""
+        ...
+
+    def align(self, tokens: I64, heads: Sequence[tuple[int, int]]) -> tuple[F32, F32]:
+        # [n] -> [n, n_vocab], [len(heads), n, n_audio_ctx]
+        """Logits of all tokens and the cross-attention scores, before softmax, of some heads."""
+        ...
+
+
+class Session(Aligner, Protocol):
+    """Windows in the caches of a decoder: ``group`` sequences for each of ``n_audio`` windows."""
 
     @property
     def n_audio(self) -> int: ...
 
     @property
     def group(self) -> int: ...
-
-    @property
-    def probabilities(self) -> Probabilities:
-        """How probabilities are computed of the logits."""
-        ...
 
     def prefill(self, tokens: I64, rows: Sequence[int]) -> F32:
         # [n_audio, n], rows of n -> [n_audio, len(rows), n_vocab]
@@ -43,13 +53,26 @@ class Session(Protocol):
         ...
 
     def keep(self, windows: I64) -> None:
-        """Go on with some of the windows, in ascending order, and without the others."""
+        """Go on with some of the windows, in this order, and without the others."""
         ...
 
-    def align(self, tokens: I64, heads: Sequence[tuple[int, int]]) -> tuple[F32, F32]:
-        # [n] -> [n, n_vocab], [len(heads), n, n_audio_ctx]
-        """Logits of all tokens and the cross-attention scores, before softmax, of some heads."""
+    def join(self, other: Any) -> None:
+        """Go on with the windows of another session as well, behind those that are here."""
         ...
+
+
+class Counts(Protocol):
+    """What was run, and how long it took."""
+
+    def add(self, other: Any, share: float = 1.0) -> None:
+        """Count what others have counted as well, with this share of the time."""
+        ...
+
+
+class Halt(Protocol):
+    """Where a run is asked to end before its end."""
+
+    asked: bool
 
 
 class Whisper(Protocol):
@@ -57,6 +80,24 @@ class Whisper(Protocol):
 
     @property
     def dims(self) -> ModelDimensions: ...
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """How probabilities are computed of the logits."""
+        ...
+
+    @property
+    def halt(self) -> Halt:
+        """What is run meanwhile ends with an exception if it is asked to."""
+        ...
+
+    def new_counts(self) -> Counts:
+        """Counts of nothing."""
+        ...
+
+    def counted(self, counts: Any) -> AbstractContextManager[None]:
+        """Count what is run meanwhile there."""
+        ...
 
     def encode(self, features: F32 | I16) -> F32:
         # [b, n_mels, 2 * n_audio_ctx] -> [b, n_audio_ctx, n_audio_state]

@@ -1,30 +1,31 @@
-"""Decoding of windows: the prompt, the loop over steps, the choice among the sequences found."""
+"""Decoding of a window: the prompt, the rules of each step, the choice among what was found."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from whisper_npu.decoding.batch import Batch
 from whisper_npu.decoding.finite import require_numbers
 from whisper_npu.decoding.options import DecodingOptions, DecodingResult
 from whisper_npu.decoding.protocols import Session, Whisper
 from whisper_npu.decoding.rules import logit_rules
 from whisper_npu.decoding.search import (
     BeamSearch,
-    Candidate,
     GreedySearch,
+    Logits,
     Sampler,
     Search,
-    TakeLikeliest,
     rank,
+    take_likeliest,
 )
 from whisper_npu.errors import OptionError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
+from whisper_npu.ops.probabilities import Probabilities
 from whisper_npu.text.tokenizer import Tokenizer
 
 
@@ -43,9 +44,23 @@ def decode(
     OptionError if an option asks for what the model does not have.
     """
     options = options or DecodingOptions()
-    session = model.decoder(states, options.group)
     seeks = seeks or [0] * len(states)
-    return decode_session(session, tokenizer, model.dims, options, options.prompt, seeks)
+    session = model.decoder(states, options.group)
+    detected: list[dict[str, float] | None] = [None] * len(states)
+    if options.task == "lang_id" or (options.language is None and tokenizer.is_multilingual):
+        _, by_code = detect_session_language(session, tokenizer)
+        if options.task == "lang_id":
+            return [DecodingResult(likeliest_language(found), found) for found in by_code]
+        detected = [*by_code]
+    decodings = [
+        Decoding(tokenizer, model.dims, options, options.prompt, seek, session.probabilities, found)
+        for seek, found in zip(seeks, detected, strict=True)
+    ]
+    batch = Batch()
+    batch.begin(session, decodings)
+    while batch.decodings:
+        batch.step()
+    return [decoding.result() for decoding in decodings]
 
 
 def detect_language(
@@ -65,132 +80,125 @@ def detect_session_language(
     if not tokenizer.is_multilingual:
         raise OptionError("language: this model is English-only and cannot detect languages")
     start = np.full((session.n_audio, 1), tokenizer.sot)
+    logits = session.prefill(start, [0])[:, 0]
+    by_code = language_probabilities(logits, tokenizer, session.probabilities)
+    ids = dict(zip(tokenizer.all_language_codes, tokenizer.all_language_tokens, strict=True))
+    return np.array([ids[likeliest_language(found)] for found in by_code]), by_code
+
+
+def language_probabilities(
+    logits: F32, tokenizer: Tokenizer, probabilities: Probabilities
+) -> list[dict[str, float]]:  # [n, n_vocab] -> n
+    """The probabilities of all languages by code, by logits behind the start of transcript."""
     ids = np.array(tokenizer.all_language_tokens)
-    probabilities = session.probabilities.softmax(session.prefill(start, [0])[:, 0, ids])
-    require_numbers(float(probabilities.sum()))
-    by_code = [
-        dict(zip(tokenizer.all_language_codes, p.tolist(), strict=True)) for p in probabilities
-    ]
-    return ids[probabilities.argmax(axis=-1)], by_code
+    found = probabilities.softmax(logits[:, ids])
+    require_numbers(float(found.sum()))
+    codes = tokenizer.all_language_codes
+    return [dict(zip(codes, row.tolist(), strict=True)) for row in found]
 
 
-def decode_session(
-    session: Session,
-    tokenizer: Tokenizer,
-    dims: ModelDimensions,
-    options: DecodingOptions,
-    prompt: str | Sequence[int] | None,
-    seeks: Sequence[int],
-) -> list[DecodingResult]:
-    """As :func:`decode`, for the windows of a session with ``options.group`` sequences each.
+def likeliest_language(by_code: Mapping[str, float]) -> str:
+    """The first of the likeliest."""
+    return max(by_code, key=by_code.__getitem__)
 
-    The session starts over, so that one may serve several attempts at the same windows. ``prompt``
-    takes the place of ``options.prompt``, so that one object serves windows with other prompts.
+
+class Decoding:
+    """One attempt at one window: what a batch asks at each step.
+
+    ``prompt`` takes the place of ``options.prompt``, so that one object serves windows with other
+    prompts. ``languages`` are the probabilities of all languages by code, where the window's own
+    was detected; it is decoded in the likeliest. Raises OptionError if an option asks for what the
+    model does not have.
     """
-    task = "transcribe" if options.task == "lang_id" else options.task
-    tokenizer = tokenizer.for_task(options.language, task)
-    if options.task != "lang_id" and (options.language or not tokenizer.is_multilingual):
-        return _Decoding(session, tokenizer, dims, options, prompt).run(seeks)
-    detected, probabilities = detect_session_language(session, tokenizer)
-    results = [
-        DecodingResult(max(by_code, key=by_code.__getitem__), by_code) for by_code in probabilities
-    ]
-    if options.task == "lang_id":
-        return results
-    decoded = _Decoding(session, tokenizer, dims, options, prompt).run(seeks, detected)
-    return [
-        replace(result, language=language.language, language_probs=language.language_probs)
-        for result, language in zip(decoded, results, strict=True)
-    ]
-
-
-class _Decoding:
-    """One attempt at the windows of a session."""
 
     def __init__(
         self,
-        session: Session,
         tokenizer: Tokenizer,
         dims: ModelDimensions,
         options: DecodingOptions,
         prompt: str | Sequence[int] | None,
+        seek: int,
+        probabilities: Probabilities,
+        languages: Mapping[str, float] | None = None,
     ) -> None:
-        self._session, self._tokenizer, self._options = session, tokenizer, options
-        self._probabilities = session.probabilities
-        self._n_ctx = dims.n_text_ctx
-        self._initial = initial_tokens(tokenizer, options, prompt, dims.n_text_ctx)
-        self._sot_index = self._initial.index(tokenizer.sot)
-        self._rules = logit_rules(tokenizer, dims, options, self._probabilities)
+        language = options.language if languages is None else likeliest_language(languages)
+        self._tokenizer = tokenizer.for_task(language, options.task)
+        self._options, self._languages = options, languages
+        self._probabilities = probabilities
         if options.group >= dims.n_vocab:
             raise OptionError(f"beam_size: must be below the model's {dims.n_vocab} tokens")
-
-    def run(self, seeks: Sequence[int], languages: I64 | None = None) -> list[DecodingResult]:
-        """Decode, with the language token of each window replaced if ``languages`` is given."""
-        prompt = np.tile(np.array(self._initial), (self._session.n_audio, 1))
-        if languages is not None:
-            prompt[:, self._sot_index + 1] = languages
-        search = self._search(seeks)
-        no_speech = self._advance(search, prompt)
-        penalty, power = self._options.length_penalty, self._probabilities.power
-        return [
-            self._result(rank(candidates, penalty, power), probability)
-            for candidates, probability in zip(search.candidates(), no_speech, strict=True)
-        ]
-
-    def _search(self, seeks: Sequence[int]) -> Search:
-        options, n_audio, eot = self._options, self._session.n_audio, self._tokenizer.eot
-        if options.beam_size is not None:
-            beams = options.beam_size, options.patience
-            return BeamSearch(n_audio, *beams, eot, self._session.likeliest)
-        if options.temperature == 0:
-            choose = TakeLikeliest(self._session.likeliest)
-            return GreedySearch(n_audio, options.group, eot, choose)
-        sampler = Sampler(
-            options.seed, seeks, options.temperature, options.group, self._probabilities
-        )
-        return GreedySearch(n_audio, options.group, eot, sampler)
-
-    def _advance(self, search: Search, prompt: I64) -> list[float]:  # [n_audio, n] -> n_audio
-        """Run the search to its end. Returns the no-speech probability of each window."""
-        session = self._session
-        n_prompt = prompt.shape[1]
-        opening = session.prefill(prompt, [self._sot_index, n_prompt - 1])
-        no_speech = self._no_speech(opening[:, 0])
-        logits = np.repeat(opening[:, 1], session.group, axis=0)
-        sample_len = self._options.sample_len or self._n_ctx // 2
+        self.group = options.group
+        initial = initial_tokens(self._tokenizer, options, prompt, dims.n_text_ctx)
+        #: What the decoder is given before it samples: [n].
+        self.prompt: I64 = np.array(initial)
+        #: The tokens of it whose logits are wanted.
+        self.rows = (initial.index(tokenizer.sot), len(initial) - 1)
+        self._rules = logit_rules(self._tokenizer, dims, options, probabilities)
+        sample_len = options.sample_len or dims.n_text_ctx // 2
         # The last token is sampled from a full context and never fed.
-        for left in range(min(sample_len, self._n_ctx + 1 - n_prompt) - 1, -1, -1):
-            for rule in self._rules:
-                rule(logits, search.tokens)
-            source = search.update(logits)
-            if search.completed or left == 0:
-                break
-            if source is not None:
-                session.reorder(source)
-            kept = search.narrow()
-            if kept is not None:
-                session.keep(kept)
-            logits = session.step(search.tokens[:, -1])
-        return no_speech
+        self._left = min(sample_len, dims.n_text_ctx + 1 - len(initial))
+        self._no_speech = math.nan
+        #: What went wrong with this window alone; it is decoded no further.
+        self.error: Exception | None = None
+        self._search = self._new_search(seek)
 
-    def _no_speech(self, logits: F32) -> list[float]:  # [n_audio, n_vocab] -> n_audio
-        # Read where the transcript starts, before any token is forbidden.
-        if self._tokenizer.no_speech is None:
-            return [math.nan] * len(logits)
-        probabilities = self._probabilities.softmax(logits)[:, self._tokenizer.no_speech]
-        require_numbers(float(probabilities.sum()))
-        found: list[float] = probabilities.tolist()
-        return found
+    def _new_search(self, seek: int) -> Search:
+        options, group, eot = self._options, self.group, self._tokenizer.eot
+        if options.beam_size is not None:
+            return BeamSearch(options.beam_size, options.patience, eot)
+        if options.temperature == 0:
+            return GreedySearch(group, eot, take_likeliest, 1)
+        sampler = Sampler(options.seed, seek, options.temperature, group, self._probabilities)
+        return GreedySearch(group, eot, sampler, 0)
 
-    def _result(self, best: Candidate, no_speech_prob: float) -> DecodingResult:
+    @property
+    def choices(self) -> int:
+        """How many of the likeliest tokens it looks at."""
+        return self._search.choices
+
+    @property
+    def tokens(self) -> I64:
+        """Those to be fed next: [group]."""
+        return self._search.tokens[:, -1]
+
+    @property
+    def ended(self) -> bool:
+        """Whether no step is to follow."""
+        return self._search.completed or self._left == 0 or self.error is not None
+
+    def open(self, logits: F32) -> None:  # [len(rows), n_vocab]
+        """Look at the logits of the prompt, before any token is forbidden."""
+        no_speech = self._tokenizer.no_speech
+        if no_speech is not None:
+            # Read where the transcript starts.
+            self._no_speech = float(self._probabilities.softmax(logits[:1])[0, no_speech])
+            require_numbers(self._no_speech)
+
+    def forbid(self, logits: F32) -> None:  # [group, n_vocab]
+        """Set logits of forbidden tokens to minus infinity."""
+        for rule in self._rules:
+            rule(logits, self._search.tokens)
+
+    def update(self, logits: Logits) -> I64 | None:  # -> [group] or None
+        """Take a step. Returns, if their order changed, whose cache each sequence goes on from."""
+        self._left -= 1
+        return self._search.update(logits)
+
+    def result(self) -> DecodingResult:
+        """The best that was found. Raises what went wrong."""
+        if self.error is not None:
+            raise self.error
+        options = self._options
+        best = rank(self._search.candidates(), options.length_penalty, self._probabilities.power)
         text = self._tokenizer.decode(best.tokens).strip()
         return DecodingResult(
             language=self._tokenizer.language or "en",
+            language_probs=None if self._languages is None else dict(self._languages),
             tokens=best.tokens,
             text=text,
             avg_logprob=best.sum_logprob / (len(best.tokens) + 1),
-            no_speech_prob=no_speech_prob,
-            temperature=self._options.temperature,
+            no_speech_prob=self._no_speech,
+            temperature=options.temperature,
             compression_ratio=compression_ratio(text),
         )
 

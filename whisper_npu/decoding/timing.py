@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from whisper_npu.audio import TOKENS_PER_SECOND
 from whisper_npu.decoding.finite import require_numbers
-from whisper_npu.decoding.protocols import Session
+from whisper_npu.decoding.protocols import Aligner
 from whisper_npu.errors import ModelError
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I64
@@ -82,7 +82,7 @@ def alignment_heads(generation: Mapping[str, Any], dims: ModelDimensions) -> Hea
 
 
 def find_alignment(
-    session: Session,
+    aligner: Aligner,
     tokenizer: Tokenizer,
     text_tokens: Sequence[int],
     num_frames: int,
@@ -90,7 +90,7 @@ def find_alignment(
 ) -> list[WordTiming]:
     """Times and probabilities of the words of one window.
 
-    ``session`` holds the window, ``num_frames`` are its mel frames. Without text, or when the
+    ``aligner`` is that of the window, ``num_frames`` are its mel frames. Without text, or when the
     tokens make no whole word, there are no words.
     """
     if not text_tokens:
@@ -99,8 +99,8 @@ def find_alignment(
     tokens = np.array(
         [*tokenizer.sot_sequence, tokenizer.no_timestamps, *text_tokens, tokenizer.eot]
     )
-    logits, scores = session.align(tokens, heads)
-    softmax = session.probabilities.softmax
+    logits, scores = aligner.align(tokens, heads)
+    softmax = aligner.probabilities.softmax
     probabilities = softmax(logits[start : start + len(text_tokens), : tokenizer.eot])
     token_probs = probabilities[np.arange(len(text_tokens)), text_tokens].astype(np.float64)
     require_numbers(float(token_probs.sum()))

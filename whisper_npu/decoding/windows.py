@@ -2,32 +2,37 @@
 
 Windows that depend on each other are one chain, and the chains are independent of each other. A
 whole file is one chain, as in openai-whisper, where each window is given the text before it. With
-``batch_size`` every clip is a chain of its own, and the next windows of that many chains are
-decoded as one batch.
+``batch_size`` every clip is a chain of its own, and windows of that many chains are under way at a
+time.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from whisper_npu.audio import N_FRAMES
-from whisper_npu.decoding.chain import Chain, ChainSettings, Window
+from whisper_npu.decoding.chain import Chain, ChainSettings
+from whisper_npu.decoding.chain import Window as Span
 from whisper_npu.decoding.clips import find_clips, shortest_window
+from whisper_npu.decoding.engine import Recording, Window, Work
 from whisper_npu.decoding.language import Detection, detect_file_language
 from whisper_npu.decoding.levels import may_be_speech
-from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
-from whisper_npu.decoding.protocols import Features, Whisper
-from whisper_npu.decoding.task import decode_session, detect_session_language
+from whisper_npu.decoding.options import DecodingOptions, DecodingResult, TranscribeOptions
+from whisper_npu.decoding.protocols import Features
+from whisper_npu.decoding.task import Decoding, language_probabilities
 from whisper_npu.decoding.times import last_time, within
 from whisper_npu.decoding.timing import Heads, alignment_heads
 from whisper_npu.decoding.words import WordSettings
 from whisper_npu.errors import ModelError, OptionError
+from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.results import Segment
 from whisper_npu.text.languages import LANGUAGES, to_language_code
@@ -38,7 +43,7 @@ _UNSURE = 0.5
 
 
 def transcribe_windows(
-    model: Whisper,
+    recording: Recording,
     tokenizer: Tokenizer,
     features: Features,
     options: TranscribeOptions,
@@ -46,20 +51,21 @@ def transcribe_windows(
 ) -> Transcript:
     """Begin to transcribe a file: its language is known on return, its segments as they come.
 
-    ``heads`` are the decoder's alignment heads, for word timestamps (see
+    ``recording`` has the engine do the work; it is to be closed when the transcript is not needed
+    any more. ``heads`` are the decoder's alignment heads, for word timestamps (see
     :func:`~whisper_npu.decoding.timing.alignment_heads`; None: those of a model that names none).
     Raises OptionError if an option asks for what the model does not have, and ModelError if the
     model's windows are longer than 30 s. An English-only model goes on in English, with a warning.
     """
-    options = options_for_model(model, tokenizer, options)
-    return Transcript(model, tokenizer, features, options, heads or alignment_heads({}, model.dims))
+    dims = recording.model.dims
+    options = options_for_model(dims, tokenizer, options)
+    return Transcript(recording, tokenizer, features, options, heads or alignment_heads({}, dims))
 
 
 def options_for_model(
-    model: Whisper, tokenizer: Tokenizer, options: TranscribeOptions
+    dims: ModelDimensions, tokenizer: Tokenizer, options: TranscribeOptions
 ) -> TranscribeOptions:
     """The options without what the model does not have. Warns and raises as transcribing does."""
-    dims = model.dims
     if dims.n_frames > N_FRAMES:
         raise ModelError(
             f"n_audio_ctx: windows of {dims.n_audio_ctx} states are longer than 30 seconds"
@@ -91,13 +97,21 @@ def _in_english(options: TranscribeOptions) -> TranscribeOptions:
     return replace(options, language=None, task="transcribe", multilingual=False)
 
 
-@dataclass(frozen=True)
+# Asks for work on a window, and is sent what comes of it; returns the result.
+_Attempts = Generator[Work[Any], Any, DecodingResult]
+
+
+@dataclass(eq=False)
 class _Lane:
-    """A chain, and what is known of its windows but cannot be given before earlier chains end:
-    their segments, and the position after each."""
+    """A chain, its window that is under way, and what is known of the windows before but cannot be
+    given before earlier chains end: their segments, and the position after each."""
 
     chain: Chain
     known: deque[tuple[list[Segment], int]] = field(default_factory=deque)
+    span: Span | None = None
+    window: Window | None = None
+    attempts: _Attempts | None = None
+    work: Work[Any] | None = None
 
 
 class Transcript(Iterator[Segment]):
@@ -111,14 +125,15 @@ class Transcript(Iterator[Segment]):
 
     def __init__(
         self,
-        model: Whisper,
+        recording: Recording,
         tokenizer: Tokenizer,
         features: Features,
         options: TranscribeOptions,
         heads: Heads,
     ) -> None:
-        self._model, self._features, self._options = model, features, options
-        self._encoded: tuple[F32 | I16, F32] | None = None
+        self._recording, self._dims = recording, recording.model.dims
+        self._features, self._options = features, options
+        self._latest: Window | None = None
         self.n_frames = features.n_frames
         self.language_probability: float | None = None
         self.language_probs: Mapping[str, float] | None = None
@@ -135,11 +150,11 @@ class Transcript(Iterator[Segment]):
         self._settings = ChainSettings(
             options,
             self._tokenizer,
-            model.dims,
+            self._dims,
             self.n_frames,
             [] if prompt is None else tokenizer.encode(" " + prompt.strip()),
             WordSettings(heads, options.prepend_punctuations, options.append_punctuations),
-            shortest_window(model.dims.n_frames),
+            shortest_window(self._dims.n_frames),
             partial(_may_be_speech, features),
         )
         self._tokens: list[int] = []
@@ -172,15 +187,16 @@ class Transcript(Iterator[Segment]):
             yield segments
 
     def _detect_language(self, tokenizer: Tokenizer) -> Detection:
-        def probabilities(window: F32 | I16) -> Mapping[str, float]:  # [n_mels, N_FRAMES]
-            session = self._model.decoder([self._encode(window)], self._options.group)
-            _, (by_code,) = detect_session_language(session, tokenizer)
+        def probabilities(features: F32 | I16) -> Mapping[str, float]:  # [n_mels, N_FRAMES]
+            window = self._window(features)
+            logits = window.prefill([tokenizer.sot], [0]).result()
+            (by_code,) = language_probabilities(logits, tokenizer, window.probabilities)
             return by_code
 
         detected = detect_file_language(
             self._features,
             probabilities,
-            self._model.dims.n_frames,
+            self._dims.n_frames,
             self._options.language_detection_segments,
             self._options.language_detection_threshold,
         )
@@ -193,51 +209,85 @@ class Transcript(Iterator[Segment]):
             )
         return detected
 
-    def _encode(self, features: F32 | I16) -> F32:  # [n_mels, N_FRAMES] -> [n_audio_ctx, d]
-        """Encoder states of a window; the latest is not encoded again."""
-        if self._encoded is None or not np.array_equal(features, self._encoded[0]):
-            window = features[None, :, : self._model.dims.n_frames]
-            self._encoded = features, self._model.encode(window)[0]
-        return self._encoded[1]
+    def _window(self, features: F32 | I16) -> Window:  # [n_mels, N_FRAMES]
+        """A window of the recording; the latest is not encoded again."""
+        if self._latest is None or not np.array_equal(features, self._latest.features):
+            self._latest = self._recording.window(features)
+        return self._latest
 
     def _next_window(self) -> list[Segment] | None:
         """The segments of the next window of the file, None at its end.
 
-        Until they are known, a window of every chain that is begun is decoded, and chains are begun
-        as others end.
+        Until they are known, a window of every chain that is begun is under way, and chains are
+        begun as others end.
         """
         while True:
             # What comes first in the file is given first.
             while self._lanes:
-                if self._lanes[0].known:
-                    return self._give(*self._lanes[0].known.popleft())
-                if self._lanes[0].chain.next_window() is not None:
+                lane = self._lanes[0]
+                if lane.known:
+                    if self._options.batch_size is not None:
+                        # What follows is decoded while the segments are looked at.
+                        self._begin_windows()
+                    return self._give(*lane.known.popleft())
+                if lane.work is not None or lane.chain.next_window() is not None:
                     break
                 self._lanes.popleft()
-            by_prompt: dict[tuple[int, ...], list[tuple[_Lane, Window]]] = {}
-            for lane, window in self._next_batch():
-                by_prompt.setdefault(tuple(lane.chain.prompt()), []).append((lane, window))
-            if not by_prompt:
+            self._begin_windows()
+            if not self._lanes:
                 return None
-            for prompt, part in by_prompt.items():
-                self._decode_batch(prompt, part)
+            self._wait()
 
-    def _next_batch(self) -> list[tuple[_Lane, Window]]:
-        """The next windows of all lanes, and of as many new ones as there is room for."""
-        batch = [
-            (lane, window)
-            for lane in self._lanes
-            if (window := lane.chain.next_window()) is not None
-        ]
-        while len(batch) < (self._options.batch_size or 1):
+    def _begin_windows(self) -> None:
+        """Ask for the next window of every lane, and of as many new ones as there is room for."""
+        n_under_way = 0
+        for lane in self._lanes:
+            if lane.work is None:
+                self._begin(lane)
+            n_under_way += lane.work is not None
+        while n_under_way < (self._options.batch_size or 1):
             chain = next(self._chains, None)
             if chain is None:
                 break
-            window = chain.next_window()
-            if window is not None:
-                self._lanes.append(_Lane(chain))
-                batch.append((self._lanes[-1], window))
-        return batch
+            lane = _Lane(chain)
+            self._begin(lane)
+            if lane.work is not None:
+                self._lanes.append(lane)
+                n_under_way += 1
+
+    def _begin(self, lane: _Lane) -> None:
+        lane.span = span = lane.chain.next_window()
+        if span is None:
+            return
+        lane.window = self._window(self._features.window(span.seek, span.size))
+        lane.attempts = _attempts(
+            lane.window, self._tokenizer, self._dims, self._options, self._attempts,
+            lane.chain.prompt(), span.seek,
+        )  # fmt: skip
+        lane.work = next(lane.attempts)
+
+    def _wait(self) -> None:
+        """Wait until something has come of a window, and go on with it."""
+        lanes = [lane for lane in self._lanes if lane.work is not None]
+        for lane in lanes:
+            if lane.work is not None and lane.work.lost:
+                self._begin(lane)
+        wait([lane.work for lane in lanes if lane.work is not None], return_when=FIRST_COMPLETED)
+        for lane in lanes:
+            if lane.work is not None and lane.work.done():
+                self._go_on(lane, lane.work)
+
+    def _go_on(self, lane: _Lane, work: Work[Any]) -> None:
+        attempts, span, window = lane.attempts, lane.span, lane.window
+        assert attempts is not None
+        assert span is not None
+        assert window is not None
+        try:
+            lane.work = attempts.send(work.result())
+        except StopIteration as end:
+            lane.attempts = lane.work = lane.window = None
+            segments = lane.chain.take(span, end.value, window)
+            lane.known.append((segments, lane.chain.seek))
 
     def _give(self, segments: Sequence[Segment], seek: int) -> list[Segment]:
         """Take the segments of the next window of the file into the transcript."""
@@ -252,42 +302,33 @@ class Transcript(Iterator[Segment]):
         self._tokens += [token for segment in segments for token in segment.tokens]
         return numbered
 
-    def _decode_batch(self, prompt: Sequence[int], batch: Sequence[tuple[_Lane, Window]]) -> None:
-        """Decode windows that have the same prompt, and let their chains take the results."""
-        windows = [window for _, window in batch]
-        # One by one: a batch would take more memory and no less time.
-        states = [
-            self._encode(self._features.window(window.seek, window.size)) for window in windows
-        ]
-        results = self._decode_with_fallback(windows, states, prompt)
-        for (lane, window), of_window, result in zip(batch, states, results, strict=True):
-            open_session = partial(self._model.decoder, [of_window], self._options.group)
-            segments = lane.chain.take(window, result, open_session)
-            lane.known.append((segments, lane.chain.seek))
 
-    def _decode_with_fallback(
-        self, windows: Sequence[Window], states: Sequence[F32], prompt: Sequence[int]
-    ) -> list[DecodingResult]:
-        """Decode at one temperature after the other until each result will do, or take the last.
-
-        Those that will not do are decoded again together.
-        """
-        results: dict[int, DecodingResult] = {}
-        failed = list(range(len(windows)))
-        for options in self._attempts:
-            found = decode_session(
-                self._model.decoder([states[i] for i in failed], options.group),
-                self._tokenizer,
-                self._model.dims,
-                options,
-                prompt,
-                [windows[i].seek for i in failed],
-            )
-            results.update(zip(failed, found, strict=True))
-            failed = [i for i in failed if _has_failed(results[i], self._options)]
-            if not failed:
-                break
-        return [results[i] for i in range(len(windows))]
+def _attempts(
+    window: Window,
+    tokenizer: Tokenizer,
+    dims: ModelDimensions,
+    options: TranscribeOptions,
+    attempts: Sequence[DecodingOptions],
+    prompt: Sequence[int],
+    seek: int,
+) -> _Attempts:
+    """Decode a window at one temperature after the other until the result will do, or take the
+    last."""
+    languages: Mapping[str, float] | None = None
+    if options.multilingual:
+        logits = yield window.prefill([tokenizer.sot], [0])
+        (languages,) = language_probabilities(logits, tokenizer, window.probabilities)
+    result = None
+    for attempt in attempts:
+        make = partial(
+            Decoding, tokenizer, dims, attempt, prompt, seek, window.probabilities, languages
+        )
+        decoding: Decoding = yield window.decode(make)
+        result = decoding.result()
+        if not _has_failed(result, options):
+            break
+    assert result is not None
+    return result
 
 
 def _chains(settings: ChainSettings, features: Features) -> Iterator[Chain]:
@@ -298,8 +339,8 @@ def _chains(settings: ChainSettings, features: Features) -> Iterator[Chain]:
         yield from (Chain(settings, [clip]) for clip in clips)
 
 
-def _may_be_speech(features: Features, window: Window) -> bool:
-    return may_be_speech(features.window(window.seek, window.size)[:, : window.size])
+def _may_be_speech(features: Features, span: Span) -> bool:
+    return may_be_speech(features.window(span.seek, span.size)[:, : span.size])
 
 
 def _has_failed(result: DecodingResult, options: TranscribeOptions) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whisper_npu.audio import FRAMES_PER_SECOND
-from whisper_npu.decoding.protocols import Session
+from whisper_npu.decoding.protocols import Aligner
 from whisper_npu.decoding.timing import Heads, WordTiming, find_alignment
 from whisper_npu.results import Segment, Word
 from whisper_npu.text.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ class WordSettings:
 
 def add_word_timestamps(
     segments: Sequence[Segment],
-    session: Session,
+    aligner: Aligner,
     tokenizer: Tokenizer,
     num_frames: int,
     settings: WordSettings,
@@ -46,7 +46,7 @@ def add_word_timestamps(
     """
     texts = [[token for token in s.tokens if token < tokenizer.eot] for s in segments]
     tokens = [token for text in texts for token in text]
-    alignment = find_alignment(session, tokenizer, tokens, num_frames, settings.heads)
+    alignment = find_alignment(aligner, tokenizer, tokens, num_frames, settings.heads)
     median = median_duration(alignment)
     if median is not None:
         _shorten_at_sentence_ends(alignment, 2 * median)

@@ -21,6 +21,17 @@ from whisper_npu.runtime.placement import (
 from whisper_npu.runtime.usage import Usage
 
 
+class Halted(Exception):
+    """A run was asked to end, and did."""
+
+
+@dataclass
+class Halt:
+    """Whether the plan that runs is to end as soon as it can, with Halted."""
+
+    asked: bool = False
+
+
 @dataclass(frozen=True)
 class Machine:
     """Backends in order of rank, the count of what ran, and the arena: one plan runs at a time."""
@@ -29,6 +40,7 @@ class Machine:
     policy: Policy = "npu"
     usage: Usage = field(default_factory=Usage)
     arena: Arena = field(default_factory=Arena)
+    halt: Halt = field(default_factory=Halt)
 
     def choose(self, graph: Graph, forms: Forms | None = None) -> tuple[Region, ...]:
         """The regions of a graph, for weights and states in the forms that they have."""

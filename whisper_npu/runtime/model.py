@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -15,13 +16,15 @@ from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.ops.fixed import FEATURE_FRACTION
 from whisper_npu.ops.mel import mel_filters
+from whisper_npu.ops.probabilities import FLOATS, INTEGERS, Probabilities
 from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.decoder import Decoder
-from whisper_npu.runtime.machine import Machine
+from whisper_npu.runtime.machine import Halt, Machine
 from whisper_npu.runtime.network import Network
 from whisper_npu.runtime.plan import Observer, Plan
 from whisper_npu.runtime.plan_cache import PlanCache
 from whisper_npu.runtime.session import DecoderSession
+from whisper_npu.runtime.usage import Counts
 from whisper_npu.runtime.weights import Weights
 
 # Lengths of audio and batches vary; plans for more of them are not kept.
@@ -72,6 +75,24 @@ class Model:
         self._mel: PlanCache[int, Plan] = PlanCache(_PLANS)
         self._encoder: PlanCache[int, Plan] = PlanCache(_PLANS)
         self._decoder = Decoder(self._network)
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """The functions that compute probabilities of the logits."""
+        return INTEGERS if self.precision == "int8" else FLOATS
+
+    @property
+    def halt(self) -> Halt:
+        """What is run meanwhile ends with Halted if it is asked to."""
+        return self.machine.halt
+
+    def new_counts(self) -> Counts:
+        """Counts of nothing."""
+        return Counts()
+
+    def counted(self, counts: Counts) -> AbstractContextManager[None]:
+        """Count what is run meanwhile there."""
+        return self.machine.usage.counted(counts)
 
     def release(self) -> None:
         """Forget plans, and weights in memory of backends: they are made anew where needed."""

@@ -17,7 +17,7 @@ from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import ITEM_SIZE, Graph, Tensor
 from whisper_npu.runtime.arena import Block, lay_out
 from whisper_npu.runtime.backend import Array, Bound, Form, Step, function_of, inner_tensors
-from whisper_npu.runtime.machine import Machine
+from whisper_npu.runtime.machine import Halted, Machine
 from whisper_npu.runtime.placement import (
     Forms,
     Region,
@@ -55,7 +55,7 @@ class Plan:
         machine: Machine,
         forms: Forms | None = None,
     ) -> None:
-        self._usage = machine.usage
+        self._usage, self._halt = machine.usage, machine.halt
         forms = machine.settle([graph]) if forms is None else forms
         regions = machine.choose(graph, forms)
         memory = _Memory(graph, regions, machine, states, forms)
@@ -104,7 +104,7 @@ class Plan:
         """Write the inputs and run all ops.
 
         ``observe(op name, first output)`` is called after each region, with its last op, if given;
-        it must not run a plan.
+        it must not run a plan. Raises Halted if the machine is asked to halt.
         """
         # All of them: nothing is left of those of the last run.
         for name, array in self._inputs.items():
@@ -113,6 +113,8 @@ class Plan:
         began = perf_counter()
         if observe is None:
             for step in self._joined:
+                if self._halt.asked:
+                    raise Halted
                 step()
         else:
             for region, step in zip(self.regions, self._steps, strict=True):

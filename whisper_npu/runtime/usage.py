@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from whisper_npu.model.precision import Precision
@@ -13,9 +14,35 @@ from whisper_npu.runtime.backend import NUMPY
 
 
 @dataclass
+class Counts:
+    """What plans have run: ``ops`` counts by (kind, kernel), ``cuts`` by (phase, op) the runs in
+    which values were cut; ``seconds`` are those of each phase."""
+
+    runs: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    ops: Counter[tuple[str, str]] = field(default_factory=Counter)
+    launches: int = 0
+    bytes_to_device: int = 0
+    bytes_from_device: int = 0
+    checks: int = 0
+    cuts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, other: Counts, share: float = 1.0) -> None:
+        """Count what others have counted as well, with this share of the time."""
+        self.runs.update(other.runs)
+        self.ops.update(other.ops)
+        self.cuts.update(other.cuts)
+        for phase, seconds in other.seconds.items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds * share
+        self.launches += other.launches
+        self.bytes_to_device += other.bytes_to_device
+        self.bytes_from_device += other.bytes_from_device
+        self.checks += other.checks
+
+
+@dataclass
 class Usage:
-    """Running totals of a model. ``ops`` counts by (kind, kernel) what plans have run, and ``cuts``
-    by (phase, op) the runs in which values were cut.
+    """What a model computes with, and the ``counts`` of what it runs.
 
     ``precision_reason`` says why the precision is what it is; ``instruction_set`` is that of the
     CPU kernels, None without them.
@@ -25,16 +52,9 @@ class Usage:
     precision: Precision = "float32"
     precision_reason: str = ""
     instruction_set: str | None = None
-    runs: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-    ops: Counter[tuple[str, str]] = field(default_factory=Counter)
-    launches: int = 0
-    bytes_to_device: int = 0
-    bytes_from_device: int = 0
     resident_bytes: int = 0
-    checks: int = 0
     fallbacks: list[Fallback] = field(default_factory=list)
-    cuts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counts = field(default_factory=Counts)
     # Of the run that is under way.
     _fell_back: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -44,13 +64,14 @@ class Usage:
 
     def ran(self, phase: str, ops: Mapping[tuple[str, str], int], seconds: float) -> None:
         """A plan of this phase was run to its end, with these ops as they were placed."""
-        self.runs[phase] += 1
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+        counts = self.counts
+        counts.runs[phase] += 1
+        counts.seconds[phase] = counts.seconds.get(phase, 0.0) + seconds
         for key, count in ops.items():
-            self.ops[key] += count
+            counts.ops[key] += count
         for (kind, kernel), count in self._fell_back.items():
-            self.ops[kind, kernel] -= count
-            self.ops[kind, NUMPY] += count
+            counts.ops[kind, kernel] -= count
+            counts.ops[kind, NUMPY] += count
 
     def fell_back(self, kind: str, kernel: str) -> None:
         """NumPy computed an op in this run, which was placed on a kernel."""
@@ -58,35 +79,21 @@ class Usage:
 
     def saturated(self, phase: str, ops: Iterable[str]) -> None:
         """Values were cut in these ops of a run."""
-        self.cuts.update((phase, op) for op in ops)
+        self.counts.cuts.update((phase, op) for op in ops)
 
-    def snapshot(self) -> Usage:
-        """The totals as they are now."""
-        return Usage(
-            runs=Counter(self.runs), seconds=dict(self.seconds), ops=Counter(self.ops),
-            launches=self.launches, bytes_to_device=self.bytes_to_device,
-            bytes_from_device=self.bytes_from_device, checks=self.checks, cuts=Counter(self.cuts),
-        )  # fmt: skip
+    @contextmanager
+    def counted(self, counts: Counts) -> Iterator[None]:
+        """Count what is run meanwhile there."""
+        before, self.counts = self.counts, counts
+        try:
+            yield
+        finally:
+            self.counts = before
 
-    def skip(self, after: Usage, before: Usage) -> None:
-        """Let these totals, from which another count begins, leave out what happened between the
-        snapshot ``before`` and ``after``."""
-        self.runs.update(after.runs - before.runs)
-        self.ops.update(after.ops - before.ops)
-        self.cuts.update(after.cuts - before.cuts)
-        for phase, seconds in after.seconds.items():
-            between = seconds - before.seconds.get(phase, 0.0)
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + between
-        self.launches += after.launches - before.launches
-        self.bytes_to_device += after.bytes_to_device - before.bytes_to_device
-        self.bytes_from_device += after.bytes_from_device - before.bytes_from_device
-        self.checks += after.checks - before.checks
-
-    def since(self, before: Usage) -> Placement:
-        """What happened after the snapshot ``before``."""
+    def placement(self, counts: Counts) -> Placement:
+        """What these counts say to a user."""
         ops: dict[str, dict[str, int]] = {}
-        for (kind, kernel), total in self.ops.items():
-            count = total - before.ops[kind, kernel]
+        for (kind, kernel), count in counts.ops.items():
             if count > 0:
                 ops.setdefault(kind, {})[kernel] = count
         return Placement(
@@ -95,21 +102,16 @@ class Usage:
             precision_reason=self.precision_reason,
             instruction_set=self.instruction_set,
             ops=ops,
-            launches=self.launches - before.launches,
-            bytes_to_device=self.bytes_to_device - before.bytes_to_device,
-            bytes_from_device=self.bytes_from_device - before.bytes_from_device,
+            launches=counts.launches,
+            bytes_to_device=counts.bytes_to_device,
+            bytes_from_device=counts.bytes_from_device,
             resident_bytes=self.resident_bytes,
-            checks=self.checks - before.checks,
+            checks=counts.checks,
             fallbacks=tuple(self.fallbacks),
             saturations=tuple(
-                Saturation(phase, op, runs)
-                for (phase, op), runs in (self.cuts - before.cuts).items()
+                Saturation(phase, op, runs) for (phase, op), runs in counts.cuts.items()
             ),
-            seconds={
-                phase: seconds - before.seconds.get(phase, 0.0)
-                for phase, seconds in self.seconds.items()
-                if self.runs[phase] > before.runs[phase]
-            },
+            seconds=dict(counts.seconds),
         )
 
 

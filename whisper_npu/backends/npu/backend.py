@@ -96,13 +96,13 @@ class NpuStep:
 
     def _count(self) -> None:
         usage = self._usage
-        usage.launches += 1
-        usage.bytes_to_device += sum(self._work.inputs)
-        usage.bytes_from_device += sum(self._work.outputs)
+        usage.counts.launches += 1
+        usage.counts.bytes_to_device += sum(self._work.inputs)
+        usage.counts.bytes_from_device += sum(self._work.outputs)
 
     def _check(self, launch: Launch) -> None:
         """Compare with NumPy. Raises KernelLied."""
-        self._usage.checks += 1
+        self._usage.counts.checks += 1
         wrong = launch.wrong()
         if wrong is not None:
             raise KernelLied(

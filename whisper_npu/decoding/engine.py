@@ -1,0 +1,522 @@
+"""One engine for all that is transcribed with a model: windows come in, results are futures.
+
+Recordings ask for work on their windows from any thread; one thread of the engine does it. Windows
+of any recordings are decoded side by side, each step one of all of them. When a window has ended,
+the next one that waits takes its place at once. What a window gives does not depend on its company.
+
+The thread is there while a recording is open. An error of a recording is raised in that recording.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+import numpy as np
+
+from whisper_npu.decoding.batch import Batch
+from whisper_npu.decoding.protocols import Counts, Session, Whisper
+from whisper_npu.decoding.task import Decoding
+from whisper_npu.ops.arrays import F32, I16, I64
+from whisper_npu.ops.probabilities import Probabilities
+
+# Windows that are decoded side by side. Twice as many are decoded in 1.6 times the time of a step,
+# and take twice the memory.
+PLACES = 8
+# Steps between two windows that are encoded: those under way do not wait for all that come.
+_STEPS = 2
+
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class _Job:
+    """Work on a window: a visit of its caches, or an attempt to decode it."""
+
+    recording: Recording
+    window: Window
+    number: int
+    future: Future[Any]
+    visit: Callable[[Session], Any] | None = None
+    make: Callable[[], Decoding] | None = None
+    decoding: Decoding | None = None
+    #: It was decoded with others, and something went wrong.
+    alone: bool = False
+
+
+@dataclass(eq=False)
+class _Call:
+    """Work that needs no window."""
+
+    recording: Recording
+    work: Callable[[], Any]
+    future: Future[Any]
+
+
+@dataclass(eq=False)
+class _Side:
+    """Windows that are decoded side by side, and what was run for them since the last of them came
+    or left."""
+
+    counts: Counts
+    batch: Batch = field(default_factory=Batch)
+    jobs: list[_Job] = field(default_factory=list)
+
+
+class Engine:
+    """Does the work of all recordings on a model, which nobody else may use meanwhile.
+
+    ``places`` windows are decoded side by side, more wait. Waiting are, of the same priority, first
+    those of the recordings that have the fewest under way, then those that came first.
+    """
+
+    def __init__(self, model: Whisper, places: int = PLACES) -> None:
+        self.model, self.places = model, places
+        self._numbers = count()
+        self._sides: dict[object, _Side] = {}
+        self._renew()
+        _engines.add(self)
+
+    def _renew(self) -> None:
+        """Without what is under way: in a child process the thread is the parent's."""
+        self._changed = threading.Condition()
+        self._recordings: set[Recording] = set()
+        self._calls: list[_Call] = []
+        self._jobs: list[_Job] = []
+        self._cancelled = False
+        self._sides.clear()
+        self._thread: threading.Thread | None = None
+        # Whose window is being encoded.
+        self._encoding: Recording | None = None
+        self._steps = 0
+        self.model.halt.asked = False
+
+    def open(self, priority: int = 0) -> Recording:
+        """A recording, which is to be closed. Windows of higher priority go first; above 0 they do
+        not wait for a place either, up to twice as many as there are."""
+        recording = Recording(self, priority)
+        recording.enter()
+        return recording
+
+    def call(self, work: Callable[[], Result]) -> Result:
+        """Have something done while nothing is run on the model."""
+        with self.open() as recording:
+            return recording.call(work)
+
+    def stop(self) -> None:
+        """Close all recordings, and wait for the thread to end."""
+        with self._changed:
+            thread, recordings = self._thread, list(self._recordings)
+        for recording in recordings:
+            recording.close()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    # What recordings do, in their threads.
+
+    def _enter(self, recording: Recording) -> None:
+        with self._changed:
+            self._recordings.add(recording)
+
+    def _submit(self, work: _Job | _Call) -> None:
+        with self._changed:
+            if work.recording.cancelled:
+                raise CancelledError("the recording was closed")
+            # Also one of the parent of this process.
+            self._recordings.add(work.recording)
+            if isinstance(work, _Job):
+                self._jobs.append(work)
+            else:
+                self._calls.append(work)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._serve, name="whisper-npu-engine", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _cancel(self, recording: Recording) -> None:
+        with self._changed:
+            if recording.cancelled:
+                return
+            recording.cancelled = self._cancelled = True
+            if self._encoding is recording:
+                self.model.halt.asked = True
+            works: list[_Job | _Call] = [*self._calls, *self._jobs]
+            waiting = [work for work in works if work.recording is recording]
+            self._calls = [call for call in self._calls if call.recording is not recording]
+            self._jobs = [job for job in self._jobs if job.recording is not recording]
+            self._recordings.discard(recording)
+            self._changed.notify_all()
+        for work in waiting:
+            work.future.set_exception(CancelledError("the recording was closed"))
+
+    def _counts_of(self, recording: Recording) -> Counts:
+        with self._changed:
+            counts = self.model.new_counts()
+            counts.add(recording.counts)
+            return counts
+
+    # What the thread does.
+
+    def _serve(self) -> None:
+        try:
+            while self._wait():
+                self._turn()
+        except BaseException as error:
+            # A fault of the engine itself: nobody is to wait for ever.
+            with self._changed:
+                self._thread = None
+                works: list[_Job | _Call] = [*self._calls, *self._jobs]
+                works += [job for side in self._sides.values() for job in side.jobs]
+                self._calls, self._jobs = [], []
+                self._sides.clear()
+            for work in works:
+                if not work.future.done():
+                    work.future.set_exception(error)
+
+    def _wait(self) -> bool:
+        """Wait for something to do. Returns whether there is, or will be."""
+        with self._changed:
+            while not (self._calls or self._jobs or self._sides):
+                if not self._recordings:
+                    self._thread = None
+                    return False
+                self._changed.wait()
+            return True
+
+    def _turn(self) -> None:
+        """What is short, one window to encode, and a step of all that is decoded."""
+        with self._changed:
+            self._cancelled, cancelled = False, self._cancelled
+            self._calls, calls = [], self._calls
+        if cancelled:
+            self._leave()
+        for call in calls:
+            self._do(call.recording, call.future, call.work)
+        self._start()
+        if not self._sides or self._steps >= _STEPS:
+            self._steps = 0
+            self._encode()
+            self._start()
+        self._steps += 1
+        for key, side in list(self._sides.items()):
+            self._step(key, side)
+
+    def _leave(self) -> None:
+        """Windows of recordings that were cancelled."""
+        for key, side in list(self._sides.items()):
+            left = [job for job in side.jobs if job.recording.cancelled]
+            if left:
+                self._share(side)
+                side.batch.leave([_decoding(job) for job in left])
+                self._settle(key, side, left, CancelledError("the recording was closed"))
+
+    @contextmanager
+    def _counting(self, recording: Recording) -> Iterator[None]:
+        counts = self.model.new_counts()
+        try:
+            with self.model.counted(counts):
+                yield
+        finally:
+            with self._changed:
+                recording.counts.add(counts)
+
+    def _do(self, recording: Recording, future: Future[Any], work: Callable[[], Any]) -> None:
+        try:
+            with self._counting(recording):
+                result = work()
+        except BaseException as error:
+            future.set_exception(self._as_cancelled(recording, error))
+        else:
+            future.set_result(result)
+
+    def _as_cancelled(self, recording: Recording, error: BaseException) -> BaseException:
+        """What was halted was cancelled."""
+        return CancelledError("the recording was closed") if recording.cancelled else error
+
+    def _n_running(self) -> int:
+        return sum(len(side.jobs) for side in self._sides.values())
+
+    def _room(self, job: _Job) -> int:
+        """How many places there are for a job, those that are taken included."""
+        return self.places * (2 if job.recording.priority > 0 else 1)
+
+    def _start(self) -> None:
+        """Begin with the jobs whose windows are encoded, as far as there are places for them."""
+        with self._changed:
+            ready = [job for job in self._jobs if job.window.states is not None]
+            ready.sort(key=lambda job: (-job.recording.priority, job.number))
+            taken: list[_Job] = []
+            running = self._n_running()
+            for job in ready:
+                if running + len(taken) < self._room(job):
+                    taken.append(job)
+                    self._jobs.remove(job)
+        together: dict[object, list[_Job]] = {}
+        for job in taken:
+            if job.visit is not None:
+                self._do(job.recording, job.future, partial(self._visit, job, job.visit))
+                continue
+            decoding = _decoding(job)
+            key = decoding.group, job if job.alone else None
+            of_prompt = len(decoding.prompt), *decoding.rows
+            together.setdefault((key, of_prompt), []).append(job)
+        for (key, _), jobs in together.items():  # type: ignore[misc]
+            self._begin(key, jobs)
+
+    def _visit(self, job: _Job, visit: Callable[[Session], Any]) -> Any:
+        return visit(self.model.decoder([_states(job)]))
+
+    def _begin(self, key: object, jobs: list[_Job]) -> None:
+        """Run prompts of one length; their windows join those of the same key."""
+        decodings = [_decoding(job) for job in jobs]
+        new = _Side(self.model.new_counts(), jobs=jobs)
+        side = self._sides.setdefault(key, _Side(self.model.new_counts()))
+        # Those that are there have nothing to do with the prompts of others.
+        self._share(side)
+        try:
+            with self.model.counted(new.counts):
+                session = self.model.decoder([_states(job) for job in jobs], decodings[0].group)
+                side.batch.begin(session, decodings)
+        except BaseException as error:
+            self._share(new)
+            side.batch.leave(decodings)
+            self._fail(key, side, jobs, error)
+            return
+        self._share(new)
+        side.jobs += jobs
+        self._settle(key, side, [job for job in jobs if _decoding(job).ended])
+
+    def _step(self, key: object, side: _Side) -> None:
+        try:
+            with self.model.counted(side.counts):
+                side.batch.step()
+        except BaseException as error:
+            self._share(side)
+            jobs, side.jobs, side.batch = side.jobs, [], Batch()
+            self._fail(key, side, jobs, error)
+            return
+        ended = [job for job in side.jobs if _decoding(job).ended]
+        if ended:
+            self._share(side)
+            self._settle(key, side, ended)
+
+    def _fail(self, key: object, side: _Side, jobs: list[_Job], error: BaseException) -> None:
+        """What went wrong with several windows is tried with each of them alone."""
+        if len(jobs) == 1:
+            self._settle(key, side, jobs, error)
+            return
+        with self._changed:
+            for job in jobs:
+                assert job.make is not None
+                job.decoding, job.alone = job.make(), True
+            self._jobs = jobs + self._jobs
+        self._settle(key, side, [])
+
+    def _settle(
+        self, key: object, side: _Side, jobs: list[_Job], error: BaseException | None = None
+    ) -> None:
+        """Give out what has become of jobs, which have left the batch."""
+        side.jobs = [job for job in side.jobs if job not in jobs]
+        if not side.jobs:
+            self._sides.pop(key, None)
+        for job in jobs:
+            if error is None:
+                job.future.set_result(job.decoding)
+            else:
+                job.future.set_exception(self._as_cancelled(job.recording, error))
+
+    def _share(self, side: _Side) -> None:
+        """Count what was run for all recordings that have windows there, with their share of the
+        time."""
+        with self._changed:
+            for recording in {job.recording for job in side.jobs}:
+                own = sum(job.recording is recording for job in side.jobs)
+                recording.counts.add(side.counts, own / len(side.jobs))
+        side.counts = self.model.new_counts()
+
+    def _encode(self) -> None:
+        """Encode the window that is next, if there will be a place for it."""
+        with self._changed:
+            known = sum(job.window.states is not None for job in self._jobs)
+            running = self._n_running() + known
+            under_way: dict[Recording, int] = {}
+            for side in self._sides.values():
+                for job in side.jobs:
+                    under_way[job.recording] = under_way.get(job.recording, 0) + 1
+            waiting = [
+                job for job in self._jobs if job.window.states is None and running < self._room(job)
+            ]
+            if not waiting:
+                return
+            job = min(
+                waiting,
+                key=lambda job: (
+                    -job.recording.priority, under_way.get(job.recording, 0), job.number,
+                ),
+            )  # fmt: skip
+            self._encoding = job.recording
+        try:
+            with self._counting(job.recording):
+                window, n_frames = job.window, self.model.dims.n_frames
+                window.states = self.model.encode(window.features[None, :, :n_frames])[0]
+        except BaseException as error:
+            with self._changed:
+                waits = job in self._jobs
+                if waits:
+                    self._jobs.remove(job)
+            # Otherwise whoever cancelled it has said so.
+            if waits:
+                job.future.set_exception(error)
+        finally:
+            with self._changed:
+                self._encoding = None
+                self.model.halt.asked = False
+
+
+def _decoding(job: _Job) -> Decoding:
+    assert job.decoding is not None
+    return job.decoding
+
+
+def _states(job: _Job) -> F32:
+    assert job.window.states is not None
+    return job.window.states
+
+
+class Recording:
+    """A recording that is under way; made by ``Engine.open``. A context manager that closes it.
+
+    ``counts`` are the engine's: see ``counts_so_far``.
+    """
+
+    def __init__(self, engine: Engine, priority: int) -> None:
+        self._engine, self.priority = engine, priority
+        self.counts = engine.model.new_counts()
+        self.cancelled = False
+
+    def enter(self) -> None:
+        """Keep the engine's thread from ending."""
+        self._engine._enter(self)
+
+    @property
+    def model(self) -> Whisper:
+        """The network that the engine runs."""
+        return self._engine.model
+
+    def call(self, work: Callable[[], Result]) -> Result:
+        """Have something done on the model. Raises what that raises, and CancelledError."""
+        future: Future[Result] = Future()
+        self._engine._submit(_Call(self, work, future))
+        return future.result()
+
+    def window(self, features: F32 | I16) -> Window:  # [n_mels, N_FRAMES]
+        """A window of the recording, which is encoded when it is first needed."""
+        return Window(self._engine, self, features)
+
+    def counts_so_far(self) -> Any:
+        """What was run for this recording: all that it shared with others too, but only its share
+        of that time."""
+        return self._engine._counts_of(self)
+
+    def close(self) -> None:
+        """Give up what is not done: whoever waits for it gets CancelledError."""
+        self._engine._cancel(self)
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Work(Future[Result]):
+    """What a window was asked for; lost in a child process of the one that asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._process = os.getpid()
+
+    @property
+    def lost(self) -> bool:
+        """Whether nobody works on it."""
+        return not self.done() and os.getpid() != self._process
+
+
+class Window:
+    """A window of a recording. Made by ``Recording.window``.
+
+    ``states`` are those of the encoder, once they are known: [n_audio_ctx, n_audio_state].
+    """
+
+    def __init__(self, engine: Engine, recording: Recording, features: F32 | I16) -> None:
+        self._engine, self._recording = engine, recording
+        self.features = features
+        self.states: F32 | None = None
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """How probabilities are computed of the logits."""
+        return self._engine.model.probabilities
+
+    def _job(self, **what: Any) -> Work[Any]:
+        future: Work[Any] = Work()
+        job = _Job(self._recording, self, next(self._engine._numbers), future, **what)
+        self._engine._submit(job)
+        return future
+
+    def prefill(self, tokens: Sequence[int], rows: Sequence[int]) -> Work[F32]:
+        # [n], rows of n -> [len(rows), n_vocab]
+        """Run a prompt, for its logits alone."""
+
+        def visit(session: Session) -> F32:
+            logits: F32 = session.prefill(np.array([tokens]), rows)[0].copy()
+            return logits
+
+        return self._job(visit=visit)
+
+    def decode(self, make: Callable[[], Decoding]) -> Work[Decoding]:
+        """Decode the window; ``make`` makes an attempt at it, and another one if what is decoded
+        side by side with it fails. Raises what ``make`` raises."""
+        return self._job(make=make, decoding=make())
+
+    def align(
+        self, tokens: I64, heads: Sequence[tuple[int, int]]
+    ) -> tuple[F32, F32]:  # [n] -> [n, n_vocab], [len(heads), n, n_audio_ctx]
+        """Wait for ``Session.align`` of this window."""
+
+        def visit(session: Session) -> tuple[F32, F32]:
+            logits, scores = session.align(tokens, heads)
+            return logits.copy(), scores
+
+        found: tuple[F32, F32] = self._job(visit=visit).result()
+        return found
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    """Before the interpreter ends: a thread within a kernel would outlive what it needs."""
+    for engine in list(_engines):
+        engine.stop()
+
+
+def _renew_all() -> None:
+    for engine in list(_engines):
+        engine._renew()
+
+
+atexit.register(_stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
