@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.support.vocabulary import small_vocabulary
 from whisper_npu.audio import N_FRAMES
-from whisper_npu.decoding.options import TranscribeOptions
+from whisper_npu.decoding import windows
+from whisper_npu.decoding.engine import Engine
+from whisper_npu.decoding.options import DecodingOptions, DecodingResult, TranscribeOptions
+from whisper_npu.decoding.search import Logits
 from whisper_npu.decoding.windows import Transcript, transcribe_windows
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.ops.choice import top_logprobs
@@ -116,10 +123,16 @@ class FakeSession:
 
     def keep(self, windows: np.ndarray) -> None:
         kept = windows.tolist()
-        assert kept == sorted(set(kept))
+        assert len(kept) == len(set(kept)) > 0
         self.contexts = [c for i in kept for c in self.contexts[i * self.group :][: self.group]]
         self.windows = [self.windows[i] for i in kept]
         self.n_audio = len(kept)
+
+    def join(self, other: FakeSession) -> None:
+        assert self.group == other.group
+        self.contexts += other.contexts
+        self.windows = [*self.windows, *other.windows]
+        self.n_audio += other.n_audio
 
     def align(
         self, tokens: np.ndarray, heads: Sequence[tuple[int, int]]
@@ -127,16 +140,46 @@ class FakeSession:
         raise NotImplementedError("tests of words replace the alignment")
 
 
+@dataclass
+class FakeHalt:
+    asked: bool = False
+
+
+class FakeCounts:
+    """Counts windows that are encoded."""
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def add(self, other: Any, share: float = 1.0) -> None:
+        self.encoded += other.encoded
+
+
 class FakeModel:
     """A window is known by its position: ``FakeFeatures`` writes it where ``encode`` reads it."""
+
+    probabilities = FLOATS
 
     def __init__(self, script: Script, **dims: int) -> None:
         self.script, self.dims = script, dimensions(**dims)
         self.prompts: list[tuple[int, ...]] = []
         self.n_encoded = 0
+        self.halt, self.counts = FakeHalt(), FakeCounts()
+
+    def new_counts(self) -> FakeCounts:
+        return FakeCounts()
+
+    @contextmanager
+    def counted(self, counts: FakeCounts) -> Iterator[None]:
+        before, self.counts = self.counts, counts
+        try:
+            yield
+        finally:
+            self.counts = before
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         self.n_encoded += len(features)
+        self.counts.encoded += len(features)
         return features[:, 0, :1]
 
     def decoder(self, states: Sequence[np.ndarray], group: int = 1) -> FakeSession:
@@ -209,12 +252,61 @@ def transcript(
     """A transcription in English at temperature 0, unless ``options`` say otherwise, of windows
     that say what is planned (or of ``model``)."""
     options = {"language": "en", "temperature": 0.0, **options}
-    return transcribe_windows(
+    return begin_transcript(
         model or FakeModel(says(plan)),
         tokenizer or small_tokenizer(),
         FakeFeatures(n_frames, speech),
         TranscribeOptions(**options),
     )
+
+
+def begin_transcript(
+    model: FakeModel, tokenizer: Tokenizer, features: Any, options: TranscribeOptions
+) -> Transcript:
+    """``transcribe_windows`` on an engine of its own, for as long as somebody has the transcript."""
+    recording = Engine(model).open()
+    try:
+        result = transcribe_windows(recording, tokenizer, features, options)
+    except BaseException:
+        recording.close()
+        raise
+    weakref.finalize(result, recording.close)
+    return result
+
+
+# Position, options and prompt of an attempt at a window -> what comes of it.
+Outcome = Callable[[int, DecodingOptions, tuple[int, ...]], DecodingResult]
+
+
+def replace_decoding(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
+    """Have attempts end with their first token, and with this outcome."""
+
+    class Decided:
+        def __init__(
+            self, tokenizer: Any, dims: Any, options: Any, prompt: Any, seek: int, *_: Any
+        ) -> None:
+            self.group, self.prompt, self.rows = options.group, np.array([0]), (0, 0)
+            self.choices, self.ended = 0, False
+            self.error: Exception | None = None
+            self.attempt = seek, options, tuple(prompt)
+            self._result: DecodingResult | None = None
+
+        def open(self, logits: np.ndarray) -> None:
+            pass
+
+        def forbid(self, logits: np.ndarray) -> None:
+            pass
+
+        def update(self, logits: Logits) -> None:
+            self.ended = True
+
+        def result(self) -> DecodingResult:
+            # Once: who asks again asks for the same.
+            if self._result is None:
+                self._result = outcome(*self.attempt)
+            return self._result
+
+    monkeypatch.setattr(windows, "Decoding", Decided)
 
 
 def seeks(result: Transcript) -> list[tuple[int, int]]:

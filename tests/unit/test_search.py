@@ -12,14 +12,12 @@ from whisper_npu.decoding.search import (
     BeamSearch,
     Candidate,
     GreedySearch,
-    Sampler,
+    Logits,
     Search,
-    TakeLikeliest,
     rank,
-    windows_to_keep,
+    take_likeliest,
 )
 from whisper_npu.ops.choice import token_logprobs, top_tokens
-from whisper_npu.ops.probabilities import FLOATS
 
 EOT, N_VOCAB = 0, 7
 
@@ -38,14 +36,13 @@ def table(seed: int, eot_bias: float = 0.0) -> Table:
     return logits
 
 
-def run(search: Search, logits: Table, windows: Sequence[int], group: int, steps: int) -> list[int]:
+def run(search: Search, logits: Table, window: int, group: int, steps: int) -> list[list[int]]:
     """Run a search, following its caches; returns the order of caches at every step."""
-    sequences: list[list[int]] = [[] for _ in range(len(windows) * group)]
+    sequences: list[list[int]] = [[] for _ in range(group)]
     orders = []
     for _ in range(steps):
-        owner = [windows[i // group] for i in range(len(sequences))]
-        rows = [logits(w, s) for w, s in zip(owner, sequences, strict=True)]
-        source = search.update(np.array(rows))
+        rows = [logits(window, sequence) for sequence in sequences]
+        source = search.update(found(np.array(rows), search.choices))
         if source is not None:
             sequences = [sequences[i] for i in source]
             orders.append(source.tolist())
@@ -57,15 +54,25 @@ def run(search: Search, logits: Table, windows: Sequence[int], group: int, steps
     return orders
 
 
+def found(rows: np.ndarray, choices: int, more: int = 0) -> Logits:
+    """What a search is given, with more of the likeliest tokens than it asked for."""
+    return Logits(rows, *likeliest(rows, min(choices + more, N_VOCAB)))
+
+
+def greedy(group: int = 1) -> GreedySearch:
+    return GreedySearch(group, EOT, take_likeliest, 1)
+
+
 def logprob(logits: Table, window: int, tokens: Sequence[int]) -> float:
     return sum(logprob_of(logits(window, tokens[:i]), token) for i, token in enumerate(tokens))
 
 
 def test_greedy_takes_the_likeliest_until_the_end() -> None:
     logits = table(4)
-    search = GreedySearch(3, 1, EOT, TakeLikeliest(likeliest))
-    run(search, logits, [0, 1, 2], 1, 40)
-    for window, (candidate,) in enumerate(search.candidates()):
+    for window in range(3):
+        search = greedy()
+        run(search, logits, window, 1, 40)
+        (candidate,) = search.candidates()
         expected: list[int] = []
         while len(expected) < 40 and (token := int(logits(window, expected).argmax())) != EOT:
             expected.append(token)
@@ -75,13 +82,13 @@ def test_greedy_takes_the_likeliest_until_the_end() -> None:
 
 
 def test_greedy_is_complete_when_all_have_ended() -> None:
-    search = GreedySearch(2, 1, EOT, TakeLikeliest(likeliest))
+    search = greedy(2)
     ends, goes_on = np.eye(N_VOCAB, dtype=np.float32)[[EOT, 3]] * 9
-    search.update(np.array([ends, goes_on]))
+    search.update(found(np.array([ends, goes_on]), 1))
     assert not search.completed
-    search.update(np.array([goes_on, ends]))
+    search.update(found(np.array([goes_on, ends]), 1))
     assert search.completed
-    first, second = (candidates[0] for candidates in search.candidates())
+    first, second = search.candidates()
     assert (first.tokens, second.tokens) == ((), (3,))
     # Nothing is added after the end.
     assert first.sum_logprob == pytest.approx(second.sum_logprob / 2, abs=1e-6)
@@ -151,9 +158,9 @@ def logprob_of(logits: np.ndarray, token: int) -> float:
 def test_beam_search_is_that_of_a_plain_one(beam_size: int, patience: float | None) -> None:
     for seed in range(15):
         logits = table(seed, eot_bias=seed % 3 - 1.0)
-        search = BeamSearch(1, beam_size, patience, EOT, likeliest)
-        run(search, logits, [0], beam_size, 6)
-        candidates = search.candidates()[0]
+        search = BeamSearch(beam_size, patience, EOT)
+        run(search, logits, 0, beam_size, 6)
+        candidates = search.candidates()
         expected = plain_beam_search(logits, beam_size, round(beam_size * (patience or 1)), 6)
         assert [c.tokens for c in candidates] == [c.tokens for c in expected]
         scores = [c.sum_logprob for c in expected]
@@ -161,94 +168,33 @@ def test_beam_search_is_that_of_a_plain_one(beam_size: int, patience: float | No
 
 
 def test_a_beam_of_one_is_greedy() -> None:
-    greedy = GreedySearch(1, 1, EOT, TakeLikeliest(likeliest))
-    beam = BeamSearch(1, 1, None, EOT, likeliest)
-    for search in (greedy, beam):
-        run(search, table(1), [0], 1, 30)
-    (a,), (b,) = greedy.candidates()[0], beam.candidates()[0]
+    alone, beam = greedy(), BeamSearch(1, None, EOT)
+    run(alone, table(1), 0, 1, 30)
+    run(beam, table(1), 0, 1, 30)
+    (a,), (b,) = alone.candidates(), beam.candidates()
     assert a.tokens == b.tokens
     assert a.sum_logprob == pytest.approx(b.sum_logprob, abs=1e-5)
 
 
-@pytest.mark.parametrize("patience", [None, 0.5, 2.0])
-def test_windows_are_searched_alike_alone_and_together(patience: float | None) -> None:
-    # Windows end at different steps; those that have ended wait for the others.
-    logits = table(3, eot_bias=1.0)
-    together = BeamSearch(4, 3, patience, EOT, likeliest)
-    run(together, logits, [0, 1, 2, 3], 3, 12)
-    lengths = set()
-    for window in range(4):
-        alone = BeamSearch(1, 3, patience, EOT, likeliest)
-        run(alone, logits, [window], 3, 12)
-        lengths.add(alone.tokens.shape[1])
-        assert alone.candidates()[0] == together.candidates()[window]
-    assert len(lengths) > 1
-
-
-def run_narrowing(search: Search, logits: Table, n: int, group: int) -> list[list[int]]:
-    """Run a search of windows 0 to n - 1; returns the windows that were still in it, by step."""
-    windows = list(range(n))
-    searched = []
-    for _ in range(14):
-        searched.append(windows)
-        owner = np.repeat(windows, group)
-        rows = [logits(w, s) for w, s in zip(owner.tolist(), search.tokens.tolist(), strict=True)]
-        search.update(np.array(rows))
-        if search.completed:
-            break
-        kept = search.narrow()
-        if kept is not None:
-            windows = [windows[i] for i in kept]
-    return searched
-
-
-@pytest.mark.parametrize(
-    ("make", "group"),
-    [
-        (lambda n: GreedySearch(n, 1, EOT, TakeLikeliest(likeliest)), 1),
-        (lambda n: GreedySearch(n, 2, EOT, Sampler(3, range(8)[:n], 1.0, 2, FLOATS)), 2),
-        (lambda n: BeamSearch(n, 3, None, EOT, likeliest), 3),
-        (lambda n: BeamSearch(n, 2, 2.0, EOT, likeliest), 2),
-    ],
-)
-def test_windows_that_are_complete_leave(make: Callable[[int], Search], group: int) -> None:
-    shrunk = 0
-    for seed in range(6):
-        logits = table(seed, eot_bias=0.5)
-        narrowed, whole = make(8), make(8)
-        searched = run_narrowing(narrowed, logits, 8, group)
-        run(whole, logits, list(range(8)), group, 14)
-        assert narrowed.candidates() == whole.candidates()
-        # By halves, in order.
-        assert {len(windows) for windows in searched} <= {8, 4, 2, 1}
-        assert all(windows == sorted(windows) for windows in searched)
-        shrunk += len(searched[-1]) < 8
-    assert shrunk > 3
-
-
-def test_which_windows_stay() -> None:
-    def kept(*searched: int) -> list[int] | None:
-        found = windows_to_keep(np.array(searched, bool))
-        return None if found is None else found.tolist()
-
-    assert kept(1) is None
-    assert kept(1, 1) is None
-    assert kept(0, 1) == [1]
-    assert kept(1, 0, 1) == [0, 2]
-    assert kept(0, 0, 1) == [2]
-    # Enough to fill half a batch, among them some that are complete.
-    assert kept(1, 1, 0, 1, 1, 0, 1, 0) is None
-    assert kept(1, 1, 0, 0, 1, 0, 1, 0) == [0, 1, 4, 6]
-    assert kept(0, 1, 0, 0, 1, 0, 1, 0) == [0, 1, 4, 6]
-    assert kept(0, 0, 0, 0, 0, 1, 0, 0) == [5]
+def test_more_choices_than_asked_for_change_nothing() -> None:
+    """Those that another window asked for."""
+    for make in (lambda: BeamSearch(3, 2.0, EOT), lambda: greedy(2)):
+        few, many = make(), make()
+        for step in range(6):
+            random = np.random.RandomState(step)
+            rows = random.standard_normal((len(few.tokens), N_VOCAB)).astype(np.float32)
+            few.update(found(rows, few.choices))
+            many.update(found(rows, many.choices, 3))
+            assert few.tokens.tolist() == many.tokens.tolist()
+        assert few.candidates() == many.candidates()
 
 
 @pytest.mark.parametrize(("patience", "n"), [(None, 4), (2.0, 8), (0.5, 2)])
 def test_patience_decides_how_many_must_end(patience: float | None, n: int) -> None:
-    search = BeamSearch(1, 4, patience, EOT, likeliest)
-    run(search, table(0, eot_bias=1.0), [0], 4, 30)
+    search = BeamSearch(4, patience, EOT)
+    run(search, table(0, eot_bias=1.0), 0, 4, 30)
     assert search.completed
-    candidates = search.candidates()[0]
+    candidates = search.candidates()
     # Sequences that go on make up for too few that ended.
     assert len(candidates) == max(n, 4)
     ended = [c for c in candidates if logprob_of_end(c) == pytest.approx(c.sum_logprob, abs=1e-4)]
@@ -260,10 +206,10 @@ def logprob_of_end(candidate: Candidate) -> float:
 
 
 def test_sequences_that_do_not_end_are_candidates_best_first() -> None:
-    search = BeamSearch(1, 3, None, EOT, likeliest)
-    run(search, table(0, eot_bias=-50.0), [0], 3, 5)
+    search = BeamSearch(3, None, EOT)
+    run(search, table(0, eot_bias=-50.0), 0, 3, 5)
     assert not search.completed
-    candidates = search.candidates()[0]
+    candidates = search.candidates()
     assert [len(c.tokens) for c in candidates] == [5, 5, 5]
     scores = [c.sum_logprob for c in candidates]
     assert scores == sorted(scores, reverse=True)
@@ -298,8 +244,8 @@ def test_beam_search_is_openais(beam_size: int, patience: float | None) -> None:
 
     for seed in range(25):
         logits = table(seed, eot_bias=seed % 4 - 1.0)
-        ours = BeamSearch(1, beam_size, patience, EOT, likeliest)
-        orders = run(ours, logits, [0], beam_size, 10)
+        ours = BeamSearch(beam_size, patience, EOT)
+        orders = run(ours, logits, 0, beam_size, 10)
 
         caches = Caches()
         theirs = whisper.decoding.BeamSearchDecoder(beam_size, EOT, caches, patience)
@@ -312,9 +258,9 @@ def test_beam_search_is_openais(beam_size: int, patience: float | None) -> None:
                 assert orders[step] == caches.source
             if completed:
                 break
-        found, scores = theirs.finalize(tokens[None], sums[None])
-        candidates = ours.candidates()[0]
-        assert [list(c.tokens) for c in candidates] == [t.tolist()[1:-1] for t in found[0]]
+        ended, scores = theirs.finalize(tokens[None], sums[None])
+        candidates = ours.candidates()
+        assert [list(c.tokens) for c in candidates] == [t.tolist()[1:-1] for t in ended[0]]
         assert [c.sum_logprob for c in candidates] == pytest.approx(scores[0], abs=2e-6)
 
 
@@ -324,8 +270,8 @@ def test_greedy_and_ranking_are_openais() -> None:
     torch = pytest.importorskip("torch")
     for seed in range(40):
         logits = table(seed)
-        ours = GreedySearch(1, 2, EOT, TakeLikeliest(likeliest))
-        run(ours, lambda w, s, f=logits: f(0, s), [0], 2, 10)
+        ours = greedy(2)
+        run(ours, logits, 0, 2, 10)
         theirs = whisper.decoding.GreedyDecoder(0.0, EOT)
         tokens, sums = torch.full((2, 1), 3), torch.zeros(2)
         for _ in range(10):
@@ -334,7 +280,7 @@ def test_greedy_and_ranking_are_openais() -> None:
             if completed:
                 break
         padded, scores = theirs.finalize(tokens[None], sums[None])
-        for candidate, row, score in zip(ours.candidates()[0], padded[0], scores[0], strict=True):
+        for candidate, row, score in zip(ours.candidates(), padded[0], scores[0], strict=True):
             assert list(candidate.tokens) == row.tolist()[1 : 1 + row.tolist()[1:].index(EOT)]
             assert candidate.sum_logprob == pytest.approx(score, abs=2e-6)
 
