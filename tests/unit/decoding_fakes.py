@@ -263,7 +263,7 @@ def transcript(
 def begin_transcript(
     model: FakeModel, tokenizer: Tokenizer, features: Any, options: TranscribeOptions
 ) -> Transcript:
-    """``transcribe_windows`` on an engine of its own, for as long as somebody has the transcript."""
+    """``transcribe_windows`` on an engine of its own, while somebody has the transcript."""
     recording = Engine(model).open()
     try:
         result = transcribe_windows(recording, tokenizer, features, options)

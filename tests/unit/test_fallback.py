@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.decoding_fakes import FakeModel, says, small_tokenizer, transcript
-from whisper_npu.decoding import windows
+from tests.unit.decoding_fakes import FakeModel, replace_decoding, says, small_tokenizer, transcript
 from whisper_npu.decoding.options import DecodingResult
 
 TOKENIZER = small_tokenizer()
@@ -88,14 +87,12 @@ class Attempts:
         self.outcome = outcome
         self.tried: list[tuple[int, float]] = []
 
-    def __call__(
-        self, session: Any, tokenizer: Any, dims: Any, options: Any, prompt: Any, seeks: Any
-    ) -> Any:
-        self.tried.append((seeks[0], options.temperature))
+    def __call__(self, seek: int, options: Any, prompt: Any) -> DecodingResult:
+        self.tried.append((seek, options.temperature))
         good = {"avg_logprob": -0.5, "compression_ratio": 1.0, "no_speech_prob": 0.1}
-        values = {**good, **self.outcome(seeks[0], options.temperature)}
+        values = {**good, **self.outcome(seek, options.temperature)}
         tokens = (BEGIN, *A, BEGIN + 100)
-        return [DecodingResult("en", None, tokens, "x", temperature=options.temperature, **values)]
+        return DecodingResult("en", None, tokens, "x", temperature=options.temperature, **values)
 
 
 def attempts(
@@ -105,7 +102,7 @@ def attempts(
 ) -> tuple[list[float], int]:
     """Temperatures tried on one window, and the number of its segments."""
     tried = Attempts(outcome)
-    monkeypatch.setattr(windows, "decode_session", tried)
+    replace_decoding(monkeypatch, tried)
     result = transcript([], **{"temperature": (0.0, 0.2, 0.4), **options})
     n_segments = len(list(result))
     assert result.seek == 3000
@@ -160,7 +157,7 @@ def test_the_first_good_attempt_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_silent_window_leaves_the_prompt_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = Attempts(lambda window, t: BAD | QUIET if window == 3000 else {})
-    monkeypatch.setattr(windows, "decode_session", tried)
+    replace_decoding(monkeypatch, tried)
     result = transcript([], 9000, condition_on_previous_text=False, initial_prompt="the river")
     segments = list(result)
     assert [s.id for s in segments] == [0, 1]

@@ -62,6 +62,16 @@ def merged(*results: tuple[str, Transcription]) -> list[Segment]:
     ]
 
 
+def about(segment: Segment) -> Segment:
+    """Without the last digits of what is measured."""
+    numbers = segment.avg_logprob, segment.no_speech_prob
+    logprob, no_speech = (round(number, 4) for number in numbers)
+    words = segment.words and tuple(
+        replace(word, probability=round(word.probability, 4)) for word in segment.words
+    )
+    return replace(segment, avg_logprob=logprob, no_speech_prob=no_speech, words=words)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -77,7 +87,8 @@ def test_each_is_what_it_is_alone(transcriber: Transcriber, options: dict[str, A
         (label, transcriber.transcribe(DIALOGUE, channel=label, **options))
         for label in ("left", "right")
     ]
-    assert list(result.segments) == merged(*alone)
+    # Rows of float32 products are added up in an order that depends on how many there are.
+    assert [about(segment) for segment in result.segments] == [about(s) for s in merged(*alone)]
     assert "speaker" not in alone[0][1].to_dict()["segments"][0]
     assert {segment.speaker for segment in result.segments} == {"left", "right"}
     assert result.text == "".join(segment.text for segment in result.segments)

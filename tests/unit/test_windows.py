@@ -10,16 +10,16 @@ import pytest
 from tests.unit.decoding_fakes import (
     FakeFeatures,
     FakeModel,
+    begin_transcript,
     read_tokenizer,
+    replace_decoding,
     says,
     seeks,
     small_tokenizer,
     tokenizer_json,
     transcript,
 )
-from whisper_npu.decoding import windows
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
-from whisper_npu.decoding.windows import transcribe_windows
 from whisper_npu.errors import ModelError, OptionError
 
 TOKENIZER = small_tokenizer()
@@ -121,7 +121,7 @@ def stuck(window: int) -> DecodingResult:
 
 
 def test_the_loop_always_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "decode_session", lambda *args: [stuck(args[-1][0])])
+    replace_decoding(monkeypatch, lambda seek, options, prompt: stuck(seek))
     result = transcript([], 7000)
     assert len(list(result)) == 3
     assert seeks(result) == [(0, 3000), (3000, 3000), (6000, 1000)]
@@ -236,7 +236,7 @@ def test_models_with_short_windows() -> None:
     model = FakeModel(says([BEGIN, *A, BEGIN + 100]), n_audio_ctx=500)
     features = FakeFeatures(2500)
     options = TranscribeOptions(language="en", temperature=0.0)
-    segments = list(transcribe_windows(model, TOKENIZER, features, options))
+    segments = list(begin_transcript(model, TOKENIZER, features, options))
     assert features.asked == [(0, 1000), (1000, 1000), (2000, 500)]
     assert [(s.start, s.end) for s in segments] == [(0, 2), (10, 12), (20, 22)]
 

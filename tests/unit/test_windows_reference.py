@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.decoding_fakes import FakeModel
+from tests.unit.decoding_fakes import FakeModel, begin_transcript, replace_decoding
 from tests.unit.random_decoding import (
     TOKENIZER,
     random_alignment,
@@ -21,10 +21,9 @@ from tests.unit.random_decoding import (
     random_result,
     seeded,
 )
-from whisper_npu.decoding import windows, words
+from whisper_npu.decoding import words
 from whisper_npu.decoding.options import DecodingResult, TranscribeOptions
 from whisper_npu.decoding.timing import WordTiming
-from whisper_npu.decoding.windows import transcribe_windows
 
 pytestmark = pytest.mark.reference
 
@@ -47,7 +46,7 @@ class Both:
         monkeypatch.setattr(transcribe, "get_tokenizer", lambda *args, **options: TOKENIZER)
         monkeypatch.setattr(transcribe, "log_mel_spectrogram", lambda mel, *args, **padding: mel)
         monkeypatch.setattr(timing, "find_alignment", self.their_alignment)
-        monkeypatch.setattr(windows, "decode_session", self.our_decoding)
+        replace_decoding(monkeypatch, self.our_decoding)
         monkeypatch.setattr(words, "find_alignment", self.our_alignment)
 
     def result(self, seek: int, options: Any, prompt: Sequence[int]) -> dict[str, Any]:
@@ -57,17 +56,9 @@ class Both:
             raise Endless
         return random_result((self.trial, *attempt), attempt[1], not options.without_timestamps)
 
-    def our_decoding(
-        self,
-        session: Any,
-        tokenizer: Any,
-        dims: Any,
-        options: Any,
-        prompt: Sequence[int],
-        seeks: Sequence[int],
-    ) -> list[DecodingResult]:
-        result = self.result(seeks[0], options, prompt)
-        return [DecodingResult(**{**result, "tokens": tuple(result["tokens"])})]
+    def our_decoding(self, seek: int, options: Any, prompt: Sequence[int]) -> DecodingResult:
+        result = self.result(seek, options, prompt)
+        return DecodingResult(**{**result, "tokens": tuple(result["tokens"])})
 
     def our_alignment(
         self, session: Any, tokenizer: Any, text_tokens: Any, num_frames: int, heads: Any
@@ -126,7 +117,7 @@ def test_the_loop_is_openais(monkeypatch: pytest.MonkeyPatch) -> None:
         theirs, both.tried = both.tried, []
         model = FakeModel(lambda window, context: {})
         checked = TranscribeOptions(**options, raw_timestamps=True)
-        result = transcribe_windows(model, TOKENIZER, OurFeatures(n_frames), checked)
+        result = begin_transcript(model, TOKENIZER, OurFeatures(n_frames), checked)
         segments = [segment.to_dict() for segment in result]
 
         assert both.tried == theirs, options

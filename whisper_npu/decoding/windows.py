@@ -38,6 +38,9 @@ from whisper_npu.results import Segment
 from whisper_npu.text.languages import LANGUAGES, to_language_code
 from whisper_npu.text.tokenizer import Tokenizer
 
+# While a chain takes long, those behind it end; of so many times the batch results are kept.
+_AHEAD = 4
+
 # A language that is less probable is told with a warning.
 _UNSURE = 0.5
 
@@ -245,7 +248,8 @@ class Transcript(Iterator[Segment]):
             if lane.work is None:
                 self._begin(lane)
             n_under_way += lane.work is not None
-        while n_under_way < (self._options.batch_size or 1):
+        most = self._options.batch_size or 1
+        while n_under_way < most and len(self._lanes) < _AHEAD * most:
             chain = next(self._chains, None)
             if chain is None:
                 break
