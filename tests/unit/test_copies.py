@@ -130,9 +130,9 @@ FORKED_WITHIN = """
 transcriber = load()
 print(repr(work(0)))
 inside, go_on = threading.Event(), threading.Event()
-right = transcriber._model.log_mel
+right, parent = transcriber._model.log_mel, os.getpid()
 def slow(samples):
-    if threading.current_thread() is not threading.main_thread():
+    if os.getpid() == parent:
         inside.set()
         go_on.wait()
     return right(samples)

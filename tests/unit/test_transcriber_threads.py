@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
@@ -52,17 +53,35 @@ def transcribe(transcriber: Transcriber, number: int) -> Transcription:
     return transcriber.transcribe(noise(16000 * seconds, seed=number), **{**shared, **options})
 
 
+def without_choice(ops: Mapping[str, Any]) -> dict[str, Any]:
+    return {kind: counts for kind, counts in ops.items() if not kind.startswith("top_logprobs")}
+
+
+def about(result: Transcription) -> Any:
+    """Without the last digits of probabilities."""
+    return json.loads(
+        json.dumps({**result.to_dict(), "placement": None}),
+        parse_float=lambda number: round(float(number), 4),
+    )
+
+
 def test_threads_get_what_one_thread_gets(transcriber: Transcriber) -> None:
     alone = [transcribe(transcriber, number) for number in range(len(JOBS))]
     assert len({result.text for result in alone}) > len(JOBS) // 2
     with ThreadPoolExecutor(N_THREADS) as threads:
         together = list(threads.map(lambda n: transcribe(transcriber, n), range(len(JOBS))))
-    assert together == alone
-    for one, other in zip(alone, together, strict=True):
+    for (_, options), one, other in zip(JOBS, alone, together, strict=True):
+        # Rows of float32 products are added up in an order that depends on how many there are.
+        assert (
+            other == one if transcriber._model.precision == "int8" else about(other) == about(one)
+        )
         assert one.placement is not None
         assert other.placement is not None
-        # None retired, and those of other threads are not counted.
-        assert other.placement.ops == one.placement.ops
+        # None retired, and those of other threads are not counted: but for the choice of tokens,
+        # which windows that are sampled share with those beside them. How many steps the windows of
+        # one recording take together depends on the company.
+        if "batch_size" not in options:
+            assert without_choice(other.placement.ops) == without_choice(one.placement.ops)
         assert other.placement.fallbacks == ()
 
 
