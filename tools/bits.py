@@ -142,7 +142,7 @@ def main() -> None:
     on = machine(args.backend, args.fallback)
     print(digest(checkpoint, on, samples, prompt, args.batch))
     ran = Counter[str]()
-    for (_, kernel), count in on.usage.ops.items():
+    for (_, kernel), count in on.usage.counts.ops.items():
         ran["NumPy" if kernel == NUMPY else "kernels"] += count
     shares = ", ".join(f"{count} ops on {what}" for what, count in ran.items())
     print(f"{args.model}: {len(samples)} recordings; {on.usage.instruction_set}; {shares}")

@@ -95,7 +95,7 @@ def test_regions_of_several_ops_count_and_are_timed_as_all_of_them(
     monkeypatch.setattr(whisper_npu.transcriber, "open_machine", lambda *_, **__: machine)
     found = measure(lambda: Transcriber(model), np.zeros(16000, np.float32), 1, profile=True)
     # Once to warm up, once to measure, once op by op; nothing is taken from the run before.
-    runs = machine.usage.runs
+    runs = machine.usage.counts.runs
     assert runs["encoder"] == runs["cross_kv"] == 3
     assert runs["prefill"] == 2 * 3
     assert runs["step"] == runs["choice"] > 0

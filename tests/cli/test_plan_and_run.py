@@ -102,7 +102,7 @@ def check_counts(model: Model, printed: dict[str, dict[str, Any]]) -> None:
         for row in rows.values():
             key = row["kind"], row["backend"]
             counted[key] = counted.get(key, 0) + 1
-    assert +model.machine.usage.ops == counted
+    assert +model.machine.usage.counts.ops == counted
     assert model.machine.usage.fallbacks == []
 
 

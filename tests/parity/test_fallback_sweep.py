@@ -86,7 +86,7 @@ def test_products_on_kernels(sweep: Sweep, on_kernel: Callable[[int], bool]) -> 
 
     usage = Usage()
     assert sweep.runs_as_on_numpy(SoftwareDevice(), choose, usage)
-    assert usage.launches > 0
+    assert usage.counts.launches > 0
     assert usage.fallbacks == []
 
 

@@ -123,7 +123,7 @@ def fallbacks(model: Model) -> list[tuple[str, str, str, str]]:
 def ran(model: Model) -> Counter[str]:
     """How many products each kernel has computed, or NumPy."""
     found: Counter[str] = Counter()
-    for (kind, kernel), count in model.machine.usage.ops.items():
+    for (kind, kernel), count in model.machine.usage.counts.ops.items():
         if kind == "product_int8":
             found[kernel] += count
     return found

@@ -45,9 +45,9 @@ def test_all_products_on_a_kernel(expected: list[np.ndarray], entry: KernelEntry
     model = accelerated(everywhere(entry), device)
     assert same(run_windows(model), expected)
     usage = model.machine.usage
-    assert usage.launches == device.traffic.launches == len(TIMELINE)
+    assert usage.counts.launches == device.traffic.launches == len(TIMELINE)
     assert ran(model) == {entry.contract.name: len(TIMELINE)}
-    assert (usage.fallbacks, usage.checks) == ([], 0)
+    assert (usage.fallbacks, usage.counts.checks) == ([], 0)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -62,7 +62,7 @@ def test_half_of_the_products_on_kernels(
     usage = model.machine.usage
     assert ran(model).keys() == {"numpy", *(e.contract.name for e in entries)}
     assert ran(model).total() == len(TIMELINE)
-    assert abs(2 * usage.launches - len(TIMELINE)) <= len(RUNS)
+    assert abs(2 * usage.counts.launches - len(TIMELINE)) <= len(RUNS)
     assert usage.fallbacks == []
 
 

@@ -57,8 +57,8 @@ def test_a_kernel_that_begins_to_lie_is_quarantined(rate: float, seed: int) -> N
     while numbers <= caught + 3 * len(TIMELINE):
         numbers += len(TIMELINE)
         found, exact = run_windows(model), run_windows(reference)
-    assert device.traffic.launches == model.machine.usage.launches == caught + 1
-    assert model.machine.usage.checks == len([i for i in checked if i <= caught])
+    assert device.traffic.launches == model.machine.usage.counts.launches == caught + 1
+    assert model.machine.usage.counts.checks == len([i for i in checked if i <= caught])
     assert same(found, exact)
     assert len(fallbacks(model)) == len(OPS)
     assert {f[:2] for f in fallbacks(model)} == set(OPS)
@@ -90,7 +90,7 @@ def test_a_kernel_that_lies_in_1_of_10_000_outputs_is_quarantined_in_time() -> N
         )
         while not model.machine.usage.fallbacks:
             run_windows(model)
-        return model.machine.usage.launches
+        return model.machine.usage.counts.launches
 
     found = [launches(seed) for seed in range(24)]
     # The mean of 24 that vary by as much as they are: three standard deviations.
@@ -110,7 +110,7 @@ def sums(phase: str, name: str) -> int:
 def test_the_op_that_was_checked_gets_the_right_result(expected: list[np.ndarray]) -> None:
     model = accelerated(everywhere(LARGE), SoftwareDevice(corrupt=flip(0)), check_rate=1.0)
     assert same(run_windows(model), expected)
-    assert model.machine.usage.launches == 1
+    assert model.machine.usage.counts.launches == 1
 
 
 def test_a_lie_of_one_kernel_leaves_the_other(expected: list[np.ndarray]) -> None:
@@ -124,10 +124,10 @@ def test_a_lie_of_one_kernel_leaves_the_other(expected: list[np.ndarray]) -> Non
     assert same(run_windows(model), expected)
     assert fallbacks(model) == [("step", "decoder.0.q", SMALL.contract.name, "wrong result")]
     # Every launch but one of the four of that op.
-    assert model.machine.usage.launches == len(TIMELINE) - 3
+    assert model.machine.usage.counts.launches == len(TIMELINE) - 3
 
 
 def test_without_checks_nothing_is_compared() -> None:
     model = accelerated(everywhere(LARGE), SoftwareDevice(corrupt=flip(0)), check_rate=0.0)
     run_windows(model)
-    assert (model.machine.usage.checks, fallbacks(model)) == (0, [])
+    assert (model.machine.usage.counts.checks, fallbacks(model)) == (0, [])

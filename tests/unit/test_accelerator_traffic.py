@@ -73,8 +73,8 @@ def test_weights_are_written_and_synchronised_once() -> None:
     resident = sum(buffer.array.nbytes for buffer in weights)
     assert model.machine.usage.resident_bytes == resident
     moved = device.traffic.to_device - resident
-    assert model.machine.usage.bytes_to_device == moved
-    assert model.machine.usage.bytes_from_device == device.traffic.from_device
+    assert model.machine.usage.counts.bytes_to_device == moved
+    assert model.machine.usage.counts.bytes_from_device == device.traffic.from_device
 
 
 @pytest.mark.parametrize("phase", ["encoder", "cross_kv", "prefill", "step"])

@@ -87,7 +87,7 @@ def run(model: Model) -> tuple[Array, list[tuple[str, str, int]]]:
     session.prefill([[1, 2, 3], [4, 5, 6]], [2])
     for token in (7, 8):
         session.step([token, token + 1])
-    told = model.machine.usage.since(Usage()).saturations
+    told = model.machine.usage.placement(model.machine.usage.counts).saturations
     return states, [(each.phase, each.op, each.runs) for each in told]
 
 

@@ -22,7 +22,7 @@ from whisper_npu.backends.npu.device import DeviceError
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.model.builders import build_align, build_phase
 from whisper_npu.results import Fallback
-from whisper_npu.runtime.usage import Usage
+from whisper_npu.runtime.usage import Counts, Usage
 
 
 def kinds(*phases: str) -> Counter[str]:
@@ -32,22 +32,20 @@ def kinds(*phases: str) -> Counter[str]:
 def test_numpy_alone() -> None:
     model = numpy_model()
     usage = model.machine.usage
-    before = usage.snapshot()
     run_windows(model)
-    placement = usage.since(before)
+    placement = usage.placement(usage.counts)
     assert placement.ops == {kind: {"numpy": n} for kind, n in kinds(*RUNS).items()}
     assert (placement.device, placement.precision) == (None, "int8")
     assert (placement.launches, placement.resident_bytes, placement.checks) == (0, 0, 0)
-    assert usage.runs == Counter(RUNS)
+    assert usage.counts.runs == Counter(RUNS)
     assert set(placement.seconds) == set(RUNS)
     assert all(seconds > 0 for seconds in placement.seconds.values())
 
 
 def test_every_backend_is_counted() -> None:
     model = accelerated(Alternating((LARGE, SMALL)))
-    before = model.machine.usage.snapshot()
     run_windows(model)
-    placement = model.machine.usage.since(before)
+    placement = model.machine.usage.placement(model.machine.usage.counts)
     counts = placement.ops["product_int8"]
     assert set(counts) == {"numpy", LARGE.contract.name, SMALL.contract.name}
     assert sum(counts.values()) == kinds(*RUNS)["product_int8"]
@@ -56,47 +54,13 @@ def test_every_backend_is_counted() -> None:
     assert {k: v for k, v in placement.ops.items() if k != "product_int8"} == rest
 
 
-def test_a_placement_is_of_one_transcription() -> None:
-    model = accelerated(everywhere(SMALL), check_rate=1.0)
-    usage = model.machine.usage
-    run_windows(model)
-    before = usage.snapshot()
-    states = model.encode(FEATURES[:1])
-    middle = usage.since(before)
-    assert middle.ops["product_int8"] == {SMALL.contract.name: kinds("encoder")["product_int8"]}
-    assert set(middle.seconds) == {"encoder"}
-    assert middle.launches == middle.checks == kinds("encoder")["product_int8"]
-    model.decoder(states)
-    after = usage.since(before)
-    assert after.launches - middle.launches == kinds("cross_kv")["product_int8"]
-    assert after.bytes_to_device > middle.bytes_to_device
-    assert middle.resident_bytes == after.resident_bytes > 0
-
-
 def test_alignment_counts_as_what_it_is() -> None:
     model = numpy_model()
-    before = model.machine.usage.snapshot()
     model.decoder(model.encode(FEATURES[:1])).align([1, 2, 3, 4], [(0, 0), (0, 1)])
     graph = build_align(DIMS, 4, [(0, 0), (0, 1)], "int8")
     expected = kinds("encoder", "cross_kv") + Counter(op.kind for op in graph.ops)
-    placement = model.machine.usage.since(before)
+    placement = model.machine.usage.placement(model.machine.usage.counts)
     assert placement.ops == {kind: {"numpy": n} for kind, n in expected.items()}
-
-
-def test_two_transcriptions_of_one_model() -> None:
-    """Each counts its own ops, checks and seconds."""
-    model = accelerated(everywhere(SMALL), check_rate=1.0)
-    usage = model.machine.usage
-    run_windows(model)
-    first = usage.since(Usage())
-    before = usage.snapshot()
-    model.encode(FEATURES[:1])
-    second = usage.since(before)
-    assert first.checks == first.launches > second.checks == second.launches > 0
-    assert set(second.seconds) == {"encoder"}
-    assert 0 < second.seconds["encoder"] < first.seconds["encoder"] + 1
-    assert usage.since(usage.snapshot()).ops == {}
-    assert usage.since(usage.snapshot()).seconds == {}
 
 
 def test_what_fell_back_in_a_run_that_was_interrupted_is_not_counted() -> None:
@@ -107,12 +71,12 @@ def test_what_fell_back_in_a_run_that_was_interrupted_is_not_counted() -> None:
     usage.begin()
     usage.fell_back("product_int8", "kernel")
     usage.ran("step", {("product_int8", "kernel"): 3}, 0.5)
-    placement = usage.since(Usage())
+    placement = usage.placement(usage.counts)
     assert placement.ops == {"product_int8": {"kernel": 2, "numpy": 1}}
     usage.begin()
     usage.fell_back("product_int8", "kernel")
     usage.ran("step", {("product_int8", "kernel"): 1}, 0.5)
-    assert usage.since(Usage()).ops == {"product_int8": {"kernel": 2, "numpy": 2}}
+    assert usage.placement(usage.counts).ops == {"product_int8": {"kernel": 2, "numpy": 2}}
 
 
 def test_a_run_that_was_interrupted() -> None:
@@ -122,10 +86,9 @@ def test_a_run_that_was_interrupted() -> None:
         return None
 
     model = accelerated(everywhere(SMALL), SoftwareDevice(fault))
-    before = model.machine.usage.snapshot()
     with pytest.raises(KeyboardInterrupt):
         model.encode(FEATURES[:1])
-    placement = model.machine.usage.since(before)
+    placement = model.machine.usage.placement(model.machine.usage.counts)
     # A run that was not ended is not counted, but what it launched is.
     assert placement.ops == {}
     assert placement.launches == 3
@@ -136,35 +99,59 @@ def test_fallbacks_stay_those_of_the_model() -> None:
     usage = Usage()
     event = Fallback("step", "logits", "gemm", "timeout", "too long")
     usage.fallbacks.append(event)
-    placement = usage.since(usage.snapshot())
+    placement = usage.placement(Counts())
     assert placement.fallbacks == (event,)
     assert placement.to_dict()["fallbacks"][0]["reason"] == "timeout"
 
 
-def test_saturations_are_those_of_one_transcription() -> None:
-    usage = Usage()
-    usage.saturated("encoder", ["a", "b"])
-    before = usage.snapshot()
-    usage.saturated("encoder", ["b"])
-    usage.saturated("step", ["c"])
-    # Another transcription has a turn.
-    between = usage.snapshot()
-    usage.saturated("step", ["c", "d"])
-    before.skip(usage, between)
-    usage.saturated("encoder", ["b"])
-    placement = usage.since(before)
-    found = [(each.phase, each.op, each.runs) for each in placement.saturations]
-    assert found == [("encoder", "b", 2), ("step", "c", 1)]
-    assert placement.to_dict()["saturations"][0] == {"phase": "encoder", "op": "b", "runs": 2}
-
-
-def test_a_snapshot_does_not_move() -> None:
-    model = accelerated(everywhere(SMALL))
+def test_runs_are_counted_where_they_are_told_to_be() -> None:
+    """Each transcription counts its own ops, checks, bytes and seconds."""
+    model = accelerated(everywhere(SMALL), check_rate=1.0)
     usage = model.machine.usage
-    run_windows(model)
-    before = usage.snapshot()
-    kept = (Counter(before.runs), dict(before.seconds), Counter(before.ops))
-    run_windows(model)
-    assert (before.runs, before.seconds, before.ops) == kept
-    seconds = usage.since(before).seconds
-    assert seconds == {phase: usage.seconds[phase] - kept[1][phase] for phase in kept[1]}
+    first, second = model.new_counts(), model.new_counts()
+    with model.counted(first):
+        states = model.encode(FEATURES[:1])
+        with model.counted(second):
+            model.decoder(states)
+        model.encode(FEATURES[:1])
+    one, other = usage.placement(first), usage.placement(second)
+    encoder = kinds("encoder")["product_int8"]
+    assert one.ops["product_int8"] == {SMALL.contract.name: 2 * encoder}
+    assert one.launches == one.checks == 2 * encoder
+    assert other.launches == other.checks == kinds("cross_kv")["product_int8"]
+    assert (set(one.seconds), set(other.seconds)) == ({"encoder"}, {"cross_kv"})
+    assert one.bytes_to_device > other.bytes_to_device > 0
+    assert one.resident_bytes == other.resident_bytes > 0
+    assert usage.counts == Counts()
+
+
+def test_counts_end_with_an_error() -> None:
+    usage = Usage()
+    with pytest.raises(KeyError), usage.counted(Counts()):
+        raise KeyError
+    usage.ran("step", {("gelu", "numpy"): 1}, 0.5)
+    assert usage.counts.runs == {"step": 1}
+
+
+def test_what_is_shared_counts_for_all_and_its_time_in_part() -> None:
+    usage = Usage()
+    with usage.counted(Counts()):
+        shared = usage.counts
+        usage.ran("step", {("gelu", "numpy"): 4}, 0.5)
+        usage.saturated("step", ["a", "b"])
+        shared.launches, shared.checks = 7, 3
+        shared.bytes_to_device, shared.bytes_from_device = 70, 30
+    own = Counts()
+    for share in (0.25, 0.75):
+        own.add(shared, share)
+    placement = usage.placement(own)
+    assert placement.ops == {"gelu": {"numpy": 8}}
+    assert placement.seconds == {"step": 0.5}
+    assert (placement.launches, placement.checks) == (14, 6)
+    assert (placement.bytes_to_device, placement.bytes_from_device) == (140, 60)
+    found = [(each.phase, each.op, each.runs) for each in placement.saturations]
+    assert found == [("step", "a", 2), ("step", "b", 2)]
+    assert placement.to_dict()["saturations"][0] == {"phase": "step", "op": "a", "runs": 2}
+    # What was added stays as it was.
+    assert shared.seconds == {"step": 0.5}
+    assert shared.runs == {"step": 1}

@@ -314,7 +314,7 @@ def test_a_chain_that_its_kernel_refuses(library: Library) -> None:
     ]
     # Two runs of two ops on NumPy.
     backend.usage.ran("phase", {}, 0.0)
-    assert backend.usage.ops == {
+    assert backend.usage.counts.ops == {
         ("gelu", "cpu_add"): -2, ("gelu", "numpy"): 2, ("add", "cpu_add"): -2, ("add", "numpy"): 2
     }  # fmt: skip
     # No kernel gets an op again that failed; one of the same name in another phase it does.

@@ -224,10 +224,10 @@ def test_a_weight_lies_in_the_kernels_buffer_alone(rows: int, bits: int) -> None
         run()
         assert is_right(made, W)
     usage = npu.usage
-    assert usage.launches == usage.checks == device.traffic.launches == 3
-    assert usage.bytes_to_device == device.traffic.to_device - offer.resident_bytes
-    assert usage.bytes_from_device == device.traffic.from_device == 3 * offer.bytes_out
-    assert (function_of(step), usage.fallbacks, usage.ops) == (SMALL, [], {})
+    assert usage.counts.launches == usage.counts.checks == device.traffic.launches == 3
+    assert usage.counts.bytes_to_device == device.traffic.to_device - offer.resident_bytes
+    assert usage.counts.bytes_from_device == device.traffic.from_device == 3 * offer.bytes_out
+    assert (function_of(step), usage.fallbacks, usage.counts.ops) == (SMALL, [], {})
 
 
 def test_a_check_reads_the_weight_where_it_lies() -> None:
@@ -272,10 +272,10 @@ def test_numpy_computes_from_the_tiles(
             step()
             assert is_right(made, W)
     launched = nth if action == "launch" else 0
-    assert npu.usage.launches == launched
+    assert npu.usage.counts.launches == launched
     assert function_of(step) == BY_NUMPY
     npu.usage.ran("phase", {}, 0.0)
-    assert npu.usage.ops == {
+    assert npu.usage.counts.ops == {
         ("product_int8", SMALL): launched - 3, ("product_int8", "numpy"): 3 - launched
     }  # fmt: skip
     again = offered(npu, graph).bind(made)
@@ -289,7 +289,7 @@ def test_numpy_computes_from_the_tiles(
     offered(npu, other).bind(made)()
     assert is_right(made, W)
     ends = error in (NoContext, DeviceLost)
-    assert npu.usage.launches == launched + (not ends)
+    assert npu.usage.counts.launches == launched + (not ends)
     assert len(npu.usage.fallbacks) == 1 + ends
 
 
@@ -392,7 +392,7 @@ def test_what_is_closed_computes_by_numpy(caplog: pytest.LogCaptureFixture) -> N
         load(again, "w", W)
     step()
     assert is_right(made, W)
-    assert npu.usage.launches == 0
+    assert npu.usage.counts.launches == 0
     assert [e.detail for e in npu.usage.fallbacks] == ["the NPU was given back"]
     for use in (lambda: load(offer, "w", W), lambda: offer.bind(made), lambda: npu.open([SMALL])):
         with pytest.raises(DeviceLost, match="the NPU was given back"):

@@ -128,10 +128,12 @@ def test_it_is_offered_bound_launched_and_checked() -> None:
     for count in (1, 2):
         step()
         assert is_right(made)
-        assert device.traffic.launches == npu.usage.launches == npu.usage.checks == count
-        assert npu.usage.ops == {}
+        assert (
+            device.traffic.launches == npu.usage.counts.launches == npu.usage.counts.checks == count
+        )
+        assert npu.usage.counts.ops == {}
     assert function_of(step) == "toy_gelu"
-    assert npu.usage.bytes_to_device == npu.usage.bytes_from_device == 2 * NBYTES
+    assert npu.usage.counts.bytes_to_device == npu.usage.counts.bytes_from_device == 2 * NBYTES
     assert npu.usage.resident_bytes == 0
     assert npu.kinds >= {"gelu", "product_int8"}
 
@@ -169,7 +171,7 @@ def test_a_launch_that_fails_is_computed_by_numpy(caplog: pytest.LogCaptureFixtu
     assert function_of(step) == "ops.activation.gelu"
     # Against what a plan counts, which takes it to have run as it was placed.
     npu.usage.ran("encoder", {}, 0.0)
-    assert npu.usage.ops == {("gelu", "toy_gelu"): -2, ("gelu", "numpy"): 2}
+    assert npu.usage.counts.ops == {("gelu", "toy_gelu"): -2, ("gelu", "numpy"): 2}
     assert [r.getMessage() for r in caplog.records] == ["encoder: 0.gelu on NumPy from now on: no"]
     # It is for others from now on; in another phase it has not failed.
     assert npu.offer(graph(4), 0) == Refusal("npu", "fell back to NumPy: no")
@@ -190,7 +192,7 @@ def test_a_kernel_that_lies_is_found() -> None:
         "toy_gelu: 1 of 160 values of 0.gelu were wrong; the kernel is not used any more"
     )
     npu.usage.ran("encoder", {}, 0.0)
-    assert npu.usage.ops == {("gelu", "toy_gelu"): -1, ("gelu", "numpy"): 1}
+    assert npu.usage.counts.ops == {("gelu", "toy_gelu"): -1, ("gelu", "numpy"): 1}
 
 
 def test_a_kernel_that_does_not_open_leaves_the_op_to_others() -> None:

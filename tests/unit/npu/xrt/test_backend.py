@@ -63,7 +63,7 @@ def test_what_a_kernel_gave_is_scaled(device: XrtDevice, entry: KernelEntry) -> 
         step()
         sums = np.full((3, 150), launch * 0x01010101, np.float64)
         assert np.array_equal(bound.outputs[0], scale_sums(sums, x_scale, w_scale, bias))
-    assert npu.usage.launches == 2
+    assert npu.usage.counts.launches == 2
     assert function_of(step) == entry.contract.name
 
 
@@ -88,7 +88,7 @@ def test_after_a_failed_launch_the_weight_is_read_where_it_lies(
         assert is_right(bound, W)
     (event,) = npu.usage.fallbacks
     assert event.reason == ("timeout" if state is None else "launch failed")
-    assert npu.usage.launches == 0
+    assert npu.usage.counts.launches == 0
 
 
 def test_memory_is_there_for_as_long_as_a_step_is(
