@@ -35,6 +35,9 @@ class FakeStream:
     def result(self) -> Transcription:
         return Transcription(2 * self._text, tuple(self._found), self.language, 10.0)
 
+    def close(self) -> None:
+        pass
+
 
 class FakeTranscriber:
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from whisper_npu.cli.process import say
@@ -40,17 +40,53 @@ class Segments(Protocol):
         """The transcription so far."""
         ...
 
+    def close(self) -> None:
+        """Give up what is not decoded yet."""
+        ...
+
+
+class Output:
+    """Where lines go: stdout, and stderr for notes."""
+
+    def say(self, text: str) -> None:
+        """A line of what was asked for."""
+        say(text, now=True)
+
+    def note(self, text: str, **how: Any) -> None:
+        """A line about it."""
+        note(text, **how)
+
+
+class HeldOutput(Output):
+    """Lines that are held until it is their turn, as those of a file whose turn it is not yet."""
+
+    def __init__(self) -> None:
+        self._held: list[Callable[[Output], None]] = []
+
+    def say(self, text: str) -> None:
+        self._held.append(lambda output: output.say(text))
+
+    def note(self, text: str, **how: Any) -> None:
+        self._held.append(lambda output: output.note(text, **how))
+
+    def release(self) -> None:
+        """Print all of them."""
+        output, held, self._held = Output(), self._held, []
+        for line in held:
+            line(output)
+
 
 class Display:
     """Prints segments, or moves a progress bar on stderr if that is a terminal.
 
-    Both only if stdout is not a terminal: there the bar would run through the text.
+    Both only if stdout is not a terminal: there the bar would run through the text. There is no bar
+    where the output is held.
     """
 
-    def __init__(self, stream: Segments, verbose: bool, quiet: bool) -> None:
+    def __init__(self, stream: Segments, verbose: bool, quiet: bool, output: Output) -> None:
         #: Why segments could not be printed; the files are still wanted then.
         self.failure: OutputError | None = None
-        self._stream = stream
+        self._stream, self._output = stream, output
         self._prints = verbose and not quiet
         probability = stream.language_probability
         if probability is not None and not quiet:
@@ -58,7 +94,8 @@ class Display:
             self._say(f"Detected language: {language.title()} (probability {probability:.2f})")
         shares_terminal = self._prints and sys.stdout.isatty()
         self._bar: Any = None
-        if sys.stderr.isatty() and not quiet and not shares_terminal:
+        shown = not quiet and not shares_terminal and not isinstance(output, HeldOutput)
+        if sys.stderr.isatty() and shown:
             # Imported here, as it is not needed otherwise.
             from tqdm import tqdm
 
@@ -85,7 +122,7 @@ class Display:
         """Say on stderr how fast a file was transcribed, and where and in what precision."""
         placement = result.placement
         if self._prints and placement is not None and seconds > 0:
-            note(
+            self._output.note(
                 f"{name}: {result.duration:.1f} s in {seconds:.2f} s, "
                 f"{result.duration / seconds:.1f} times real time; {placement.precision} "
                 f"({placement.precision_reason}); ops: {', '.join(_shares(placement))}"
@@ -93,7 +130,7 @@ class Display:
 
     def _say(self, text: str) -> None:
         try:
-            say(text, now=True)
+            self._output.say(text)
         except BrokenPipeError:
             # Nobody reads any more (as with | head), but the files are still wanted.
             pass

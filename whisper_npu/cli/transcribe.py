@@ -24,13 +24,14 @@ from whisper_npu.cli.options import (
     add_options,
     as_options,
     channel,
+    count,
     flag,
     optional_count,
     optional_float,
     optional_int,
 )
 from whisper_npu.cli.process import showing_warnings, was_stopped
-from whisper_npu.cli.progress import Display, Segments
+from whisper_npu.cli.progress import Display, HeldOutput, Output, Segments
 from whisper_npu.decoding.options import (
     APPEND_PUNCTUATIONS,
     PREPEND_PUNCTUATIONS,
@@ -38,7 +39,6 @@ from whisper_npu.decoding.options import (
     fallback_temperatures,
 )
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
-from whisper_npu.terminal import note
 from whisper_npu.text.languages import TASKS
 from whisper_npu.text.writers import OUTPUT_FORMATS, LineOptions, prepare_output_dir, write_result
 
@@ -121,6 +121,12 @@ _WORDS: Sequence[Option] = (
 _GENERAL: Sequence[Option] = (
     MODEL,
     THREADS,
+    (
+        "jobs",
+        count,
+        1,
+        "files to transcribe at a time: faster, as their windows are decoded side by side",
+    ),
     ("fp16", flag, None, "accepted, but without effect: everything is computed in float32"),
     ("verbose", flag, True, "True prints segments as they are found, False a progress bar"),
 )
@@ -160,6 +166,8 @@ def run(args: argparse.Namespace) -> int:
     """Transcribe every file; return the highest exit code of those that failed, or 0."""
     options = _transcribe_options(args)
     lines = _line_options(args)
+    if args.jobs < 1:
+        raise OptionError("--jobs: must be 1 or more, not 0")
     machine = machine_options(args)
     stems = _output_stems(args.audio)
     prepare_output_dir(args.output_dir)
@@ -170,8 +178,11 @@ def run(args: argparse.Namespace) -> int:
             warnings.warn(notice, stacklevel=1)
         prepare_numpy(args.threads)
         transcriber = load(args.model or unnamed_model(args.quiet), machine)
+        files = _Files(transcriber, args, options, lines)
+        if args.jobs > 1 and len(stems) > 1:
+            return _side_by_side(files, list(zip(args.audio, stems, strict=True)), args.jobs)
         return max(
-            _transcribe_file(transcriber, args, path, stem, options, lines)
+            files.transcribe(path, stem, Output())
             for path, stem in zip(args.audio, stems, strict=True)
         )
 
@@ -186,41 +197,89 @@ def load(model: str, machine: MachineOptions) -> Transcribes:
         return Transcriber.from_options(model, machine)
 
 
-def _transcribe_file(
-    transcriber: Transcribes,
-    args: argparse.Namespace,
-    path: str,
-    stem: str,
-    options: TranscribeOptions,
-    lines: LineOptions,
-) -> int:
-    try:
-        start = time.perf_counter()
-        stream = transcriber.segments(path, options)
-        with Display(stream, args.verbose, args.quiet) as display:
-            for segment in stream:
-                display.show(segment)
+class _Files:
+    """Transcribes files, from any thread."""
+
+    def __init__(
+        self,
+        transcriber: Transcribes,
+        args: argparse.Namespace,
+        options: TranscribeOptions,
+        lines: LineOptions,
+    ) -> None:
+        self._transcriber, self._args = transcriber, args
+        self._options, self._lines = options, lines
+        self._streams: set[Segments] = set()
+        self._stopped = False
+
+    def transcribe(self, path: str, stem: str, output: Output) -> int:
+        """Transcribe a file; return its exit code. Raises what would happen to every file."""
+        try:
+            self._transcribe(path, stem, output)
+        except (OptionError, ModelError):
+            raise
+        except WhisperNpuError as error:
+            if was_stopped():
+                raise
+            output.note(f"error: {error}")
+            return error.exit_code
+        except Exception as error:
+            if was_stopped():
+                raise
+            for line in traceback.format_exc().splitlines():
+                output.note(line, who="")
+            output.note(f"error: {path}: {type(error).__name__}: {error}")
+            return WhisperNpuError.exit_code
+        return 0
+
+    def _transcribe(self, path: str, stem: str, output: Output) -> None:
+        args, start = self._args, time.perf_counter()
+        stream = self._transcriber.segments(path, self._options)
+        self._streams.add(stream)
+        try:
+            if self._stopped:
+                stream.close()
+            with Display(stream, args.verbose, args.quiet, output) as display:
+                for segment in stream:
+                    display.show(segment)
+        finally:
+            self._streams.discard(stream)
         result = stream.result()
         display.summarize(path, result, time.perf_counter() - start)
-        write_result(result.to_dict(), _output_dir(args), stem, args.output_format, lines)
+        write_result(result.to_dict(), _output_dir(args), stem, args.output_format, self._lines)
         if display.failure is not None:
             raise display.failure
-    except (OptionError, ModelError):
-        # The same for every file.
-        raise
-    except WhisperNpuError as error:
-        if was_stopped():
+
+    def stop(self) -> None:
+        """Give up all that is under way."""
+        self._stopped = True
+        for stream in list(self._streams):
+            stream.close()
+
+
+def _side_by_side(files: _Files, named: Sequence[tuple[str, str]], jobs: int) -> int:
+    """Transcribe so many files at a time. What is said of them is said in their order."""
+    # Imported here, as it is not needed otherwise.
+    from concurrent.futures import ThreadPoolExecutor
+
+    outputs = [HeldOutput() for _ in named]
+    with ThreadPoolExecutor(jobs) as threads:
+        try:
+            codes = [
+                threads.submit(files.transcribe, *names, output)
+                for names, output in zip(named, outputs, strict=True)
+            ]
+            highest = 0
+            for code, output in zip(codes, outputs, strict=True):
+                try:
+                    highest = max(highest, code.result())
+                finally:
+                    output.release()
+            return highest
+        except BaseException:
+            files.stop()
+            threads.shutdown(wait=False, cancel_futures=True)
             raise
-        note(f"error: {error}")
-        return error.exit_code
-    except Exception as error:
-        if was_stopped():
-            raise
-        for line in traceback.format_exc().splitlines():
-            note(line, who="")
-        note(f"error: {path}: {type(error).__name__}: {error}")
-        return WhisperNpuError.exit_code
-    return 0
 
 
 def _output_dir(args: argparse.Namespace) -> str:
