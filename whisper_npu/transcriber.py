@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whisper_npu.asynchronous import AsyncSegmentStream
 from whisper_npu.audio import AudioSource, stream_audio
 from whisper_npu.audio.channels import channel_labels
 from whisper_npu.audio.features import LogMel, compute_log_mel, compute_log_mels
@@ -28,14 +27,15 @@ from whisper_npu.hub.folders import BUILT_IN, built_in_directory, model_director
 from whisper_npu.model.checkpoint import load_checkpoint
 from whisper_npu.model.folder import has_safetensors
 from whisper_npu.ops.arrays import F32, I16
-from whisper_npu.results import Placement, Segment, Transcription
+from whisper_npu.results import Placement, Transcription
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.usage import notice_of
 from whisper_npu.runtime.workers import use_threads
+from whisper_npu.streams import SegmentStream
 from whisper_npu.text.tokenizer import Tokenizer
 from whisper_npu.values import EACH_CHANNEL
 
 if TYPE_CHECKING:
+    from whisper_npu.async_streams import AsyncSegmentStream
     from whisper_npu.backends.npu.device import Device
 
 _DEFAULTS = MachineOptions()
@@ -249,6 +249,9 @@ class Transcriber:
         It begins with the first segment that is asked for. Whoever does not take all of them should
         leave it with ``await stream.aclose()``, or use ``async with``.
         """
+        # Imported here, as asyncio takes longer to load than all of this package.
+        from whisper_npu.async_streams import AsyncSegmentStream
+
         checked = _options(options, keywords)
 
         def begin(recording: Recording) -> SegmentStream:
@@ -332,104 +335,3 @@ def _give_back(model: Model, device: Device | None) -> None:
     model.release()
     if device is not None:
         device.close()
-
-
-class SegmentStream(Iterator[Segment]):
-    """Segments as they are decoded; made by ``Transcriber.segments``."""
-
-    def __init__(
-        self,
-        transcript: Transcript | ChannelsTranscript,
-        duration: float,
-        placement: Callable[[], Placement],
-        opened: ExitStack,
-    ) -> None:
-        self._transcript, self._duration, self._placement = transcript, duration, placement
-        # At the end of the stream, or when it is dropped.
-        self._give_up = weakref.finalize(self, opened.close)
-        self._segments: list[Segment] = []
-        self._told = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(
-            "a SegmentStream is a transcription under way and can be neither pickled nor copied; "
-            "its segments and its result() can"
-        )
-
-    @property
-    def language(self) -> str:
-        """Code of the language, given or detected."""
-        return self._transcript.language
-
-    @property
-    def language_probability(self) -> float | None:
-        """Probability of the language, if it was detected."""
-        return self._transcript.language_probability
-
-    @property
-    def language_probs(self) -> Mapping[str, float] | None:
-        """Probabilities of all languages by code in the window that the language was detected from,
-        if it was."""
-        return self._transcript.language_probs
-
-    @property
-    def duration(self) -> float:
-        """Length of the audio in seconds."""
-        return self._duration
-
-    @property
-    def seek(self) -> int:
-        """Position in mel frames (10 ms), out of ``n_frames``."""
-        return self._transcript.seek
-
-    @property
-    def n_frames(self) -> int:
-        """Length of the audio in mel frames, of all channels where each is transcribed."""
-        return self._transcript.n_frames
-
-    @property
-    def text(self) -> str:
-        """The text of all segments so far."""
-        return self._transcript.text
-
-    def __next__(self) -> Segment:
-        try:
-            segment = next(self._transcript)
-        except StopIteration:
-            self.close()
-            self._tell_of_saturation()
-            raise
-        except BaseException:
-            self.close()
-            raise
-        self._segments.append(segment)
-        return segment
-
-    def close(self) -> None:
-        """Give up what is not decoded yet. From another thread, that ends ``next`` with
-        ``concurrent.futures.CancelledError``."""
-        self._give_up()
-
-    def __enter__(self) -> SegmentStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _tell_of_saturation(self) -> None:
-        """At the end of the recording, once."""
-        notice = None if self._told else notice_of(self._placement().saturations)
-        self._told = True
-        if notice is not None:
-            warnings.warn(notice, stacklevel=3)
-
-    def result(self) -> Transcription:
-        """The transcription as far as it has been decoded: the whole of it at the end."""
-        return Transcription(
-            self.text,
-            tuple(self._segments),
-            self.language,
-            self.duration,
-            self._placement(),
-            self.language_probability,
-        )

@@ -21,9 +21,11 @@ import numpy as np
 
 import whisper_npu
 from whisper_npu import errors
+from whisper_npu.async_streams import AsyncSegmentStream
 from whisper_npu.cli import main, program
 from whisper_npu.decoding.options import TranscribeOptions
-from whisper_npu.transcriber import SegmentStream, Transcriber
+from whisper_npu.streams import SegmentStream
+from whisper_npu.transcriber import Transcriber
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
 REPORTS = {
@@ -51,7 +53,7 @@ def interface() -> dict[str, Any]:
         },
         "members": {
             each.__name__: sorted(name for name in dir(each) if not name.startswith("_"))
-            for each in (Transcriber, SegmentStream)
+            for each in (Transcriber, SegmentStream, AsyncSegmentStream)
         },
         "exit codes": {
             name: kind.exit_code

@@ -16,7 +16,7 @@ from whisper_npu.text.writers import format_timestamp, with_speaker
 
 
 class Segments(Protocol):
-    """Segments as they are decoded; ``whisper_npu.transcriber.SegmentStream`` is one."""
+    """Segments as they are decoded; ``whisper_npu.streams.SegmentStream`` is one."""
 
     @property
     def language(self) -> str: ...

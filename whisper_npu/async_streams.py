@@ -1,4 +1,4 @@
-"""Transcription for asyncio: every recording in a thread of its own, which ends with it."""
+"""Segments as they are decoded, for asyncio: every recording in a thread, which ends with it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from whisper_npu.decoding.engine import Engine, Recording
 from whisper_npu.results import Segment, Transcription
-
-if TYPE_CHECKING:
-    from whisper_npu.transcriber import SegmentStream
+from whisper_npu.streams import SegmentStream
 
 # Recordings that are under way for each place: while one is decoded, audio of another is read.
 _RECORDINGS_FOR_A_PLACE = 2
