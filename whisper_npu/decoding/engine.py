@@ -75,8 +75,9 @@ class _Side:
 class Engine:
     """Does the work of all recordings on a model, which nobody else may use meanwhile.
 
-    ``places`` windows are decoded side by side, more wait. Waiting are, of the same priority, first
-    those of the recordings that have the fewest under way, then those that came first.
+    ``places`` windows are decoded side by side, more wait. Of those that wait, and have the same
+    priority, first come those of the recordings that have the fewest under way, then those that
+    were asked for first.
     """
 
     def __init__(self, model: Whisper, places: int = PLACES) -> None:
@@ -419,6 +420,10 @@ class Recording:
         future: Future[Result] = Future()
         self._engine._submit(_Call(self, work, future))
         return future.result()
+
+    def make_room(self, windows: int) -> None:
+        """Have places for so many windows at once from now on, if there are fewer."""
+        self._engine.places = max(self._engine.places, windows)
 
     def window(self, features: F32 | I16) -> Window:  # [n_mels, N_FRAMES]
         """A window of the recording, which is encoded when it is first needed."""

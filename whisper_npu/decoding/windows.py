@@ -135,6 +135,7 @@ class Transcript(Iterator[Segment]):
         heads: Heads,
     ) -> None:
         self._recording, self._dims = recording, recording.model.dims
+        recording.make_room(options.batch_size or 1)
         self._features, self._options = features, options
         self._latest: Window | None = None
         self.n_frames = features.n_frames

@@ -18,6 +18,8 @@ from whisper_npu.runtime.plan_cache import PlanCache
 # beams.
 _STEPS = 16
 _PREFILLS = 8
+# Slots are added by so many.
+_SLOTS = 8
 # Nor are more for choices among the tokens: one for each number of beams.
 _CHOICES = 2
 
@@ -94,10 +96,11 @@ class Decoder:
         Those of a window are computed once, for as long as no other window takes their place: its
         states are known by where they are in memory, and must not be changed.
         """
-        lacking = len(windows) - self._cross.n_free
-        slots = self.room.slots
-        # By doubling, as windows come one by one; but not beyond what is known to be needed.
-        self.reserve(slots + max(lacking, min(slots, 4)) if lacking > 0 else slots, members)
+        needed = self.room.slots + max(0, len(windows) - self._cross.n_free)
+        # Memory that nothing is written to costs nothing: where windows come one by one, there is
+        # room for several at once.
+        several = -(-needed // _SLOTS) * _SLOTS
+        self.reserve(several if 0 < self.room.slots < needed else needed, members)
         return [self._cross.claim(window, observe) for window in windows]
 
     def step(self, n_audio: int, group: int) -> StepPlans:
