@@ -262,27 +262,35 @@ def cached(
 
 @pytest.mark.parametrize("bits", [9, 13, 31])
 @pytest.mark.parametrize(
-    ("audios", "group", "n", "t", "dh"),
+    ("slots", "group", "n", "t", "dh"),
     [
-        (1, 1, 1, 1500, 64),
-        (1, 5, 1, 90, 64),
-        (3, 2, 1, 50, 8),
-        (1, 1, 4, 2064, 8),
-        (2, 2, 3, 9, 512),
+        ([0], 1, 1, 1500, 64),
+        ([0], 5, 1, 90, 64),
+        ([2, 0, 3], 2, 1, 50, 8),
+        ([0], 1, 4, 2064, 8),
+        ([1, 0], 2, 3, 9, 512),
     ],
 )
 def test_attention_to_the_audio(
-    audios: int, group: int, n: int, t: int, dh: int, bits: int, monkeypatch: pytest.MonkeyPatch
+    slots: list[int],
+    group: int,
+    n: int,
+    t: int,
+    dh: int,
+    bits: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rng, h = np.random.default_rng(t), 3
-    q = heads(rng, bits, (audios * group, n, h * dh))
-    k, v, found = cached(rng, audios, h, t, dh)
+    rng, h, slot = np.random.default_rng(t), 3, np.array(slots)
+    q = heads(rng, bits, (len(slots) * group, n, h * dh))
+    k, v, found = cached(rng, max(slots) + 1, h, t, dh)
     out = np.empty_like(q)
-    check("cross_attention_int32", [q, k, v, *found], [out], TEAMS[0], monkeypatch, heads=())
+    inputs = [q, k, v, *found, slot]
+    check("cross_attention_int32", inputs, [out], TEAMS[0], monkeypatch, heads=())
     # All queries, keys, weights and values as large as they get.
     ones = [np.full_like(x, 1) for x in found]
     q[:], k[:], v[:] = LARGEST, 127, 127
-    check("cross_attention_int32", [q, k, v, *ones], [out], TEAMS[0], monkeypatch, heads=())
+    inputs = [q, k, v, *ones, slot]
+    check("cross_attention_int32", inputs, [out], TEAMS[0], monkeypatch, heads=())
 
 
 @each_team
@@ -295,15 +303,17 @@ def test_columns(dtype: str, team: Workers, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_attention_to_the_audio_leaves_what_float32_does_not_hold() -> None:
-    def offered(n: int, t: int, dh: int, heads: tuple[int, ...] = ()) -> bool:
-        q, states, found = (1, n, 2 * dh), (1, 2, t, dh), (1, 2, dh)
-        inputs = [q, states, states, found, found]
-        types = ["int32", "int8", "int8", "float32", "float32"]
+    def offered(n: int, t: int, dh: int, heads: tuple[int, ...] = (), slots: int = 1) -> bool:
+        q, states, found = (1, n, 2 * dh), (slots, 2, t, dh), (slots, 2, dh)
+        inputs = [q, states, states, found, found, (1,)]
+        types = ["int32", "int8", "int8", "float32", "float32", "int64"]
         described = list(zip(inputs, types, strict=True))
         return offer_of("cross_attention_int32", described, [(q, "int32")], heads=heads) is not None
 
     assert offered(8, 2064, 512)
     assert not offered(9, 2064, 512)
+    assert offered(8, 2064, 512, slots=4)
+    assert not offered(9, 2064, 512, slots=4)
     assert not offered(8, 2065, 512)
     assert not offered(8, 2064, 513)
     assert not offered(8, 2064, 512, (0,))

@@ -235,22 +235,25 @@ def test_attention_gives_nan_where_the_specification_does() -> None:
 @pytest.mark.parametrize("columns", [True, False])
 def test_embed(columns: bool, team: Workers) -> None:
     table, positions = randn(50, 12), randn(16, 12, seed=1)
-    tokens = np.array([[3, 49], [0, 3]])
+    tokens = np.array([[3, 49], [0, 3], [7, 7], [49, 1]])
     held = by_columns(table.shape, table.__getitem__) if columns else table
-    fast, spec = both("embed", (tokens, held, positions, np.array(5)), ((2, 2, 12),), team)
-    assert np.array_equal(fast, spec)
-    assert np.array_equal(fast, table[tokens] + positions[5:7])
+    # Of all sequences as one window, and of two windows.
+    for position, places in (([5], [[5, 6]] * 4), ([9, 2], [[9, 10]] * 2 + [[2, 3]] * 2)):
+        inputs = (tokens, held, positions, np.array(position))
+        fast, spec = both("embed", inputs, ((4, 2, 12),), team)
+        assert np.array_equal(fast, spec)
+        assert np.array_equal(fast, table[tokens] + positions[np.array(places)])
 
 
 @each_team
-@pytest.mark.parametrize(("audios", "group", "n"), [(1, 5, 1), (3, 2, 1), (1, 1, 4), (2, 2, 3)])
-def test_cross_attention(audios: int, group: int, n: int, team: Workers) -> None:
+@pytest.mark.parametrize("slots", [[0], [2, 0, 3], [4], [1, 0]])
+@pytest.mark.parametrize(("group", "n"), [(5, 1), (2, 1), (1, 4), (2, 3)])
+def test_cross_attention(slots: list[int], group: int, n: int, team: Workers) -> None:
     h, t, dh = 3, 50, 8
-    q = randn(audios * group, n, h * dh)
-    k, v = randn(audios, h, t, dh, seed=1), randn(audios, h, t, dh, seed=2)
-    fast, spec = both(
-        "cross_attention", (q, k, v), (q.shape,), team, (q.shape[0] * h * n * t,), heads=()
-    )
+    q = randn(len(slots) * group, n, h * dh)
+    k, v = randn(5, h, t, dh, seed=1), randn(5, h, t, dh, seed=2)
+    inputs, scratch = (q, k, v, np.array(slots)), (group * h * n * t,)
+    fast, spec = both("cross_attention", inputs, (q.shape,), team, scratch, heads=())
     assert np.abs(fast - spec).max() < 20 * EPS * np.abs(v).max()
 
 
@@ -259,9 +262,11 @@ def test_cross_attention(audios: int, group: int, n: int, team: Workers) -> None
 def test_cross_attention_leaves_other_numbers_of_rows(
     group: int, heads: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes = ((group, 1, 8), (1, 2, 10, 4), (1, 2, 10, 4))
-    args = ("cross_attention", shapes, (group, 1, 8), TEAMS[0], monkeypatch)
-    assert is_offered(*args, heads=heads) == (group in (2, 8) and not heads)
+    """Of each window, wherever it lies: in one slot of one, and two in some of twelve."""
+    for windows, slots in ((1, 1), (2, 12)):
+        q, k = (windows * group, 1, 8), (slots, 2, 10, 4)
+        args = ("cross_attention", (q, k, k, (windows,)), q, TEAMS[0], monkeypatch)
+        assert is_offered(*args, heads=heads) == (group in (2, 8) and not heads)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (64, 3), (1000, 24)])
@@ -286,7 +291,7 @@ def test_a_model_says_the_same_with_fast_ops_and_without(
         session.prefill([[1, 2, 3]] * 2, [2])
         stepped: np.ndarray = session.step([4, 5, 6, 7, 8, 9])
         copied: np.ndarray = stepped.copy()
-        functions.append(session._plans.step.functions)
+        functions.append(model._decoder.step(2, 3).step.functions)
         return copied
 
     fast = logits()

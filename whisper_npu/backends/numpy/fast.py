@@ -343,9 +343,13 @@ def _pays_always(graph: Graph, op: Op, team: Workers) -> bool:
     return True
 
 
+def _rows_of_a_window(graph: Graph, op: Op) -> int:
+    """Rows of the first input for each of the windows, whose slots are the last one."""
+    return _rows_of(graph, op) // graph[op.inputs[-1]].size
+
+
 def _pays_cross_attention(graph: Graph, op: Op, team: Workers) -> bool:
-    rows = _rows_of(graph, op) // graph[op.inputs[1]].shape[0]
-    return not op.attr("heads") and 1 < rows <= FEW_ROWS
+    return not op.attr("heads") and 1 < _rows_of_a_window(graph, op) <= FEW_ROWS
 
 
 def _pays_rows(graph: Graph, op: Op, team: Workers) -> bool:
@@ -363,8 +367,8 @@ def _pays_columns(graph: Graph, op: Op, team: Workers) -> bool:
 
 
 def _pays_cross_attention_int32(graph: Graph, op: Op, team: Workers) -> bool:
-    n_audio, _, t, d_head = graph[op.inputs[1]].shape
-    few = not op.attr("heads") and _rows_of(graph, op) // n_audio <= FEW_ROWS
+    *_, t, d_head = graph[op.inputs[1]].shape
+    few = not op.attr("heads") and _rows_of_a_window(graph, op) <= FEW_ROWS
     return few and t <= fast_attention_int.LONGEST and d_head <= fast_attention_int.WIDEST
 
 
