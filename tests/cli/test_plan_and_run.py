@@ -51,13 +51,16 @@ def run_phases(model: Model) -> Iterator[Plan]:
     states = model.encode(features)
     yield from model._encoder._made.values()
     session = model.decoder(states)
-    yield from model._cross._plans
+    decoder = model._decoder
+    (cross,) = decoder._cross._plans
+    assert cross is not None
+    yield cross
     session.prefill([[1, 2, 3, 4]], [3])
-    yield session._plans.prefill(4, 1)
+    yield decoder.prefill(1, 4, 1)
     logits = session.step([5])
-    yield session._plans.step
+    yield decoder.step(1, 1).step
     session.likeliest(logits, 1)
-    yield session._plans.choice(1)
+    yield decoder.step(1, 1).choice(1)
 
 
 def called(plan: Plan) -> dict[str, str]:

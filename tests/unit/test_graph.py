@@ -4,9 +4,17 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from whisper_npu.model.builders import PHASES, build_align, build_phase, build_step
+from whisper_npu.model.builders import (
+    PHASES,
+    build_align,
+    build_phase,
+    build_prefill,
+    build_step,
+)
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 from whisper_npu.model.graph import Graph, Op, Tensor
+from whisper_npu.model.graph_builder import CacheRoom
+from whisper_npu.model.precision import PRECISIONS, Precision
 from whisper_npu.model.validation import GraphError, validate
 
 
@@ -143,6 +151,33 @@ def test_several_problems_are_listed_at_once() -> None:
 def test_alignment_head_beyond_the_last() -> None:
     with pytest.raises(ValueError, match="alignment head"):
         build_align(KNOWN_DIMENSIONS["tiny"], 5, [(0, 6)])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_windows_lie_in_caches_with_room_for_them(precision: Precision) -> None:
+    dims = KNOWN_DIMENSIONS["tiny"]
+    graph = build_step(dims, 2, 3, precision, CacheRoom(5, 4))
+    assert [graph[name].shape for name in ("tokens", "position", "slot")] == [(6, 1), (2,), (2,)]
+    assert graph["self.0.k"].shape == (5, 4, 6, 448, 64)
+    assert graph["cross.0.k"].shape == (5, 6, 1500, 64)
+    assert build_step(dims, 2, 3, precision)["self.0.k"].shape == (2, 3, 6, 448, 64)
+    # A prompt is that of the first sequence of each window.
+    prompt = build_prefill(dims, 4, 2, 1, precision, CacheRoom(5, 4))
+    assert (prompt["tokens"].shape, prompt["slot"].shape) == ((2, 4), (2,))
+    for room in (CacheRoom(1, 3), CacheRoom(2, 2)):
+        with pytest.raises(ValueError, match="cache does not fit"):
+            build_step(dims, 2, 3, precision, room)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("position", (1,)), ("slot", (1,)), ("slot", (3,)), ("self.1.v", (5, 4, 6, 447, 64))],
+)
+def test_misshaped_windows(name: str, shape: tuple[int, ...], precision: Precision) -> None:
+    graph = build_step(KNOWN_DIMENSIONS["tiny"], 2, 3, precision, CacheRoom(5, 4))
+    tensors = tuple(replace(t, shape=shape) if t.name == name else t for t in graph.tensors)
+    assert_problem(replace(graph, tensors=tensors), "op decoder.1.attn", "does not take")
 
 
 def test_lifetimes() -> None:

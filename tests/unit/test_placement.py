@@ -467,8 +467,8 @@ def test_a_backend_of_forty_lines(small_checkpoint: Checkpoint) -> None:
 
 
 def _decoder_plans(model: Model) -> list[Plan]:
-    ((_, plans),) = model._decoder._made.items()
-    return [plans.step, *plans._prefills._made.values()]
+    (plans,) = model._decoder._steps._made.values()
+    return [plans.step, *model._decoder._prefills._made.values()]
 
 
 def test_inner_tensors_have_no_memory(small_checkpoint: Checkpoint) -> None:
@@ -635,7 +635,9 @@ def test_what_ran_is_what_was_placed(
     model = make(small_checkpoint, precision)
     outputs(model)
     graphs = {graph.name: graph for graph in phase_graphs(model.dims, precision)}
-    for plan in (model._encoder._made[1], *model._cross._plans, *_decoder_plans(model)):
+    (cross,) = model._decoder._cross._plans
+    assert cross is not None
+    for plan in (model._encoder._made[1], cross, *_decoder_plans(model)):
         check_functions(plan)
         if plan.graph.name in ("encoder", "step"):
             # And what is printed for this phase, from the graphs alone.

@@ -104,7 +104,7 @@ def measure(mode: Mode, steps: int) -> None:
     for what, group in (("step", 1), (f"{BEAMS} beams", BEAMS)):
         session = model.decoder(states, group)
         session.prefill([[1, 2, 3, 4]], [3])
-        session.position = 200
+        session.positions[:] = 200
         tokens = np.arange(group) + 7
         session.step(tokens)
         for _ in range(steps):

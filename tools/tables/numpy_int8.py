@@ -28,7 +28,7 @@ _POSITION = 200
 
 def step(session: DecoderSession) -> None:
     """A token for every sequence, in the middle of the context."""
-    session.position = _POSITION
+    session.positions[:] = _POSITION
     session.step(np.arange(session.group) + 7)
 
 
@@ -42,6 +42,8 @@ def stages(model: Model, features: F32) -> Iterator[tuple[str, Callable[[], obje
         session = model.decoder(states, group)
         prompt = partial(session.prefill, [[1, 2, 3, 4]], [3])
         prompt()
+        # This makes the plan.
+        step(session)
         if group == 1:
             yield "prompt", prompt, 1
         yield what, partial(step, session), STEPS

@@ -9,10 +9,22 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import Recipe
+from tests.unit.random_sessions import check_together
 from whisper_npu.backends.machine_options import MachineOptions
 from whisper_npu.backends.opening import open_machine
-from whisper_npu.model.checkpoint import load_checkpoint
+from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
+from whisper_npu.model.precision import PRECISIONS, Precision
 from whisper_npu.runtime.model import Model
+from whisper_npu.runtime.usage import Usage
+
+# Rounding of a few dozen operations, of logits up to 100.
+FLOATS = 2e-4
+
+
+def open_model(checkpoint: Checkpoint, precision: Precision) -> Model:
+    options = MachineOptions(precision=precision, cpu_kernels=True)
+    machine = open_machine(None, checkpoint.dims, options, int8_weights=True)
+    return Model(checkpoint, precision, machine)
 
 
 @pytest.mark.parametrize("group", [1, 3])
@@ -21,9 +33,7 @@ def test_a_window_of_a_batch_is_to_the_bit_what_it_is_alone(
 ) -> None:
     checkpoint = load_checkpoint(seeded_directory(Recipe("nano")))
     dims = checkpoint.dims
-    options = MachineOptions(precision="int8", cpu_kernels=True)
-    machine = open_machine(None, dims, options, int8_weights=True)
-    model = Model(checkpoint, "int8", machine)
+    model = open_model(checkpoint, "int8")
     rng = np.random.default_rng(0)
     features = rng.standard_normal((5, dims.n_mels, dims.n_frames), np.float32)
     prompt, nexts = rng.integers(0, 50, (5, 3)), rng.integers(0, 50, (4, 5, group))
@@ -47,3 +57,27 @@ def test_a_window_of_a_batch_is_to_the_bit_what_it_is_alone(
     half = len(together) // 2
     assert np.array_equal(together[:half], alone[0][:half])
     assert np.array_equal(together[half:], alone[1][half:])
+
+
+@pytest.mark.parametrize("group", [1, 3])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_windows_of_sessions_that_join_are_what_they_are_alone(
+    cpu_home: Path,
+    seeded_directory: Callable[[Recipe], Path],
+    precision: Precision,
+    group: int,
+) -> None:
+    """At positions of their own, in any slots. Integers are so to the bit; products of float32 are
+    those of BLAS, which adds up rows in an order that depends on how many there are."""
+    checkpoint = load_checkpoint(seeded_directory(Recipe("nano")))
+    random = np.random.RandomState(group)
+    model, other = open_model(checkpoint, precision), open_model(checkpoint, precision)
+    check_together(model, other, random, group, 0 if precision == "int8" else FLOATS)
+    used = model.machine.usage.since(Usage())
+    kinds = {
+        "float32": ("store_cache", "cached_attention", "cross_attention"),
+        "int8": ("store_int16", "cached_attention_int16", "cross_attention_int32", "embed_int32"),
+    }[precision]
+    for kind in kinds:
+        assert used.ops[kind].keys() == {f"cpu_{kind}"}
+    assert used.fallbacks == ()

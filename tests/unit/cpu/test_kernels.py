@@ -190,7 +190,7 @@ def test_cross_keys_and_values_are_the_integers_of_numpy(
     for kernels in (True, False):
         model = _model(checkpoint, kernels)
         model.decoder(states)
-        found.append(model._cross.states)
+        found.append(model._decoder._cross.states)
         integers = {cache.dtype for name, cache in found[-1].items() if "scale" not in name}
         assert integers == {np.dtype(np.int8 if kernels else np.float32)}
     for mine, theirs in zip(found[0].values(), found[1].values(), strict=True):
@@ -215,7 +215,7 @@ def test_numpy_reads_cross_keys_and_values_in_bytes(
     refusing = _model(checkpoint, True)
     found = [*found, refusing.decoder(states).prefill([[1]], [0])]
     for each in (model, refusing):
-        assert each._cross.states["cross.0.k"].dtype == np.int8
+        assert each._decoder._cross.states["cross.0.k"].dtype == np.int8
         used = each.machine.usage.since(Usage()).ops["cross_attention_int32"]
         assert used.keys() == {"numpy"}
     for mine, theirs in zip(found, expected, strict=True):

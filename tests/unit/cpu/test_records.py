@@ -129,31 +129,36 @@ def test_a_null_pointer_stands_for_what_is_missing(library: Library) -> None:
         assert args.scratch is not None
 
 
-def test_caches_may_lie_apart_and_nothing_else(library: Library) -> None:
+def test_windows_lie_in_slots_of_whole_caches(library: Library) -> None:
     place = Place(library, Scratch(library))
-    op = Op("cache", "store_cache", ("x", "cache", "position"), ("cache",))
-    x, position = np.zeros((2, 1, 4), np.float32), np.array(0)
-    memory = np.zeros((4, 2, 8, 2), np.float32)
+    op = Op("cache", "store_cache", ("x", "cache", "position", "slot"), ("cache",))
+    x, position, slot = np.zeros((4, 1, 4), np.float32), np.array([0, 3]), np.array([5, 1])
+    memory = np.zeros((6, 3, 2, 8, 2), np.float32)
 
-    def bind(cache: Any, x: Any = x) -> Any:
-        return STORE_CACHE.bind(place, Bound.of(op, (x, cache, position), (cache,)))
+    def bind(cache: Any, x: Any = x, slot: Any = slot) -> Any:
+        return STORE_CACHE.bind(place, Bound.of(op, (x, cache, position, slot), (cache,)))
 
-    assert bind(memory[:2]).stride == 2 * 8 * 2
-    assert bind(memory[::2]).stride == 2 * 2 * 8 * 2
-    for wrong in (memory[:2].transpose(0, 2, 1, 3), memory[:2, :, ::2], memory[..., :1]):
+    sizes = {"b": 4, "n": 1, "group": 2, "t": 8, "n_head": 2, "d_head": 2, "slots": 6, "members": 3}
+    bound = bind(memory)
+    assert {name: getattr(bound, name) for name in sizes} == sizes
+    assert bind(memory[:5]).slots == 5
+    for wrong in (memory[::2], memory[:, :2], memory.transpose(0, 2, 1, 3, 4), memory[..., :1]):
         with pytest.raises(ValueError, match=r"^op cache: cpu_store_cache takes cache as float"):
             bind(wrong)
     with pytest.raises(ValueError, match=r"^op cache: cpu_store_cache takes x as float32 b"):
-        bind(memory[:2], np.zeros((4, 1, 4), np.float32)[::2])
+        bind(memory, np.zeros((8, 1, 4), np.float32)[::2])
+    for wrong in (slot.astype(np.int32), np.array([5, 0, 1, 0])[::2]):
+        with pytest.raises(ValueError, match=r"^op cache: cpu_store_cache takes slot as int64 b"):
+            bind(memory, slot=wrong)
 
 
-def test_keys_and_values_lie_apart_alike(library: Library) -> None:
+def test_keys_and_values_lie_alike(library: Library) -> None:
     bound = _bound(CACHED_ATTENTION)
     place = Place(library, Scratch(library))
     CACHED_ATTENTION.bind(place, bound)
-    b, *rest = bound.arrays["v"].shape
-    apart = np.zeros((2 * b, *rest), np.float32)[::2]
-    with pytest.raises(ValueError, match=r"^op out: k lies with strides .*, v with \("):
+    slots, *rest = bound.arrays["v"].shape
+    apart = np.zeros((2 * slots, *rest[:-1], 2 * rest[-1]), np.float32)[::2, ..., ::2]
+    with pytest.raises(ValueError, match=r"^op out: cpu_cached_attention takes v as float32 by r"):
         CACHED_ATTENTION.bind(place, bound._replace(arrays={**bound.arrays, "v": apart}))
 
 
@@ -196,5 +201,5 @@ def test_a_case_binds_what_is_written_where_it_lies() -> None:
 
     case = next(cases())
     bound = case.bound(case.inputs, case.outputs)
-    assert list(bound.arrays) == ["x", "cache", "position"]
+    assert list(bound.arrays) == ["x", "cache", "position", "slot"]
     assert bound.arrays["cache"] is case.inputs[1] is case.outputs[0]

@@ -6,6 +6,7 @@ import ctypes
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,68 @@ def test_windows_that_are_too_long_or_too_wide_are_refused(
     """For sums that float64 may have to round, and for rows that there is no room for."""
     case = _attention_int8(*(np.zeros((1, t, d_head), np.int32) for _ in "qkv"))
     assert run_case(library, ATTENTION_INT8, case)[0] == "did not take its arguments"
+
+
+OVER_WINDOWS = [
+    kernel
+    for kernel in KERNELS
+    if {"position", "slot"}.intersection(field.name for field in kernel.reads)
+]
+
+
+@pytest.mark.parametrize("kernel", OVER_WINDOWS, ids=lambda kernel: kernel.name)
+def test_windows_that_do_not_lie_within_the_caches_are_refused(
+    library: Library, kernel: CpuKernel
+) -> None:
+    """Whichever it is of several; and then nothing is written, of the others neither."""
+    rng = np.random.default_rng(0)
+    case = next(case for case in kernel.cases(rng) if len(case.inputs[-1]) > 1)
+    names = [field.name for field in kernel.reads]
+    place = Place(library, Scratch(library))
+
+    def run(change: Callable[[Any, dict[str, Any]], None]) -> tuple[int, bool]:
+        """What the kernel returns for changed arguments, and whether it has written anything."""
+        copies = {id(array): array.copy() for array in (*case.inputs, *case.outputs)}
+        inputs, outputs = ([copies[id(a)] for a in each] for each in (case.inputs, case.outputs))
+        for array in outputs:
+            if not any(array is each for each in inputs):
+                array.view(np.uint8).fill(77)
+        before = [array.copy() for array in outputs]
+        args: Any = kernel.bind(place, case.bound(inputs, outputs))
+        change(args, dict(zip(names, inputs, strict=True)))
+        code = library.function(kernel.name)(ctypes.addressof(args))
+        pairs = zip(before, outputs, strict=True)
+        return code, any(a.tobytes() != b.tobytes() for a, b in pairs)
+
+    assert run(lambda args, arrays: None) == (0, True)
+
+    def put(name: str, window: int, beyond: int | None, args: Any, arrays: dict[str, Any]) -> None:
+        context = args.ctx if hasattr(args, "ctx") else args.t
+        last = args.slots - 1 if name == "slot" else context - args.n
+        arrays[name][window] = -1 if beyond is None else last + beyond
+
+    for window in range(len(case.inputs[-1])):
+        for name in {"position", "slot"}.intersection(names):
+            for beyond, expected in ((0, (0, True)), (1, (3, False)), (None, (3, False))):
+                assert run(partial(put, name, window, beyond)) == expected, (name, window, beyond)
+    if {"position", "slot"} <= set(names):
+
+        def fewer(args: Any, arrays: dict[str, Any]) -> None:
+            args.members = args.group - 1
+
+        assert run(fewer) == (3, False)
+
+
+def test_the_kernels_over_windows() -> None:
+    assert {kernel.name for kernel in OVER_WINDOWS} == {
+        "cpu_cached_attention",
+        "cpu_cached_attention_int16",
+        "cpu_cross_attention",
+        "cpu_cross_attention_int32",
+        "cpu_embed_int32",
+        "cpu_store_cache",
+        "cpu_store_int16",
+    }
 
 
 def test_the_longest_window(library: Library) -> None:

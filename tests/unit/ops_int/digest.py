@@ -60,7 +60,7 @@ def outputs_of_products(inputs: Inputs) -> Iterator[Array]:
         yield product_int8.product_int8(x, scales[0], w, scales[1], inputs.fixed(31, 200))
     table, scale = inputs.integers(-127, 128, 60, 384).astype(np.int8), inputs.scales(14, 60)
     tokens, positions = inputs.integers(0, 60, 2, 3), inputs.fixed(20, 9, 384)
-    yield product_int8.embed_int32(tokens, table, scale, positions, 4)
+    yield product_int8.embed_int32(tokens, table, scale, positions, np.array([4]))
     x = inputs.fixed(31, 30, 500)
     yield product_int8.add_int32(x, inputs.fixed(31, 30, 500))
     yield product_int8.gelu_int32(x)
@@ -79,11 +79,13 @@ def outputs_of_attention(inputs: Inputs) -> Iterator[Array]:
         )
         yield attention_int.attention_int32(q, k, v, 3)
         yield attention_int.attention_int8(q, k, v, 3)
-        caches = [np.zeros((2, 3, 150, 64), np.int16) for _ in range(2)]
+        caches = [np.zeros((2, 1, 3, 150, 64), np.int16) for _ in range(2)]
+        slots = np.arange(2)
         for x, cache in zip((k, v), caches, strict=True):
-            attention_int.store_int16(x, cache, 5)
-        yield from caches
-        yield attention_int.cached_attention_int16(q[:, :9], *caches, 100)
+            attention_int.store_int16(x, cache, np.array([5, 5]), slots)
+        yield from (cache[:, 0] for cache in caches)
+        at = np.array([100, 100])
+        yield attention_int.cached_attention_int16(q[:, :9], *caches, at, slots)
         cached: list[Array] = []
         for x in (k, v):
             values, scale = np.empty((2, 3, 140, 64), np.int8), np.empty((2, 3, 64), np.float32)
@@ -91,11 +93,12 @@ def outputs_of_attention(inputs: Inputs) -> Iterator[Array]:
             cached += values, scale
         yield from cached
         k8, k_scale, v8, v_scale = cached
+        cached_inputs = k8, v8, k_scale, v_scale
         of_two = q[:, :12].reshape(4, 6, 192)
-        yield attention_int.cross_attention_int32(of_two, k8, v8, k_scale, v_scale)
+        yield attention_int.cross_attention_int32(of_two, *cached_inputs, slots)
         kept = np.empty((2, 6, 140), np.float32)
         yield attention_int.cross_attention_int32(
-            of_two[:1], k8[:1], v8[:1], k_scale[:1], v_scale[:1], None, (2, 0), kept
+            of_two[:1], *cached_inputs, slots[:1], None, (2, 0), kept
         )
         yield kept
     scores = -np.arange(70000.0)[None]

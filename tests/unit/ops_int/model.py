@@ -107,7 +107,7 @@ def product(
     return result
 
 
-def embed(tokens: Array, table: Array, scale: Array, positions: Array, position: int) -> Array:
+def embed(tokens: Array, table: Array, scale: Array, positions: Array, position: Array) -> Array:
     b, n = tokens.shape
     d = table.shape[1]
     scales = exact(scale)
@@ -115,7 +115,8 @@ def embed(tokens: Array, table: Array, scale: Array, positions: Array, position:
     for i, j, column in np.ndindex(b, n, d):
         token = int(tokens[i, j])
         y = round(int(table[token, column]) * scales[token] * 2**12)
-        result[i, j, column] = clip(y + int(positions[position + j, column]), LARGEST)
+        place = int(position[i * len(position) // b]) + j
+        result[i, j, column] = clip(y + int(positions[place, column]), LARGEST)
     return result
 
 
@@ -251,16 +252,21 @@ def store(x: int) -> int:
     return clip(nearest(Fraction(x, 8)), 32767)
 
 
-def cached_attention(q: Array, k_cache: Array, v_cache: Array, position: int) -> Array:
+def cached_attention(
+    q: Array, k_cache: Array, v_cache: Array, position: Array, slot: Array
+) -> Array:
     b, n, d = q.shape
-    n_head = k_cache.shape[1]
+    n_head, group = k_cache.shape[2], b // len(slot)
     d_head = d // n_head
     result = np.empty((b, n, d), object)
     for i, j, head in np.ndindex(b, n, n_head):
         columns = slice(head * d_head, (head + 1) * d_head)
         query, shift = cut_query(q[i, j, columns].tolist(), 15)
-        seen = position + j + 1
-        keys, values = (cache[i, head, :seen].tolist() for cache in (k_cache, v_cache))
+        window, member = divmod(i, group)
+        seen = int(position[window]) + j + 1
+        keys, values = (
+            cache[int(slot[window]), member, head, :seen].tolist() for cache in (k_cache, v_cache)
+        )
         unit, factors = two_to(shift - 12 - 9), [two_to(16 - 9)] * d_head
         result[i, j, columns] = attend(query, keys, values, unit, factors)
     return result
@@ -272,15 +278,15 @@ def quantize_column(column: Row) -> tuple[Row, Fraction]:
 
 
 def cross_attention(
-    q: Array, k: Array, v: Array, k_scale: Array, v_scale: Array
+    q: Array, k: Array, v: Array, k_scale: Array, v_scale: Array, slot: Array
 ) -> tuple[Array, Array]:
     """The result, and scores of sequence, head, query and key in log2 units."""
     sequences, n, d = q.shape
-    n_audio, n_head, t, d_head = k.shape
+    _, n_head, t, d_head = k.shape
     result = np.empty((sequences, n, d), object)
     kept = np.empty((sequences, n_head, n, t), object)
     for i, j, head in np.ndindex(sequences, n, n_head):
-        audio = i // (sequences // n_audio)
+        audio = int(slot[i // (sequences // len(slot))])
         columns = slice(head * d_head, (head + 1) * d_head)
         # Scales are powers of two from 2**-12 on: with them a query is 2**-24 times an integer.
         wide = [

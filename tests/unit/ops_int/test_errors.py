@@ -315,10 +315,12 @@ def test_attention_over_the_cache(d_head: int, size: float) -> None:
         saturated(4096 * factor * rng.standard_normal((1, count, d_head)))
         for factor, count in ((size * 1.4 / math.sqrt(d_head), n), (size, t), (3.0, t))
     )
-    caches = [np.empty((1, 1, t, d_head), np.int16) for _ in range(2)]
+    caches = [np.empty((1, 1, 1, t, d_head), np.int16) for _ in range(2)]
+    slot = np.array([0])
     for x, cache in zip((k, v), caches, strict=True):
-        attention_int.store_int16(x, cache, 0)
-    got = attention_int.cached_attention_int16(q, *caches, t - n)[0] * 2.0**-16
+        attention_int.store_int16(x, cache, np.array([0]), slot)
+    at = np.array([t - n])
+    got = attention_int.cached_attention_int16(q, *caches, at, slot)[0] * 2.0**-16
     query, key, value = (x[0] * STEP for x in (q, k, v))
     for i in range(n):
         seen = t - n + i + 1
@@ -354,7 +356,9 @@ def test_attention_to_the_audio(size: float) -> None:
     assert (np.abs(keys[0, 0] * k_scale[0, 0] - key) <= k_scale[0, 0]).all()
     assert (np.abs(values[0, 0] * v_scale[0, 0] - value) <= v_scale[0, 0]).all()
     kept = np.empty((1, n, t), np.float32)
-    got = attention_int.cross_attention_int32(q, keys, values, k_scale, v_scale, None, (0,), kept)
+    got = attention_int.cross_attention_int32(
+        q, keys, values, k_scale, v_scale, np.array([0]), None, (0,), kept
+    )
     # Against the keys and values as they are held: what int8 costs is the test above.
     held_key, held_value = keys[0, 0] * k_scale[0, 0], values[0, 0] * v_scale[0, 0]
     scores = query @ held_key.T.astype(np.float64)

@@ -108,10 +108,11 @@ def test_embedding(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = rng.integers(-127, 128, (9, 7)).astype(rng.choice(["i1", "f4"]))
     scale = scales(rng, 9, 14)
-    tokens, positions = rng.integers(0, 9, (2, 3)), numbers(rng, (6, 7))
-    for position in (0, 3):
-        got = product_int8.embed_int32(tokens, table, scale, positions, position)
-        expected = model.embed(tokens, table, scale, positions, position)
+    tokens, positions = rng.integers(0, 9, (4, 3)), numbers(rng, (6, 7))
+    for position in ([0], [3], [2, 0], [1, 3, 0, 3]):
+        windows = np.array(position)
+        got = product_int8.embed_int32(tokens, table, scale, positions, windows)
+        expected = model.embed(tokens, table, scale, positions, windows)
         assert got.tolist() == expected.tolist()
 
 
@@ -292,55 +293,72 @@ def test_attention_in_bytes_as_a_model_has_it(size: float) -> None:
     assert attention_int.attention_int8(q, k, v, n_head).tolist() == expected.tolist()
 
 
-@given(SEEDS, HEADS, st.integers(1, 2), st.integers(1, 4), st.integers(0, 6))
-@settings(max_examples=40, deadline=None)
+BATCHES = st.sampled_from([(1, 1), (1, 3), (2, 1), (2, 2)])
+
+
+@given(SEEDS, HEADS, BATCHES, st.integers(1, 4), st.integers(0, 6))
+@settings(max_examples=60, deadline=None)
 def test_attention_over_the_cache(
-    seed: int, heads: tuple[int, int], b: int, n: int, position: int
+    seed: int, heads: tuple[int, int], batch: tuple[int, int], n: int, position: int
 ) -> None:
+    """Of windows at positions of their own, in some of the slots, in any order."""
     rng = np.random.default_rng(seed)
-    h, d_head = heads
-    (q,) = tensors(rng, 1, (b, n, h * d_head))
-    caches = [np.full((b, h, 12, d_head), 12345, np.int16) for _ in range(2)]
-    for cache, x in zip(caches, tensors(rng, 2, (b, position + n, h * d_head)), strict=True):
-        attention_int.store_int16(x[:, :position], cache, 0)
-        attention_int.store_int16(x[:, position:], cache, position)
-        for i, j, head in np.ndindex(b, position + n, h):
-            columns = slice(head * d_head, (head + 1) * d_head)
-            assert cache[i, head, j].tolist() == [model.store(a) for a in x[i, j, columns].tolist()]
-        assert (cache[:, :, position + n :] == 12345).all()
-    expected = model.cached_attention(q, *caches, position)
+    (h, d_head), (windows, group) = heads, batch
+    positions = np.append(position, rng.integers(0, 7, windows - 1))
+    slots, sequences = rng.permutation(windows + 1)[:windows], windows * group
+    (q,) = tensors(rng, 1, (sequences, n, h * d_head))
+    caches = [np.full((windows + 1, group + 1, h, 12, d_head), 12345, np.int16) for _ in range(2)]
+    for cache, x in zip(caches, tensors(rng, 2, (sequences, 6 + n, h * d_head)), strict=True):
+        expected = np.full(cache.shape, 12345, object)
+        for window in range(windows):
+            first, of_it = int(positions[window]), slice(window * group, (window + 1) * group)
+            alone = slots[window : window + 1]
+            attention_int.store_int16(x[of_it, :first], cache, np.array([0]), alone)
+            for member, j, head in np.ndindex(group, first + n, h):
+                columns = slice(head * d_head, (head + 1) * d_head)
+                expected[alone[0], member, head, j] = [
+                    model.store(a) for a in x[of_it][member, j, columns].tolist()
+                ]
+        places = np.repeat(positions, group)[:, None] + np.arange(n)
+        new = x[np.arange(sequences)[:, None], places]
+        attention_int.store_int16(new, cache, positions, slots)
+        assert cache.tolist() == expected.tolist()
+    mixed = model.cached_attention(q, *caches, positions, slots)
     out = np.empty_like(q)
-    assert attention_int.cached_attention_int16(q, *caches, position, out) is out
-    assert out.tolist() == expected.tolist()
+    assert attention_int.cached_attention_int16(q, *caches, positions, slots, out) is out
+    assert out.tolist() == mixed.tolist()
 
 
-@given(SEEDS, HEADS, st.sampled_from([(1, 1), (1, 3), (2, 1), (2, 2)]), st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@given(SEEDS, HEADS, BATCHES, st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
 def test_attention_to_the_audio(
     seed: int, heads: tuple[int, int], batch: tuple[int, int], n: int
 ) -> None:
     rng = np.random.default_rng(seed)
     (h, d_head), (n_audio, group), t = heads, batch, int(rng.integers(1, 9))
     (q,) = tensors(rng, 1, (n_audio * group, n, h * d_head))
+    # In some of the slots, in any order.
+    slots = rng.permutation(n_audio + 1)
+    slot = slots[:n_audio]
     cached = []
-    for x in tensors(rng, 2, (n_audio, t, h * d_head)):
-        values = np.empty((n_audio, h, t, d_head), np.int8)
-        scale = np.empty((n_audio, h, d_head), np.float32)
+    for x in tensors(rng, 2, (len(slots), t, h * d_head)):
+        values = np.empty((len(slots), h, t, d_head), np.int8)
+        scale = np.empty((len(slots), h, d_head), np.float32)
         attention_int.quantize_columns(x, values, scale)
-        for i, head, column in np.ndindex(n_audio, h, d_head):
+        for i, head, column in np.ndindex(len(slots), h, d_head):
             expected = model.quantize_column(x[i, :, head * d_head + column].tolist())
             its_scale = model.exact(scale[i, head, column])[0]
             assert (values[i, head, :, column].tolist(), its_scale) == expected
         cached.append((values.astype(rng.choice(["i1", "f4"])), scale))
     (k, k_scale), (v, v_scale) = cached
-    mixed, scores = model.cross_attention(q, k, v, k_scale, v_scale)
+    mixed, scores = model.cross_attention(q, k, v, k_scale, v_scale, slot)
     out = np.empty_like(q)
-    assert attention_int.cross_attention_int32(q, k, v, k_scale, v_scale, out) is out
+    assert attention_int.cross_attention_int32(q, k, v, k_scale, v_scale, slot, out) is out
     assert out.tolist() == mixed.tolist()
     if n_audio == group == 1:
         kept = np.empty((h, n, t), np.float32)
         attention_int.cross_attention_int32(
-            q, k, v, k_scale, v_scale, heads=tuple(reversed(range(h))), kept=kept
+            q, k, v, k_scale, v_scale, slot, heads=tuple(reversed(range(h))), kept=kept
         )
         # A score is exact; it is rounded with log 2, and again to float32.
         natural = scores[0, ::-1].astype(np.float64) * math.log(2.0)

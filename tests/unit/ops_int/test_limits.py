@@ -97,7 +97,7 @@ def test_the_residual_saturates() -> None:
     assert sums.tolist() == expected
     got = product_int8.embed_int32(
         np.array([[0, 1]]), np.array([[127], [-127]], np.int8), np.full(2, 4096.0, np.float32),
-        np.array([[LARGEST], [-LARGEST]], np.int32), 0,
+        np.array([[LARGEST], [-LARGEST]], np.int32), np.array([0]),
     )  # fmt: skip
     assert got.ravel().tolist() == [LARGEST, -LARGEST]
 
@@ -341,16 +341,17 @@ def test_scores_over_the_cache_at_their_limit() -> None:
     """64 products of -2**15 and 32767 have 36 bits; value sums over 448 keys have 37 bits, and 53
     with a reciprocal."""
     ctx, d_head = 448, 64
-    caches = [np.full((1, 1, ctx, d_head), 32767, np.int16) for _ in range(2)]
+    caches = [np.full((1, 1, 1, ctx, d_head), 32767, np.int16) for _ in range(2)]
     k, v = caches
-    v[..., 1], v[0, 0, ::2, 2] = -32767, -32766
+    v[..., 1], v[0, 0, 0, ::2, 2] = -32767, -32766
     q = np.full((1, 1, d_head), -LARGEST, np.int32)
     assert (2**15 * 32767 * 64).bit_length() == 36
     assert (ctx * 8191 * 32767).bit_length() == 37
     for first in (32767, -32767):
-        k[0, 0, 0] = first
-        out = attention_int.cached_attention_int16(q, k, v, ctx - 1)
-        expected = model.cached_attention(q, k, v, ctx - 1)
+        k[0, 0, 0, 0] = first
+        windows = np.array([ctx - 1]), np.array([0])
+        out = attention_int.cached_attention_int16(q, k, v, *windows)
+        expected = model.cached_attention(q, k, v, *windows)
         assert out.tolist() == expected.tolist()
 
 
@@ -374,11 +375,12 @@ def test_the_cache_saturates_at_64() -> None:
     x = np.array(
         [2**18 - 5, 2**18 - 4, 2**18, LARGEST, -LARGEST, 4 - 2**18, 3 - 2**18, 3, 4, -4, -5]
     )
-    cache = np.zeros((1, 1, 2, len(x)), np.int16)
-    attention_int.store_int16(x[None, None].astype(np.int32), cache, 1)
+    cache = np.zeros((1, 1, 1, 2, len(x)), np.int16)
+    attention_int.store_int16(x[None, None].astype(np.int32), cache, np.array([1]), np.array([0]))
     expected = [32767, 32767, 32767, 32767, -32767, -32767, -32767, 0, 1, 0, -1]
-    assert cache[0, 0, 1].tolist() == expected == [model.store(value) for value in x.tolist()]
-    assert not cache[0, 0, 0].any()
+    stored = cache[0, 0, 0]
+    assert stored[1].tolist() == expected == [model.store(value) for value in x.tolist()]
+    assert not stored[0].any()
 
 
 def test_scores_that_stand_for_more_than_their_integers() -> None:
@@ -405,8 +407,9 @@ def test_queries_beyond_53_bits() -> None:
     v, v_scale = np.array([[[[100, -100], [7, 9], [1, 127]]]], np.int8), k_scale
     for values in ([LARGEST, 1], [-LARGEST, LARGEST], [1, -1], [LARGEST - 1, 2**30 - 1], [0, 0]):
         q = np.array([[values]], np.int32)
-        got = attention_int.cross_attention_int32(q, k, v, k_scale, v_scale)
-        assert got.tolist() == model.cross_attention(q, k, v, k_scale, v_scale)[0].tolist()
+        inputs = q, k, v, k_scale, v_scale, np.array([0])
+        got = attention_int.cross_attention_int32(*inputs)
+        assert got.tolist() == model.cross_attention(*inputs)[0].tolist()
 
 
 def test_logits_beyond_24_bits() -> None:

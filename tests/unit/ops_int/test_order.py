@@ -100,27 +100,39 @@ def test_keys_of_a_window_in_any_order() -> None:
 def test_tokens_alone_and_together() -> None:
     rng = np.random.default_rng(0)
     q, k, v = heads_of(rng, 3, 20, 24)
-    caches = [np.zeros((3, 4, 30, 6), np.int16) for _ in range(2)]
+    caches = [np.zeros((3, 1, 4, 30, 6), np.int16) for _ in range(2)]
+    slots = np.arange(3)
     one_by_one = [cache.copy() for cache in caches]
     for x, cache, other in zip((k, v), caches, one_by_one, strict=True):
-        attention_int.store_int16(x, cache, 0)
+        attention_int.store_int16(x, cache, np.zeros(3, int), slots)
         for i in range(20):
-            attention_int.store_int16(x[:, i : i + 1], other, i)
+            attention_int.store_int16(x[:, i : i + 1], other, np.full(3, i), slots)
         assert np.array_equal(cache, other)
-    whole = attention_int.cached_attention_int16(q, *caches, 0)
+    whole = attention_int.cached_attention_int16(q, *caches, np.zeros(3, int), slots)
     for i in range(20):
-        alone = attention_int.cached_attention_int16(q[:, i : i + 1], *caches, i)
+        one = q[:, i : i + 1]
+        alone = attention_int.cached_attention_int16(one, *caches, np.full(3, i), slots)
         assert np.array_equal(alone, whole[:, i : i + 1])
-    rest = attention_int.cached_attention_int16(q[:, 7:], *caches, 7)
+    rest = attention_int.cached_attention_int16(q[:, 7:], *caches, np.full(3, 7), slots)
     assert np.array_equal(rest, whole[:, 7:])
     for i in range(3):
-        part = slice(i, i + 1)
-        alone = attention_int.cached_attention_int16(q[part], *(x[part] for x in caches), 0)
+        part, at = slice(i, i + 1), (np.array([0]), np.array([i]))
+        alone = attention_int.cached_attention_int16(q[part], *caches, *at)
         assert np.array_equal(alone, whole[part])
+    # Windows at other positions, in another order.
+    at = np.array([4, 0, 13]), np.array([2, 0, 1])
+    mixed = np.array([q[slot, first : first + 5] for first, slot in zip(*at, strict=True)])
+    together = attention_int.cached_attention_int16(mixed, *caches, *at)
+    for result, first, slot in zip(together, *at, strict=True):
+        assert np.array_equal(result, whole[slot, first : first + 5])
+    # Or as the members of one slot.
+    members = [cache.transpose(1, 0, 2, 3, 4) for cache in caches]
+    one = np.array([0])
+    assert np.array_equal(attention_int.cached_attention_int16(q, *members, one, one), whole)
     # The last token sees all keys: their order does not matter.
     order = np.append(rng.permutation(20), np.arange(20, 30))
-    permuted = [cache[:, :, order] for cache in caches]
-    last = attention_int.cached_attention_int16(q[:, 19:], *permuted, 19)
+    permuted = [cache[..., order, :] for cache in caches]
+    last = attention_int.cached_attention_int16(q[:, 19:], *permuted, np.full(3, 19), slots)
     assert np.array_equal(last, whole[:, 19:])
 
 
@@ -138,17 +150,21 @@ def test_sequences_of_an_audio_alone_and_together() -> None:
             assert np.array_equal(alone[1][0], scale[i])
         cached.append((values, scale))
     (k8, k_scale), (v8, v_scale) = cached
-    whole = attention_int.cross_attention_int32(q, k8, v8, k_scale, v_scale)
+    scales, slots = (k_scale, v_scale), np.arange(2)
+    whole = attention_int.cross_attention_int32(q, k8, v8, *scales, slots)
     for i, token in np.ndindex(6, 4):
-        a = slice(i // 3, i // 3 + 1)
         alone = attention_int.cross_attention_int32(
-            q[i : i + 1, token : token + 1], k8[a], v8[a], k_scale[a], v_scale[a]
+            q[i : i + 1, token : token + 1], k8, v8, *scales, slots[i // 3 : i // 3 + 1]
         )
         assert np.array_equal(alone[0, 0], whole[i, token])
+    other = attention_int.cross_attention_int32(
+        np.concatenate([q[3:], q[:3]]), k8, v8, *scales, slots[::-1]
+    )
+    assert np.array_equal(other, np.concatenate([whole[3:], whole[:3]]))
     order = rng.permutation(90)
     permuted = attention_int.cross_attention_int32(
-        q, k8[:, :, order], v8[:, :, order], k_scale, v_scale
+        q, k8[:, :, order], v8[:, :, order], *scales, slots
     )
     assert np.array_equal(permuted, whole)
     wide = [x.astype(np.float32) for x in (k8, v8)]
-    assert np.array_equal(attention_int.cross_attention_int32(q, *wide, k_scale, v_scale), whole)
+    assert np.array_equal(attention_int.cross_attention_int32(q, *wide, *scales, slots), whole)
