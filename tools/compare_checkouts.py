@@ -302,6 +302,13 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def peak_memory() -> float:
+    """The most memory this process ever had resident, in MiB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
 def check_modules(checkout: Path) -> None:
     """Raise RuntimeError if a module of whisper_npu is not the checkout's.
 
@@ -344,6 +351,9 @@ def work(checkout: Path) -> None:
         if kind == "prepare":
             subject.prepare(request["audio"])
             return {}
+        if kind == "peak":
+            subject.transcriber.transcribe(request["audio"], language="en", temperature=0.0)
+            return {"mib": peak_memory()}
         return {"seconds": subject.measure(request["stage"])}
 
     for line in sys.stdin:
@@ -532,6 +542,14 @@ def live_processes(args: argparse.Namespace, old: Side, new: Side, task: dict[st
     return pairs
 
 
+def peak_in_new_process(side: Side, task: dict[str, str], audio: Path) -> float:
+    """MiB of a process that loads a model and transcribes a recording."""
+    with side.start() as worker:
+        worker.ask("open", **task)
+        found: float = worker.ask("peak", audio=str(audio))["mib"]
+    return found
+
+
 def median_interval(ratios: np.ndarray) -> tuple[float, float]:
     """The 95 % bootstrap interval of a median."""
     picks = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
@@ -577,7 +595,7 @@ def _folder(text: str) -> Path:
     return path
 
 
-def _checkout(text: str) -> Path:
+def checkout_folder(text: str) -> Path:
     path = _folder(text)
     if not (path / "whisper_npu" / "__init__.py").is_file():
         raise argparse.ArgumentTypeError(f"{text} is no checkout of whisper-npu")
@@ -606,8 +624,8 @@ def arguments() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--old", type=_checkout, required=True, help="the checkout before")
-    shared.add_argument("--new", type=_checkout, required=True, help="the checkout after")
+    shared.add_argument("--old", type=checkout_folder, required=True, help="the checkout before")
+    shared.add_argument("--new", type=checkout_folder, required=True, help="the checkout after")
     shared.add_argument("--old_home", type=_folder, required=True, help="its WHISPER_NPU_HOME")
     shared.add_argument("--new_home", type=_folder, required=True, help="its WHISPER_NPU_HOME")
     # Not resolved: the interpreter of a virtual environment is a link.
@@ -627,7 +645,7 @@ def arguments() -> argparse.Namespace:
     speed.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     speed.add_argument("--json", type=Path, help="where to write all samples, in seconds")
     # What this file is started as for a checkout; it has no help, as nobody needs to call it.
-    commands.add_parser("worker").add_argument("checkout", type=_checkout)
+    commands.add_parser("worker").add_argument("checkout", type=checkout_folder)
     return parser.parse_args()
 
 

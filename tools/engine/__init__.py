@@ -1,0 +1,1 @@
+"""Measures the engine: many recordings at once, steps of several windows, one short recording."""
