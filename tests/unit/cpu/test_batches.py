@@ -15,7 +15,6 @@ from whisper_npu.backends.opening import open_machine
 from whisper_npu.model.checkpoint import Checkpoint, load_checkpoint
 from whisper_npu.model.precision import PRECISIONS, Precision
 from whisper_npu.runtime.model import Model
-from whisper_npu.runtime.usage import Usage
 
 # Rounding of a few dozen operations, of logits up to 100.
 FLOATS = 2e-4
@@ -73,7 +72,7 @@ def test_windows_of_sessions_that_join_are_what_they_are_alone(
     random = np.random.RandomState(group)
     model, other = open_model(checkpoint, precision), open_model(checkpoint, precision)
     check_together(model, other, random, group, 0 if precision == "int8" else FLOATS)
-    used = model.machine.usage.since(Usage())
+    used = model.machine.usage.placement(model.machine.usage.counts)
     kinds = {
         "float32": ("store_cache", "cached_attention", "cross_attention"),
         "int8": ("store_int16", "cached_attention_int16", "cross_attention_int32", "embed_int32"),

@@ -84,7 +84,7 @@ def test_integers_are_those_of_numpy(cpu_home: Path, checkpoint: Checkpoint) -> 
         for mine, theirs in zip(_outputs(model, seed), _outputs(plain, seed), strict=True):
             assert np.array_equal(mine, theirs)
             assert np.abs(theirs).max() > 0
-    placement = model.machine.usage.since(Usage())
+    placement = model.machine.usage.placement(model.machine.usage.counts)
     used = {kind: set(kernels) for kind, kernels in placement.ops.items()}
     assert used == {kind: {"numpy" if kind in COPIES else f"cpu_{kind}"} for kind in used}
     attentions = {"attention_int32", "attention_int8", "cached_attention_int16"}
@@ -131,7 +131,7 @@ def test_a_kernel_that_refuses_is_replaced(
     assert library is load_library(build.path)
     for mine, theirs in zip(_outputs(model), expected, strict=True):
         assert np.array_equal(mine, theirs)
-    placement = model.machine.usage.since(Usage())
+    placement = model.machine.usage.placement(model.machine.usage.counts)
     assert placement.ops["product_int8"].keys() == {"numpy"}
     events = placement.fallbacks
     assert {event.kernel for event in events} == {"cpu_product_int8"}
@@ -148,7 +148,9 @@ def test_steps_as_one_call_are_the_same_steps(
     single = _model(checkpoint, True)
     for mine, theirs in zip(found, _outputs(single), strict=True):
         assert np.array_equal(mine, theirs)
-    counts = [model.machine.usage.since(Usage()).ops for model in (joined, single)]
+    counts = [
+        model.machine.usage.placement(model.machine.usage.counts).ops for model in (joined, single)
+    ]
     assert counts[0] == counts[1]
 
 
@@ -175,7 +177,7 @@ def test_models_of_floats_take_the_kernels_of_floats(
 ) -> None:
     model = _open(checkpoint, MachineOptions(precision="float32", cpu_kernels=True))
     _outputs(model)
-    used = model.machine.usage.since(Usage()).ops
+    used = model.machine.usage.placement(model.machine.usage.counts).ops
     for kind in ("attention", "cached_attention", "layer_norm", "gelu", "add"):
         assert used[kind].keys() == {f"cpu_{kind}"}
     assert not any("int" in kind for kind in used)
@@ -216,11 +218,11 @@ def test_numpy_reads_cross_keys_and_values_in_bytes(
     found = [*found, refusing.decoder(states).prefill([[1]], [0])]
     for each in (model, refusing):
         assert each._decoder._cross.states["cross.0.k"].dtype == np.int8
-        used = each.machine.usage.since(Usage()).ops["cross_attention_int32"]
+        used = each.machine.usage.placement(each.machine.usage.counts).ops["cross_attention_int32"]
         assert used.keys() == {"numpy"}
     for mine, theirs in zip(found, expected, strict=True):
         assert np.array_equal(mine, theirs)
-    fallbacks = refusing.machine.usage.since(Usage()).fallbacks
+    fallbacks = refusing.machine.usage.placement(refusing.machine.usage.counts).fallbacks
     assert {event.kernel for event in fallbacks} == {"cpu_cross_attention_int32"}
 
 
