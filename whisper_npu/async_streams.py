@@ -34,12 +34,16 @@ class AsyncSegmentStream(AsyncIterator[Segment]):
         self._stream: SegmentStream | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._limit: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     async def stream(self) -> SegmentStream:
         """The stream whose segments these are, with what is known of the recording: its language,
-        its duration. It begins now, unless it has before."""
+        its duration. It begins now, unless it has before. Raises RuntimeError if it was closed
+        before it began."""
         if self._stream is None:
+            if self._closed:
+                raise RuntimeError("the stream was closed before it began")
             await self._wait_for_turn()
             recording = self._recording = self._engine.open(self._priority)
             self._thread = ThreadPoolExecutor(1, "whisper-npu-recording")
@@ -73,7 +77,7 @@ class AsyncSegmentStream(AsyncIterator[Segment]):
     async def _wait_for_turn(self) -> None:
         if self._priority > 0 or self._limit is not None:
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         limits = _limits.setdefault(self._engine, weakref.WeakKeyDictionary())
         limit = limits.get(loop)
         if limit is None:
@@ -89,6 +93,11 @@ class AsyncSegmentStream(AsyncIterator[Segment]):
         except BaseException:
             self._close()
             raise
+
+    def __del__(self) -> None:
+        # Whoever leaves a loop early and drops it.
+        if self._limit is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._limit.release)
 
     def _close(self) -> None:
         self._closed = True

@@ -167,9 +167,9 @@ def lines(reports: Sequence[Report]) -> Iterator[str]:
     first = reports[0]
     yield (
         f"{first.precision}, {first.threads} threads; positions around {POSITION}. The floor is "
-        "the larger of: bytes that a step reads at least once, at the rate at which a block of "
-        "that size is read again and again; multiply-adds at the rate of the fastest product of the "
-        "encoder."
+        "the larger of: bytes that a step reads at least once, at the rate at which a block of as "
+        "many bytes is read again and again; multiply-adds at the rate of the fastest product of "
+        "the encoder."
     )
     for report in reports:
         yield ""

@@ -52,13 +52,15 @@ class Task:
 @dataclass(frozen=True)
 class Found:
     """Wall seconds of it all; those of each phase; those of each short recording from the time that
-    it was asked for, where one is at a time; tokens in the results; the mean number of windows in a
-    step; peak memory in MiB; hashes of the results by recording; the CPU time of other processes.
+    it was asked for, where one is at a time; those of the long one, where it is alone; tokens in
+    the results; the mean number of windows in a step; peak memory in MiB; hashes of the results by
+    recording; the CPU time of other processes.
     """
 
     seconds: float
     phases: dict[str, float]
     delays: list[float]
+    long: float
     tokens: int
     windows: float
     peak_mb: float
@@ -100,19 +102,19 @@ class _Side:
         self._results.clear()
         meter, began = Meter(), time.perf_counter()
         with _windows_of_steps() as windows:
-            delays = self._all()
+            delays, long = self._all()
         seconds = time.perf_counter() - began
         return Found(
-            seconds, dict(self._phases), delays, self._tokens, fmean(windows or [0]),
+            seconds, dict(self._phases), delays, long, self._tokens, fmean(windows or [0]),
             peak_memory_mb(), self._results, meter.stop().foreign,
         )  # fmt: skip
 
-    def _all(self) -> list[float]:
-        """Transcribe all of it. Returns the seconds of short recordings."""
-        task, delays = self._task, list[float]()
+    def _all(self) -> tuple[list[float], float]:
+        """Transcribe all of it. Returns the seconds of short recordings, and of the long one."""
+        task, delays, long = self._task, list[float](), 0.0
         if task.side in (LOOP, LOOP_BATCHES):
             delays = [self._transcribe(path, self._batch_size) for path in task.short]
-            self._transcribe(task.long, self._batch_size)
+            long = self._transcribe(task.long, self._batch_size)
         elif task.side in DELAYS:
             delays = self._beside()
         else:
@@ -121,7 +123,7 @@ class _Side:
                 works += [pool.submit(self._transcribe, path, None) for path in task.short]
                 for work in works:
                     work.result()
-        return delays
+        return delays, long
 
     def _beside(self) -> list[float]:
         """Short recordings one after the other, as long as the long one is under way."""

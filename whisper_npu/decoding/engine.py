@@ -132,17 +132,18 @@ class Engine:
         with self._changed:
             if work.recording.cancelled:
                 raise CancelledError("the recording was closed")
+            if self._thread is None:
+                thread = threading.Thread(
+                    target=self._serve, name="whisper-npu-engine", daemon=True
+                )
+                thread.start()
+                self._thread = thread
             # Also one of the parent of this process.
             self._recordings.add(work.recording)
             if isinstance(work, _Job):
                 self._jobs.append(work)
             else:
                 self._calls.append(work)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._serve, name="whisper-npu-engine", daemon=True
-                )
-                self._thread.start()
             self._changed.notify_all()
 
     def _cancel(self, recording: Recording) -> None:
