@@ -104,6 +104,7 @@ def test_every_side_gives_the_same(task: Task) -> None:
     assert set(loop.results) == {*task.short, task.long}
     assert loop.tokens == at_once.tokens > 0
     assert len(loop.delays) == 2
+    assert 0 < loop.long < loop.seconds
     assert not at_once.delays
     assert loop.windows == 1.0 < at_once.windows
     assert {"mel", "encoder", "cross_kv", "prefill", "step"} <= set(loop.phases)
@@ -131,7 +132,7 @@ def found(
     seconds: float, delays: list[float], result: str = "a", phases: Mapping[str, float] = NONE
 ) -> Found:
     results = {"short": "s", "long": result}
-    return Found(seconds, dict(phases), delays, 7, 1.5, 100.0, results, 0.5)
+    return Found(seconds, dict(phases), delays, 4.0, 7, 1.5, 100.0, results, 0.5)
 
 
 def test_ratios_and_bounds() -> None:
@@ -154,6 +155,7 @@ def test_ratios_and_bounds() -> None:
     assert "| 4.00 | 0.333 " in text
     assert "| 3.00 | 0.250 " in text
     assert "at once, batch_size for the long one: 2.00 times as fast" in text
+    assert "4.00 s of it: at most 3.00 times as fast. Measured, at once: 2.50." in text
     assert "DIFFERENT" not in text
 
 
