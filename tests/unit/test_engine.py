@@ -198,6 +198,59 @@ def test_no_more_windows_than_places() -> None:
     assert PLACES < max(map(len, model.steps)) <= 2 * PLACES
 
 
+def test_no_more_windows_than_places_where_all_are_encoded() -> None:
+    model = CountingModel(says(lambda window: WATER * 6))
+    engine = Engine(model, PLACES)
+    with engine.open() as recording:
+        windows = [window_of(recording, number) for number in range(10)]
+        for window in windows:
+            window.prefill([TOKENIZER.sot], [0]).result()
+        model.go_on.clear()
+        works = [ask(recording, 99)]
+        assert model.reached.wait(10)
+        works += [w.decode(attempt(plain(), n)) for n, w in enumerate(windows)]
+        model.go_on.set()
+        wait(works)
+    assert max(map(len, model.steps)) == PLACES
+    assert len(model.encoded) == 11
+
+
+def test_a_place_is_left_for_a_recording_that_has_none() -> None:
+    model = CountingModel(says(lambda window: WATER * 15))
+    engine = Engine(model, PLACES)
+    with engine.open() as long, engine.open() as short:
+        asked: list[Work[Decoding]] = []
+
+        def full(windows: Sequence[int]) -> None:
+            if len(windows) == PLACES and not asked:
+                asked.append(ask(short, 99))
+
+        model.fails = full
+        wait([ask(long, number) for number in range(12)])
+        wait(asked)
+    with_it = [windows for windows in model.steps if 99 in windows]
+    assert len(with_it[0]) == PLACES + 1
+    assert max(sum(n < 99 for n in windows) for windows in model.steps) == PLACES
+
+
+def test_steps_go_on_while_windows_are_encoded() -> None:
+    class Slow(CountingModel):
+        def encode(self, features: np.ndarray) -> np.ndarray:
+            time.sleep(0.2)
+            return super().encode(features)
+
+        def decoder(self, states: Sequence[np.ndarray], group: int = 1) -> FakeSession:
+            self.steps_before = [*getattr(self, "steps_before", []), len(self.steps)]
+            return super().decoder(states, group)
+
+    model = Slow(says(lambda window: WATER * 15))
+    engine = Engine(model, PLACES)
+    with engine.open() as recording:
+        wait([ask(recording, number) for number in range(3)])
+    # For half as long, in which there are many of these steps.
+    assert (np.diff(model.steps_before) > 5).all()
+
+
 def test_a_long_recording_leaves_the_next_place_to_a_short_one() -> None:
     model = CountingModel(says(lambda window: WATER * 5))
     engine = Engine(model, PLACES)
