@@ -251,8 +251,11 @@ def test_a_window_in_use_is_copied_to_another_slot(model: Model, states: np.ndar
     check_cross_keys(model, other, states[[1, 0, 1]])
     found = other.prefill(TOKENS[[1, 0, 1], :5], range(5))
     same(model, found, expected[[1, 0, 1]])
+    # Where it is free, it is not copied from where it is in use.
+    del session
+    assert model.decoder(states)._slots.tolist() == [0, 1]
     # Known where it was copied to, too.
-    del session, other
+    del other
     again = [model.decoder([states[1]]) for _ in range(3)]
     assert model.machine.usage.counts.runs["cross_kv"] == 2
     assert sorted(int(each._slots[0]) for each in again) == sorted(
@@ -292,21 +295,28 @@ def test_a_slot_that_was_given_back_is_used_again(model: Model) -> None:
     assert (held[0]._slots.tolist(), cross._free) == ([2, 1], [0])
 
 
-def test_a_slot_in_which_nothing_was_computed_is_as_good_as_none(
-    model: Model, states: np.ndarray, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("asked", ["the old windows", "the new ones"])
+def test_a_slot_in_which_a_part_was_computed_has_no_window(
+    model: Model, states: np.ndarray, asked: str
 ) -> None:
-    """An error while a window is computed gives the slot back, and the window is not known."""
+    """An error gives the slot back, and neither the new nor the old window is known there."""
+    other = (states * 0.5).astype(states.dtype)
+    windows = states if asked == "the old windows" else other
+    expected = full_logits(model, windows.copy(), TOKENS)
     model.decoder(states)
+    seen: list[str] = []
 
     def fail(name: str, array: np.ndarray) -> None:
-        raise KeyboardInterrupt
+        seen.append(name)
+        if name.startswith("cross.1"):
+            raise KeyboardInterrupt
 
-    other = states.copy()
-    with pytest.raises(KeyboardInterrupt):
-        model.decoder(other, observe=fail)
-    assert model._decoder._cross.n_free == 2
-    expected = full_logits(model, states.copy(), TOKENS)
-    same(model, full_logits(model, other, TOKENS), expected)
+    for count in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            model.decoder(other, observe=fail)
+        assert sum(name.startswith("cross.0") for name in seen) >= 2 * count
+        assert model._decoder._cross.n_free == 2
+    same(model, full_logits(model, windows, TOKENS), expected)
 
 
 def test_cross_keys_and_values_lie_side_by_side(model: Model, states: np.ndarray) -> None:
