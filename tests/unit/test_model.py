@@ -239,6 +239,9 @@ def test_the_cross_cache_of_a_window_is_computed_once(model: Model, states: np.n
     # The places of these were taken.
     model.decoder(states)
     assert runs["cross_kv"] == 8
+    # One that is known keeps its slot when another one comes before it.
+    model.decoder([same[0], states[0]])
+    assert runs["cross_kv"] == 9
     assert model._decoder.room == (2, 2)
 
 

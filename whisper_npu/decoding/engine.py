@@ -30,8 +30,8 @@ from whisper_npu.decoding.task import Decoding
 from whisper_npu.ops.arrays import F32, I16, I64
 from whisper_npu.ops.probabilities import Probabilities
 
-# Windows that are decoded side by side. On AVX2 a step of 8 takes 3.3 to 3.6 times as long as one of
-# 1 (base, int8): more would be little faster, and take memory.
+# Windows that are decoded side by side. On AVX2 a step of 8 takes 3.3 to 3.6 times as long as one
+# of 1 (base, int8): more would be little faster, and take memory.
 PLACES = 8
 # How long steps are taken between two windows that are encoded, of the time that the first of them
 # took: those under way do not wait for all that come.

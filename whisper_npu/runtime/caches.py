@@ -95,6 +95,10 @@ class CrossCache:
         """Free slots that hold nothing."""
         return (index for index in self._free if self._sources[index] is None)
 
+    def knows(self, window: Array) -> bool:
+        """Whether a slot has the keys and values of a window."""
+        return self._find(window) is not None
+
     def _find(self, window: Array) -> int | None:
         """A slot that has the keys and values of a window, best a free one."""
         found = None

@@ -101,7 +101,10 @@ class Decoder:
         # room for several at once.
         several = -(-needed // _SLOTS) * _SLOTS
         self.reserve(several if 0 < self.room.slots < needed else needed, members)
-        return [self._cross.claim(window, observe) for window in windows]
+        # Those that are known first: otherwise their slots might be given to others.
+        numbers = sorted(range(len(windows)), key=lambda i: not self._cross.knows(windows[i]))
+        claimed = {i: self._cross.claim(windows[i], observe) for i in numbers}
+        return [claimed[i] for i in range(len(windows))]
 
     def step(self, n_audio: int, group: int) -> StepPlans:
         """The plans for a token of all sequences."""

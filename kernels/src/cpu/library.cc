@@ -172,7 +172,7 @@ class Windows {
   bool lie_within(int64_t slots, int64_t n, int64_t t) const {
     for (int64_t i = 0; i < count_; ++i) {
       if (slot_[i] < 0 || slot_[i] >= slots) return false;
-      if (position_ != nullptr && (position_[i] < 0 || position_[i] + n > t)) return false;
+      if (position_ != nullptr && (position_[i] < 0 || position_[i] > t - n)) return false;
     }
     return true;
   }
@@ -285,7 +285,7 @@ int32_t cpu_add_int32(const AddInt32 *args) {
 int32_t cpu_embed_int32(const EmbedInt32 *args) {
   const EmbedInt32 &a = *args;
   for (int64_t i = 0; i < a.rows / (a.n * a.group); ++i)
-    if (a.position[i] < 0 || a.position[i] + a.n > a.ctx) return 3;
+    if (a.position[i] < 0 || a.position[i] > a.ctx - a.n) return 3;
   share(a.rows, 1, a.rows * a.d,
         [&](int64_t first, int64_t last) { fixed().embed_rows(a, first, last); });
   return 0;
