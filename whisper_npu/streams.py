@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from typing import Any
 
@@ -79,8 +80,12 @@ class SegmentStream(Iterator[Segment]):
             self.close()
             self._tell_of_saturation()
             raise
-        except BaseException:
+        except BaseException as error:
+            closed = not self._give_up.alive
             self.close()
+            if closed and isinstance(error, Exception) and not isinstance(error, CancelledError):
+                # Audio that was closed, and whatever else met with the end.
+                raise CancelledError("the recording was closed") from error
             raise
         self._segments.append(segment)
         return segment

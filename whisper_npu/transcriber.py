@@ -144,7 +144,9 @@ class Transcriber:
         self._engine = Engine(self._model)
         # Contexts and buffers of an NPU cannot wait for the garbage collector, to which they are
         # small objects.
-        self._give_back = weakref.finalize(self, _give_back, self._model, own)
+        self._give_back = weakref.finalize(
+            self, self._engine.later, partial(_give_back, self._model, own)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied by what it was made of: the copy loads the model again.
@@ -164,7 +166,10 @@ class Transcriber:
         What is transcribed afterwards runs on NumPy, and so does the rest of what another thread
         transcribes meanwhile.
         """
-        self._engine.call(self._give_back)
+        self._give_back()
+        if not self._engine.reentered:
+            # Until it has been done.
+            self._engine.call(_nothing)
 
     def __enter__(self) -> Transcriber:
         return self
@@ -327,6 +332,10 @@ def _loadable(model: Path) -> Path:
     from whisper_npu.convert.kept import converted_folder
 
     return converted_folder(model)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _give_back(model: Model, device: Device | None) -> None:

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from time import perf_counter
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 import numpy as np
@@ -86,13 +89,22 @@ class Engine:
         self.model, self.places = model, places
         self._numbers = count()
         self._sides: dict[object, _Side] = {}
+        self._stopped = False
         self._renew()
         _engines.add(self)
 
     def _renew(self) -> None:
         """Without what is under way: in a child process the thread is the parent's."""
-        self._changed = threading.Condition()
+        # Of the state below. A finalizer may run in a thread that has it: see _locked.
+        self._lock = threading.RLock()
+        self._holder: int | None = None
+        # Open once there is something new for the thread; a condition would forget it.
+        self._news = threading.Lock()
         self._recordings: set[Recording] = set()
+        self._given_up: deque[Recording] = deque()
+        self._later: deque[Callable[[], object]] = deque()
+        # All that somebody may wait for.
+        self._works: set[_Job | _Call] = set()
         self._calls: list[_Call] = []
         self._jobs: list[_Job] = []
         self._cancelled = False
@@ -112,61 +124,129 @@ class Engine:
         return recording
 
     def call(self, work: Callable[[], Result]) -> Result:
-        """Have something done while nothing is run on the model."""
-        with self.open() as recording:
-            return recording.call(work)
+        """Have something done while nothing is run on the model. Raises what that raises."""
+        future: Future[Result] = Future()
+        self.later(partial(_do, work, future))
+        return future.result()
+
+    def later(self, work: Callable[[], object]) -> None:
+        """As ``call``, but without waiting for it: for finalizers, which may run in any thread, and
+        where others wait for this one."""
+        with self._lock:
+            if self._thread is None:
+                work()
+            else:
+                self._later.append(work)
+        self._tell()
+
+    @property
+    def reentered(self) -> bool:
+        """Whether this is a finalizer that runs within the engine, which can wait for nothing."""
+        thread = self._thread
+        busy = self._holder, None if thread is None else thread.ident
+        return threading.get_ident() in busy
 
     def stop(self) -> None:
-        """Close all recordings, and wait for the thread to end."""
-        with self._changed:
+        """Close all recordings for ever, and wait for the thread to end."""
+        with self._locked():
+            self._stopped = True
             thread, recordings = self._thread, list(self._recordings)
         for recording in recordings:
             recording.close()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """To look at the state or to change it.
+
+        Memory is collected at any time: a recording that is closed meanwhile by a finalizer in this
+        thread is dropped by whoever comes here next.
+        """
+        dropped: list[_Job | _Call] = []
+        try:
+            with self._lock:
+                self._holder = threading.get_ident()
+                try:
+                    while self._given_up:
+                        dropped += self._drop(self._given_up.popleft())
+                    yield
+                finally:
+                    self._holder = None
+        finally:
+            for work in dropped:
+                self._end(work, CancelledError("the recording was closed"))
+
+    def _tell(self) -> None:
+        """There is something new for the thread."""
+        with suppress(RuntimeError):
+            # Raised where it was told before.
+            self._news.release()
+
+    def _end(self, work: _Job | _Call, error: BaseException | None, result: Any = None) -> None:
+        """Give out what has become of work, once."""
+        try:
+            self._works.remove(work)
+        except KeyError:
+            return
+        if error is None:
+            work.future.set_result(result)
+        else:
+            _forget_frames(error)
+            work.future.set_exception(error)
+
     # What recordings do, in their threads.
 
     def _enter(self, recording: Recording) -> None:
-        with self._changed:
-            self._recordings.add(recording)
+        with self._locked():
+            if not self._stopped:
+                self._recordings.add(recording)
 
     def _submit(self, work: _Job | _Call) -> None:
-        with self._changed:
-            if work.recording.cancelled:
+        if self.reentered:
+            raise RuntimeError("a finalizer cannot wait for a transcription")
+        with self._locked():
+            if self._stopped or work.recording.cancelled:
                 raise CancelledError("the recording was closed")
             if self._thread is None:
                 thread = threading.Thread(
                     target=self._serve, name="whisper-npu-engine", daemon=True
                 )
+                # Raises where no thread can be had. This one waits until all is there.
                 thread.start()
                 self._thread = thread
             # Also one of the parent of this process.
             self._recordings.add(work.recording)
+            self._works.add(work)
             if isinstance(work, _Job):
                 self._jobs.append(work)
             else:
                 self._calls.append(work)
-            self._changed.notify_all()
+        self._tell()
 
     def _cancel(self, recording: Recording) -> None:
-        with self._changed:
-            if recording.cancelled:
-                return
-            recording.cancelled = self._cancelled = True
-            if self._encoding is recording:
-                self.model.halt.asked = True
-            works: list[_Job | _Call] = [*self._calls, *self._jobs]
-            waiting = [work for work in works if work.recording is recording]
-            self._calls = [call for call in self._calls if call.recording is not recording]
-            self._jobs = [job for job in self._jobs if job.recording is not recording]
-            self._recordings.discard(recording)
-            self._changed.notify_all()
-        for work in waiting:
-            work.future.set_exception(CancelledError("the recording was closed"))
+        if recording.cancelled:
+            return
+        self._given_up.append(recording)
+        recording.cancelled = True
+        if threading.get_ident() != self._holder:
+            with self._locked():
+                pass
+        self._tell()
+
+    def _drop(self, recording: Recording) -> list[_Job | _Call]:
+        """Forget a recording. Returns what waits of it."""
+        self._cancelled = True
+        if self._encoding is recording:
+            self.model.halt.asked = True
+        works: list[_Job | _Call] = [*self._calls, *self._jobs]
+        self._calls = [call for call in self._calls if call.recording is not recording]
+        self._jobs = [job for job in self._jobs if job.recording is not recording]
+        self._recordings.discard(recording)
+        return [work for work in works if work.recording is recording]
 
     def _counts_of(self, recording: Recording) -> Counts:
-        with self._changed:
+        with self._locked():
             counts = self.model.new_counts()
             counts.add(recording.counts)
             return counts
@@ -179,35 +259,47 @@ class Engine:
                 self._turn()
         except BaseException as error:
             # A fault of the engine itself: nobody is to wait for ever.
-            with self._changed:
+            with self._locked():
                 self._thread = None
-                works: list[_Job | _Call] = [*self._calls, *self._jobs]
-                works += [job for side in self._sides.values() for job in side.jobs]
+                works = list(self._works)
                 self._calls, self._jobs = [], []
                 self._sides.clear()
             for work in works:
-                if not work.future.done():
-                    work.future.set_exception(error)
+                self._end(work, error)
+            self._finalize()
 
     def _wait(self) -> bool:
         """Wait for something to do. Returns whether there is, or will be."""
-        with self._changed:
-            while not (self._calls or self._jobs or self._sides):
+        while True:
+            self._finalize()
+            with self._locked():
+                if self._calls or self._jobs or self._sides:
+                    return True
                 if not self._recordings:
-                    self._thread = None
-                    return False
-                self._changed.wait()
-            return True
+                    # First, so that what comes now for later is done where it comes.
+                    thread, self._thread = self._thread, None
+                    if not self._later:
+                        return False
+                    self._thread = thread
+            self._news.acquire()
+
+    def _finalize(self) -> None:
+        while self._later:
+            try:
+                self._later.popleft()()
+            except Exception:
+                # As of any finalizer.
+                sys.excepthook(*sys.exc_info())
 
     def _turn(self) -> None:
         """What is short, one window to encode, and a step of all that is decoded."""
-        with self._changed:
+        with self._locked():
             self._cancelled, cancelled = False, self._cancelled
             self._calls, calls = [], self._calls
         if cancelled:
             self._leave()
         for call in calls:
-            self._do(call.recording, call.future, call.work)
+            self._do(call, call.work)
         self._start()
         began = perf_counter()
         if not self._sides or self._owed <= 0:
@@ -235,21 +327,17 @@ class Engine:
             with self.model.counted(counts):
                 yield
         finally:
-            with self._changed:
+            with self._locked():
                 recording.counts.add(counts)
 
-    def _do(self, recording: Recording, future: Future[Any], work: Callable[[], Any]) -> None:
+    def _do(self, work: _Job | _Call, what: Callable[[], Any]) -> None:
         try:
-            with self._counting(recording):
-                result = work()
+            with self._counting(work.recording):
+                result = what()
         except BaseException as error:
-            future.set_exception(self._as_cancelled(recording, error))
+            self._end(work, error)
         else:
-            future.set_result(result)
-
-    def _as_cancelled(self, recording: Recording, error: BaseException) -> BaseException:
-        """What was halted was cancelled."""
-        return CancelledError("the recording was closed") if recording.cancelled else error
+            self._end(work, None, result)
 
     def _running(self) -> list[_Job]:
         """Those whose windows are decoded."""
@@ -266,7 +354,7 @@ class Engine:
     def _start(self) -> None:
         """Begin with the jobs whose windows are encoded, as far as there are places for them."""
         running = self._running()
-        with self._changed:
+        with self._locked():
             ready = [job for job in self._jobs if job.window.states is not None]
             ready.sort(key=lambda job: (-job.recording.priority, job.number))
             taken: list[_Job] = []
@@ -277,7 +365,7 @@ class Engine:
         together: dict[object, list[_Job]] = {}
         for job in taken:
             if job.visit is not None:
-                self._do(job.recording, job.future, partial(self._visit, job, job.visit))
+                self._do(job, partial(self._visit, job, job.visit))
                 continue
             decoding = _decoding(job)
             key = decoding.group, job if job.alone else None
@@ -298,8 +386,7 @@ class Engine:
         self._share(side)
         try:
             with self.model.counted(new.counts):
-                session = self.model.decoder([_states(job) for job in jobs], decodings[0].group)
-                side.batch.begin(session, decodings)
+                side.batch.begin(self._session(jobs), decodings)
         except BaseException as error:
             self._share(new)
             side.batch.leave(decodings)
@@ -308,6 +395,9 @@ class Engine:
         self._share(new)
         side.jobs += jobs
         self._settle(key, side, [job for job in jobs if _decoding(job).ended])
+
+    def _session(self, jobs: Sequence[_Job]) -> Session:
+        return self.model.decoder([_states(job) for job in jobs], _decoding(jobs[0]).group)
 
     def _step(self, key: object, side: _Side) -> None:
         try:
@@ -328,12 +418,20 @@ class Engine:
         if len(jobs) == 1:
             self._settle(key, side, jobs, error)
             return
-        with self._changed:
-            for job in jobs:
-                assert job.make is not None
-                job.decoding, job.alone = job.make(), True
-            self._jobs = jobs + self._jobs
         self._settle(key, side, [])
+        again = []
+        for job in jobs:
+            assert job.make is not None
+            try:
+                job.decoding, job.alone = job.make(), True
+            except BaseException as its_own:
+                self._end(job, its_own)
+            else:
+                again.append(job)
+        with self._locked():
+            self._jobs = again + self._jobs
+            # Some may have been closed, and were not there to be dropped.
+            self._given_up += {job.recording for job in again if job.recording.cancelled}
 
     def _settle(
         self, key: object, side: _Side, jobs: list[_Job], error: BaseException | None = None
@@ -343,15 +441,15 @@ class Engine:
         if not side.jobs:
             self._sides.pop(key, None)
         for job in jobs:
-            if error is None:
-                job.future.set_result(job.decoding)
-            else:
-                job.future.set_exception(self._as_cancelled(job.recording, error))
+            decoding = _decoding(job)
+            if decoding.error is not None:
+                _forget_frames(decoding.error)
+            self._end(job, error, decoding)
 
     def _share(self, side: _Side) -> None:
         """Count what was run for all recordings that have windows there, with their share of the
         time."""
-        with self._changed:
+        with self._locked():
             for recording in {job.recording for job in side.jobs}:
                 own = sum(job.recording is recording for job in side.jobs)
                 recording.counts.add(side.counts, own / len(side.jobs))
@@ -360,7 +458,7 @@ class Engine:
     def _encode(self) -> None:
         """Encode the window that is next, if there will be a place for it."""
         running = self._running()
-        with self._changed:
+        with self._locked():
             taken = running + [job for job in self._jobs if job.window.states is not None]
             waiting = [
                 job
@@ -381,15 +479,15 @@ class Engine:
                 window, n_frames = job.window, self.model.dims.n_frames
                 window.states = self.model.encode(window.features[None, :, :n_frames])[0]
         except BaseException as error:
-            with self._changed:
+            with self._locked():
                 waits = job in self._jobs
                 if waits:
                     self._jobs.remove(job)
-            # Otherwise whoever cancelled it has said so.
+            # Otherwise whoever cancelled it says so.
             if waits:
-                job.future.set_exception(error)
+                self._end(job, error)
         finally:
-            with self._changed:
+            with self._locked():
                 self._encoding = None
                 self.model.halt.asked = False
 
@@ -397,6 +495,18 @@ class Engine:
 def _of(recording: Recording, jobs: Sequence[_Job]) -> int:
     """How many of them are a recording's."""
     return sum(job.recording is recording for job in jobs)
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Who keeps an error keeps the lines that it came from, but nothing that was there."""
+    clear_frames(error.__traceback__)
+
+
+def _do(work: Callable[[], Result], future: Future[Result]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _decoding(job: _Job) -> Decoding:
@@ -468,8 +578,8 @@ class Work(Future[Result]):
 
     @property
     def lost(self) -> bool:
-        """Whether nobody works on it."""
-        return not self.done() and os.getpid() != self._process
+        """Whether nobody works on it. Done or not: it may have been forked with its lock held."""
+        return os.getpid() != self._process
 
 
 class Window:
