@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from whisper_npu.decoding.engine import Engine, Recording
@@ -17,9 +18,10 @@ _RECORDINGS_FOR_A_PLACE = 2
 
 Result = TypeVar("Result")
 
-# How many recordings may begin, by engine and event loop.
+# How many recordings may begin, by engine and event loop. A semaphore may know its loop, and would
+# keep it; it is kept by the streams that have it or wait for it.
 _limits: weakref.WeakKeyDictionary[
-    Engine, weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+    Engine, weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[asyncio.Semaphore]]
 ] = weakref.WeakKeyDictionary()
 
 
@@ -33,17 +35,15 @@ class AsyncSegmentStream(AsyncIterator[Segment]):
         self._recording: Recording | None = None
         self._stream: SegmentStream | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._limit: asyncio.Semaphore | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # Lets another one begin, also when this one is dropped.
+        self._give_way: weakref.finalize[..., AsyncSegmentStream] | None = None
         self._closed = False
 
     async def stream(self) -> SegmentStream:
         """The stream whose segments these are, with what is known of the recording: its language,
-        its duration. It begins now, unless it has before. Raises RuntimeError if it was closed
-        before it began."""
+        its duration. It begins now, unless it has before. Raises CancelledError if it was closed
+        before."""
         if self._stream is None:
-            if self._closed:
-                raise RuntimeError("the stream was closed before it began")
             await self._wait_for_turn()
             recording = self._recording = self._engine.open(self._priority)
             self._thread = ThreadPoolExecutor(1, "whisper-npu-recording")
@@ -75,38 +75,50 @@ class AsyncSegmentStream(AsyncIterator[Segment]):
         self._close()
 
     async def _wait_for_turn(self) -> None:
-        if self._priority > 0 or self._limit is not None:
-            return
-        loop = self._loop = asyncio.get_running_loop()
+        if self._priority <= 0 and not self._closed:
+            await self._wait_for_others()
+        if self._closed:
+            self._close()
+            raise asyncio.CancelledError("the recording was closed")
+
+    async def _wait_for_others(self) -> None:
+        loop = asyncio.get_running_loop()
         limits = _limits.setdefault(self._engine, weakref.WeakKeyDictionary())
-        limit = limits.get(loop)
+        known = limits.get(loop)
+        limit = None if known is None else known()
         if limit is None:
             limit = asyncio.Semaphore(_RECORDINGS_FOR_A_PLACE * self._engine.places)
-            limits[loop] = limit
+            limits[loop] = weakref.ref(limit)
         await limit.acquire()
-        self._limit = limit
+        self._give_way = weakref.finalize(self, _release, loop, limit)
+        self._give_way.atexit = False
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         """Have the thread do something; give up the recording if it fails or is cancelled."""
+        if self._thread is None:
+            raise asyncio.CancelledError("the recording was closed")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except BaseException:
             self._close()
             raise
 
-    def __del__(self) -> None:
-        # Whoever leaves a loop early and drops it.
-        if self._limit is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._limit.release)
-
     def _close(self) -> None:
         self._closed = True
-        if self._limit is not None:
-            limit, self._limit = self._limit, None
-            limit.release()
+        if self._give_way is not None:
+            self._give_way()
         if self._recording is not None:
             # Its thread gets an error where it waits, and closes what it has open.
             self._recording.close()
+        if self._stream is not None:
+            self._stream.close()
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
+
+
+def _release(loop: asyncio.AbstractEventLoop, limit: asyncio.Semaphore) -> None:
+    """From any thread."""
+    # Raised where the loop has ended.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(limit.release)

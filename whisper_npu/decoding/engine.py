@@ -347,8 +347,8 @@ class Engine:
         """Whether there is a place for a job, when others have theirs."""
         if job.recording.priority > 0:
             return len(taken) < 2 * self.places
-        # One is left for a recording that has none.
-        has_none = not _of(job.recording, taken)
+        # One is left for a recording that has none, unless it is to go last.
+        has_none = job.recording.priority == 0 and not _of(job.recording, taken)
         return len(taken) < self.places + has_none
 
     def _start(self) -> None:
