@@ -353,6 +353,8 @@ class Engine:
 
     def _start(self) -> None:
         """Begin with the jobs whose windows are encoded, as far as there are places for them."""
+        if not self._jobs:
+            return
         running = self._running()
         with self._locked():
             ready = [job for job in self._jobs if job.window.states is not None]
@@ -362,7 +364,8 @@ class Engine:
                 if self._has_place(job, running + taken):
                     taken.append(job)
                     self._jobs.remove(job)
-        together: dict[object, list[_Job]] = {}
+        # By the batch that they join, and by the length of the prompt and its rows.
+        together: dict[tuple[object, object], list[_Job]] = {}
         for job in taken:
             if job.visit is not None:
                 self._do(job, partial(self._visit, job, job.visit))
@@ -371,8 +374,8 @@ class Engine:
             key = decoding.group, job if job.alone else None
             of_prompt = len(decoding.prompt), *decoding.rows
             together.setdefault((key, of_prompt), []).append(job)
-        for (key, _), jobs in together.items():  # type: ignore[misc]
-            self._begin(key, jobs)
+        for (side, _), jobs in together.items():
+            self._begin(side, jobs)
 
     def _visit(self, job: _Job, visit: Callable[[Session], Any]) -> Any:
         return visit(self.model.decoder([_states(job)]))
