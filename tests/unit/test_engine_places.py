@@ -4,45 +4,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.unit.decoding_fakes import FakeModel, FakeSession, says, small_tokenizer
+from tests.unit.decoding_fakes import FakeModel, FakeSession, Script, says, small_tokenizer
 from whisper_npu.decoding.engine import Engine, Recording, Window, Work
-from whisper_npu.decoding.options import DecodingOptions, DecodingResult
-from whisper_npu.decoding.task import Decoding, decode
+from whisper_npu.decoding.options import DecodingOptions
+from whisper_npu.decoding.task import Decoding
 from whisper_npu.ops.probabilities import FLOATS
 
 TOKENIZER = small_tokenizer()
-BEGIN = TOKENIZER.timestamp_begin
 WATER = TOKENIZER.encode(" the water")
 PLACES = 4
-
-
-def length_of(window: int) -> int:
-    return 1 + window * 7 % 23
-
-
-def plan(window: int) -> list[int]:
-    return [WATER[i % 2] + window for i in range(length_of(window))]
 
 
 class CountingModel(FakeModel):
     """Keeps the windows of every step, and what was encoded; waits where it is told to."""
 
-    def __init__(self, script: Any = None) -> None:
-        super().__init__(script or says(plan))
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
         self.steps: list[list[int]] = []
         self.encoded: list[int] = []
         self.go_on = threading.Event()
         self.go_on.set()
         self.reached = threading.Event()
-        self.fails: Callable[[Sequence[int]], None] = lambda windows: None
+        self.looks_at: Callable[[Sequence[int]], None] = lambda windows: None
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         window = round(float(features[0, 0, 0]))
@@ -67,65 +57,26 @@ class CountingSession(FakeSession):
     def step(self, tokens: np.ndarray) -> np.ndarray:
         self.model.steps.append(list(self.windows))
         self.model.pause()
-        self.model.fails(self.windows)
+        self.model.looks_at(self.windows)
         return super().step(tokens)
 
 
-def attempt(options: DecodingOptions, window: int) -> Callable[[], Decoding]:
+PLAIN = DecodingOptions(
+    language="en", without_timestamps=True, suppress_tokens="", suppress_blank=False
+)
+
+
+def attempt(window: int) -> Callable[[], Decoding]:
     dims = FakeModel(says([])).dims
-    return partial(Decoding, TOKENIZER, dims, options, None, window, FLOATS)
-
-
-def plain(**options: Any) -> DecodingOptions:
-    return DecodingOptions(
-        language="en", without_timestamps=True, suppress_tokens="", suppress_blank=False, **options
-    )
+    return partial(Decoding, TOKENIZER, dims, PLAIN, None, window, FLOATS)
 
 
 def window_of(recording: Recording, number: int) -> Window:
     return recording.window(np.full((2, 3000), number, np.float32))
 
 
-def ask(
-    recording: Recording, number: int, options: DecodingOptions | None = None
-) -> Work[Decoding]:
-    return window_of(recording, number).decode(attempt(options or plain(), number))
-
-
-def alone(number: int, options: DecodingOptions, script: Any = None) -> DecodingResult:
-    states = np.full((1, 1), number, np.float32)
-    model = FakeModel(script or says(plan))
-    (result,) = decode(model, TOKENIZER, states, options, seeks=[number])
-    return result
-
-
-def random_logits(window: int, context: tuple[int, ...]) -> Mapping[int, float]:
-    """Of some tokens; the end is likely after some time."""
-    random = np.random.RandomState([window, *context])
-    ids = random.choice(np.r_[200:260, TOKENIZER.eot], 12, replace=False)
-    values = dict(zip(ids.tolist(), (3 * random.standard_normal(12)).tolist(), strict=True))
-    values[TOKENIZER.eot] = len(context) / 4 - 1
-    return values
-
-
-def ends(engine: Engine) -> bool:
-    """Whether the engine's thread ends."""
-    began = time.monotonic()
-    while engine._thread is not None and time.monotonic() < began + 10:
-        time.sleep(0.002)
-    return engine._thread is None
-
-
-OPTIONS = [
-    plain(),
-    plain(sample_len=3),
-    plain(beam_size=3),
-    plain(beam_size=3, patience=2.0, length_penalty=0.5),
-    plain(beam_size=2),
-    plain(temperature=0.7, best_of=3),
-    plain(temperature=1.0, best_of=2, seed=5),
-    plain(temperature=0.4),
-]
+def ask(recording: Recording, number: int) -> Work[Decoding]:
+    return window_of(recording, number).decode(attempt(number))
 
 
 def test_no_more_windows_than_places() -> None:
@@ -152,7 +103,7 @@ def test_no_more_windows_than_places_where_all_are_encoded() -> None:
         model.go_on.clear()
         works = [ask(recording, 99)]
         assert model.reached.wait(10)
-        works += [w.decode(attempt(plain(), n)) for n, w in enumerate(windows)]
+        works += [w.decode(attempt(n)) for n, w in enumerate(windows)]
         model.go_on.set()
         wait(works)
     assert max(map(len, model.steps)) == PLACES
@@ -170,7 +121,7 @@ def test_a_place_is_left_for_a_recording_that_has_none() -> None:
                 with ThreadPoolExecutor(1) as other:
                     asked.append(other.submit(ask, short, 99).result())
 
-        model.fails = full
+        model.looks_at = full
         wait([ask(long, number) for number in range(12)])
         wait(asked)
     with_it = [windows for windows in model.steps if 99 in windows]
@@ -221,49 +172,6 @@ def test_priority() -> None:
         model.go_on.set()
         wait(works)
     assert model.encoded[1:3] == [40, 30]
-
-
-@pytest.mark.parametrize("at", ["encoding", "waiting", "decoding"])
-def test_a_recording_that_is_closed_leaves(at: str) -> None:
-    model = CountingModel(says(lambda window: WATER * 10))
-    engine = Engine(model, PLACES)
-    with engine.open() as going, engine.open() as leaving:
-        if at == "decoding":
-            kept = ask(going, 1)
-            gone = [ask(leaving, 2), ask(leaving, 3)]
-            began = time.monotonic()
-            while not any(2 in s and 3 in s for s in model.steps[-1:]):
-                assert time.monotonic() < began + 10
-        model.go_on.clear()
-        if at == "encoding":
-            gone = [ask(leaving, 2)]
-            assert model.reached.wait(10)
-            kept = ask(going, 1)
-        elif at == "waiting":
-            kept = ask(going, 1)
-            assert model.reached.wait(10)
-            gone = [ask(leaving, 2), ask(leaving, 3)]
-        else:
-            assert model.reached.wait(10)
-        steps = len(model.steps)
-        leaving.close()
-        if at == "encoding":
-            # It is broken off.
-            with pytest.raises(CancelledError):
-                gone[0].result(10)
-        model.go_on.set()
-        for work in gone:
-            with pytest.raises(CancelledError):
-                work.result(10)
-        assert kept.result(10).result() == alone(1, plain(), says(lambda window: WATER * 10))
-        # Not in a step that begins after that.
-        assert all({2, 3}.isdisjoint(windows) for windows in model.steps[steps:])
-        with pytest.raises(CancelledError):
-            ask(leaving, 5)
-        with pytest.raises(CancelledError):
-            leaving.call(int)
-        assert not model.halt.asked
-    assert ends(engine)
 
 
 def test_stopping() -> None:
