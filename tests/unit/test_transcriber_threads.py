@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import random
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,8 +20,18 @@ import pytest
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.signals import noise
+from tests.unit.transcriber_jobs import (
+    GREEDY,
+    LIMIT,
+    no_file_is_left,
+    no_thread_is_left,
+    open_files,
+    sound,
+)
+from tests.unit.transcriber_jobs import compiled as compiled
+from tests.unit.transcriber_jobs import spilled as spilled
 from whisper_npu import Transcriber, Transcription
-from whisper_npu.convert import convert
+from whisper_npu.runtime.model import Model
 
 # Of different lengths and options: plans of several shapes, beams, fallbacks and words.
 JOBS: list[tuple[int, dict[str, Any]]] = [
@@ -34,16 +49,12 @@ N_THREADS = 8
 
 @pytest.fixture(params=["NumPy", "CPU kernels"])
 def transcriber(
-    request: pytest.FixtureRequest, seeded_directory: Callable[[Recipe], Path], tmp_path: Path
+    request: pytest.FixtureRequest, seeded_directory: Callable[[Recipe], Path]
 ) -> Iterator[Transcriber]:
-    floats = seeded_directory(Recipe("nano", seed=1))
-    if request.param == "NumPy":
-        with Transcriber(floats) as made:
-            yield made
+    if request.param == "CPU kernels":
+        yield request.getfixturevalue("compiled")
         return
-    request.getfixturevalue("cpu_home")
-    integers = convert(floats, tmp_path / "int8", calibrate=False).dest
-    with Transcriber(integers, precision="int8", cpu_kernels=True) as made:
+    with Transcriber(seeded_directory(Recipe("nano", seed=1))) as made:
         yield made
 
 
@@ -70,19 +81,20 @@ def test_threads_get_what_one_thread_gets(transcriber: Transcriber) -> None:
     assert len({result.text for result in alone}) > len(JOBS) // 2
     with ThreadPoolExecutor(N_THREADS) as threads:
         together = list(threads.map(lambda n: transcribe(transcriber, n), range(len(JOBS))))
-    for (_, options), one, other in zip(JOBS, alone, together, strict=True):
+    for one, other in zip(alone, together, strict=True):
         # Rows of float32 products are added up in an order that depends on how many there are.
         assert (
             other == one if transcriber._model.precision == "int8" else about(other) == about(one)
         )
         assert one.placement is not None
         assert other.placement is not None
-        # None retired, and those of other threads are not counted: but for the choice of tokens,
-        # which windows that are sampled share with those beside them. How many steps the windows of
-        # one recording take together depends on the company.
-        if "batch_size" not in options:
-            assert without_choice(other.placement.ops) == without_choice(one.placement.ops)
+        # None retired. What is shared with others may run the choice of tokens more often, and keys
+        # and values of a window again whose place was taken between two attempts.
+        kernels = {kind: set(counts) for kind, counts in one.placement.ops.items()}
+        found = {kind: set(counts) for kind, counts in other.placement.ops.items()}
+        assert without_choice(found) == without_choice(kernels)
         assert other.placement.fallbacks == ()
+    no_thread_is_left()
 
 
 def test_recordings_take_turns_in_one_thread(transcriber: Transcriber) -> None:
@@ -120,3 +132,108 @@ def test_closing_while_another_thread_decodes(transcriber: Transcriber) -> None:
     transcriber.close()
     thread.join()
     assert [result.text for result in found] == [alone.text]
+
+
+def test_a_stream_is_closed_by_another_thread(compiled: Transcriber, spilled: None) -> None:
+    """At any moment: it ends with CancelledError, and with what it had open."""
+    options = {**GREEDY, "sample_len": 12, "batch_size": 2, "condition_on_previous_text": False}
+    audio = sound(65)
+    alone = compiled.transcribe(audio, **options)
+    no_thread_is_left()
+    files, chance, ended = open_files(), random.Random(1), []
+    began = time.perf_counter()
+    compiled.transcribe(audio, **options)
+    seconds = time.perf_counter() - began
+
+    for _ in range(6):
+        stream = compiled.segments(audio, **options)
+
+        def decode(stream: Any = stream) -> BaseException | None:
+            try:
+                assert tuple(stream) == alone.segments
+            except BaseException as what:
+                return what
+            return None
+
+        with ThreadPoolExecutor(2) as threads:
+            found = threads.submit(decode)
+            other = threads.submit(compiled.transcribe, sound(2), **options)
+            time.sleep(chance.uniform(0, seconds))
+            stream.close()
+            error = found.result(LIMIT)
+            assert error is None or type(error) is CancelledError
+            ended.append(error)
+            assert other.result(LIMIT).text == compiled.transcribe(sound(2), **options).text
+        # What was decoded before is still there.
+        with suppress(CancelledError):
+            assert len(list(stream)) <= len(alone.segments)
+    assert any(error is not None for error in ended)
+    no_thread_is_left()
+    no_file_is_left(files)
+
+
+def test_a_stream_whose_audio_is_closed_is_cancelled(compiled: Transcriber, spilled: None) -> None:
+    stream = compiled.segments(sound(61), **GREEDY, sample_len=5)
+    next(stream)
+    stream.close()
+    with pytest.raises(CancelledError):
+        list(stream)
+
+
+def test_closing_while_others_transcribe(compiled: Transcriber) -> None:
+    alone = [transcribe(compiled, number) for number in (0, 1, 2, 4)]
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(transcribe, compiled, number) for number in (0, 1, 2, 4)]
+        for _ in range(5):
+            time.sleep(0.02)
+            compiled.close()
+        assert [each.result(LIMIT) for each in found] == alone
+    no_thread_is_left()
+
+
+def test_a_stream_that_is_dropped_is_given_up(compiled: Transcriber, spilled: None) -> None:
+    options = {**GREEDY, "sample_len": 40, "batch_size": 3, "condition_on_previous_text": False}
+    alone = compiled.transcribe(sound(5), **options)
+    no_thread_is_left()
+    files = open_files()
+    gc.disable()
+    try:
+        for _ in range(3):
+            stream = compiled.segments(sound(100), **options)
+            next(stream)
+            assert open_files() > files or not files
+            del stream
+            no_thread_is_left()
+            no_file_is_left(files)
+    finally:
+        gc.enable()
+    assert compiled.transcribe(sound(5), **options) == alone
+
+
+def test_a_transcriber_is_given_back_between_steps(
+    seeded_directory: Callable[[Recipe], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the last of its streams, whose windows are being decoded."""
+    transcriber = Transcriber(seeded_directory(Recipe("nano", seed=1)), cpu_kernels=False)
+    where: list[str] = []
+    known = weakref.ref(transcriber._model)
+    release = Model.release
+
+    def note(model: Model) -> None:
+        where.append(threading.current_thread().name)
+        release(model)
+
+    monkeypatch.setattr(Model, "release", note)
+    stream = transcriber.segments(
+        sound(70), **GREEDY, sample_len=30, batch_size=2, condition_on_previous_text=False
+    )
+    next(stream)
+    gc.collect()
+    gc.disable()
+    try:
+        del stream, transcriber
+        no_thread_is_left()
+        assert where == ["whisper-npu-engine"]
+        assert known() is None
+    finally:
+        gc.enable()
