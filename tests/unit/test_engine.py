@@ -839,7 +839,10 @@ def test_a_process_is_forked_while_a_result_is_given_out() -> None:
 
 
 END = """
-import threading, time
+import atexit, threading, time
+
+# Registered first, it runs last.
+atexit.register(lambda: print([t.name for t in threading.enumerate() if "engine" in t.name]))
 from tests.unit.test_engine import Engine, Model, babble, ask
 from concurrent.futures import CancelledError
 
@@ -874,7 +877,7 @@ def test_a_program_ends_while_its_daemons_transcribe() -> None:
         [sys.executable, "-c", END], cwd=Path(__file__).parents[2], timeout=LIMIT,
         capture_output=True, text=True,
     )  # fmt: skip
-    assert (found.returncode, found.stdout, found.stderr) == (0, "ends\n", "")
+    assert (found.returncode, found.stdout, found.stderr) == (0, "ends\n[]\n", "")
 
 
 def test_stopped_it_takes_nothing_any_more() -> None:
@@ -889,3 +892,25 @@ def test_stopped_it_takes_nothing_any_more() -> None:
     with pytest.raises(CancelledError):
         ask(engine.open(), 1)
     assert engine.call(lambda: 1) == 1
+
+
+def test_stopping_does_not_wait_for_what_is_opened_meanwhile() -> None:
+    model = Model(babble)
+    engine = Engine(model)
+    runs, opened = threading.Event(), threading.Event()
+
+    def wait(session: FakeSession) -> None:
+        runs.set()
+        assert opened.wait(LIMIT)
+
+    model.before_step = wait
+    ask(engine.open(), 1)
+    assert runs.wait(LIMIT)
+    stops = threading.Thread(target=engine.stop, daemon=True)
+    stops.start()
+    wait_for(lambda: engine._stopped)
+    late = engine.open()
+    opened.set()
+    stops.join(LIMIT)
+    assert not stops.is_alive()
+    assert late.cancelled is False
