@@ -6,6 +6,7 @@ import asyncio
 import gc
 import random
 import threading
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from tests.unit.transcriber_jobs import (
     compiled as compiled,
 )
 from whisper_npu import Transcriber, Transcription
+from whisper_npu.decoding import engine
+from whisper_npu.decoding.batch import Batch
 
 N_THREADS = 8
 N_TASKS = 24
@@ -33,7 +36,7 @@ SIZES = [12, pytest.param(200, marks=pytest.mark.long)]
 MORE_MIB = 16
 
 # Each window once: what seeded weights say of times leads to many windows.
-SHORT = {**GREEDY, "sample_len": 4, "without_timestamps": True}
+SHORT = {**GREEDY, "sample_len": 16, "without_timestamps": True}
 SIDE_BY_SIDE = {"batch_size": 2, "condition_on_previous_text": False}
 SAMPLED = {"temperature": (0.0, 0.6), "best_of": 2, "logprob_threshold": -0.1}
 JOBS: list[tuple[float, int, dict[str, Any]]] = [
@@ -98,8 +101,24 @@ def is_as_expected(found: Transcription, expected: Transcription) -> None:
     assert found.placement.fallbacks == ()
 
 
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """How many windows steps have had. A window is encoded with each of them: a small model takes
+    longer for that than to decode it, which would be alone."""
+    monkeypatch.setattr(engine, "_STEPS_SHARE", 0.0)
+    found: Counter[int] = Counter()
+    step = Batch.step
+
+    def count(batch: Batch) -> None:
+        found[len(batch.decodings)] += 1
+        step(batch)
+
+    monkeypatch.setattr(Batch, "step", count)
+    return found
+
+
 @pytest.mark.parametrize("count", SIZES)
-def test_threads(compiled: Transcriber, count: int) -> None:
+def test_threads(compiled: Transcriber, sizes: Counter[int], count: int) -> None:
     expected = of_one_thread(compiled)
     no_thread_is_left()
     files, memory = open_files(), Memory(N_THREADS * count)
@@ -121,13 +140,16 @@ def test_threads(compiled: Transcriber, count: int) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+    assert sizes.total() - sizes[1] > sizes.total() // 4
     memory.is_flat()
     no_thread_is_left()
     no_file_is_left(files)
 
 
 @pytest.mark.parametrize("count", SIZES)
-def test_tasks_of_which_a_third_is_cancelled(compiled: Transcriber, count: int) -> None:
+def test_tasks_of_which_a_third_is_cancelled(
+    compiled: Transcriber, sizes: Counter[int], count: int
+) -> None:
     expected = of_one_thread(compiled)
     no_thread_is_left()
     files, memory = open_files(), Memory(N_THREADS * count)
@@ -154,6 +176,7 @@ def test_tasks_of_which_a_third_is_cancelled(compiled: Transcriber, count: int) 
 
     asyncio.run(run())
     assert n_cancelled > N_THREADS * count // 10
+    assert sizes.total() - sizes[1] > sizes.total() // 4
     memory.is_flat()
     no_thread_is_left()
     no_file_is_left(files)

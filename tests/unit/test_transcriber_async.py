@@ -21,6 +21,7 @@ from tests.unit.transcriber_jobs import (
     open_files,
     own_threads,
     sound,
+    wait_for,
 )
 from tests.unit.transcriber_jobs import compiled as compiled
 from tests.unit.transcriber_jobs import spilled as spilled
@@ -31,7 +32,7 @@ from whisper_npu.errors import AudioError, OptionError
 
 # As many recordings are under way at once.
 MOST = 2 * PLACES
-SHORT = {**GREEDY, "sample_len": 4}
+SHORT = {**GREEDY, "sample_len": 16}
 SIDE_BY_SIDE = {"batch_size": 2, "condition_on_previous_text": False}
 JOBS: list[tuple[float, dict[str, Any]]] = [
     (1, {}),
@@ -143,9 +144,12 @@ def test_streams_that_are_left_let_others_begin(
 ) -> None:
     audio, options = sound(65), {**SHORT, **SIDE_BY_SIDE}
     files = open_files()
+    kept = []
 
     async def leave() -> None:
         stream = compiled.asegments(audio, **options)
+        if how != "break":
+            kept.append(stream)
         if how == "with":
             async with stream:
                 await stream.__anext__()
@@ -175,11 +179,12 @@ def test_what_goes_wrong_is_raised(compiled: Transcriber, spilled: None) -> None
     files = open_files()
 
     async def run() -> None:
+        kept = []
         for _ in range(MOST + 2):
+            stream = compiled.asegments(np.full(100, np.nan, np.float32))
+            kept.append(stream)
             with pytest.raises(AudioError, match="finite"):
-                await asyncio.wait_for(
-                    compiled.atranscribe(np.full(100, np.nan, np.float32)), LIMIT
-                )
+                await asyncio.wait_for(stream.result(), LIMIT)
         with pytest.raises(OptionError):
             await compiled.atranscribe(sound(1), language="xx")
         await asyncio.wait_for(transcribe(compiled, 0), LIMIT)
@@ -207,15 +212,15 @@ def test_a_stream_is_closed_while_it_waits_for_its_turn(compiled: Transcriber) -
         held = [compiled.asegments(sound(1), **SHORT) for _ in range(MOST)]
         for stream in held:
             await stream.stream()
-        late = compiled.asegments(sound(1), **SHORT)
-        waits = asyncio.create_task(late.result())
+        late = [compiled.asegments(sound(1), **SHORT) for _ in range(MOST)]
+        waits = [asyncio.create_task(stream.result()) for stream in late]
         await asyncio.sleep(0.02)
-        await late.aclose()
-        for stream in held:
+        for stream in late + held:
             await stream.aclose()
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(waits, LIMIT)
-        # Nor does it keep its turn.
+        for wait in waits:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(wait, LIMIT)
+        # Nor do they keep their turns.
         await asyncio.wait_for(
             asyncio.gather(*(transcribe(compiled, 0) for _ in range(MOST + 1))), LIMIT
         )
@@ -239,6 +244,40 @@ def test_a_stream_is_closed_by_another_task(compiled: Transcriber) -> None:
             await asyncio.wait_for(listens, LIMIT)
 
     asyncio.run(run())
+    no_thread_is_left()
+
+
+def test_a_task_is_cancelled_while_its_audio_is_read(compiled: Transcriber) -> None:
+    """Its thread does not wait for the engine, which is busy."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        busy.set()
+        go_on.wait(LIMIT)
+
+    async def run() -> None:
+        stream = compiled.asegments(sound(1), **SHORT)
+        task = asyncio.create_task(stream.stream())
+        while not own_threads().count("whisper-npu-recording_0"):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(
+            wait_for, lambda: "whisper-npu-recording_0" not in own_threads(), "the thread waits"
+        )
+        assert [segment async for segment in stream] == []
+
+    with compiled._engine.open() as recording:
+        holds = threading.Thread(target=recording.call, args=(hold,))
+        holds.start()
+        assert busy.wait(LIMIT)
+        try:
+            asyncio.run(run())
+        finally:
+            go_on.set()
+            holds.join()
     no_thread_is_left()
 
 
