@@ -253,7 +253,7 @@ def test_a_task_is_cancelled_while_its_audio_is_read(compiled: Transcriber) -> N
 
     def hold() -> None:
         busy.set()
-        go_on.wait(LIMIT)
+        go_on.wait(2 * LIMIT)
 
     async def run() -> None:
         stream = compiled.asegments(sound(1), **SHORT)
