@@ -21,6 +21,7 @@ from whisper_npu.backends.npu.device import DeviceLost
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy import numpy_backends
+from whisper_npu.decoding.engine import Engine
 from whisper_npu.decoding.options import TranscribeOptions
 from whisper_npu.decoding.timing import alignment_heads
 from whisper_npu.decoding.windows import transcribe_windows
@@ -57,9 +58,15 @@ class Sweep:
 
     def _transcribe(self, model: Model) -> list[Segment]:
         blocks = stream_audio(str(JFK))
-        with compute_log_mel(blocks, model.dims.n_mels, model.log_mel, "int8") as features:
-            found = transcribe_windows(model, self._tokenizer, features, OPTIONS, self._heads)
-            return list(found)
+        with (
+            compute_log_mel(blocks, model.dims.n_mels, model.log_mel, "int8") as features,
+            Engine(model).open() as recording,
+        ):
+            found = list(
+                transcribe_windows(recording, self._tokenizer, features, OPTIONS, self._heads)
+            )
+            model.machine.usage.counts.add(recording.counts_so_far())
+            return found
 
     def runs_as_on_numpy(self, device: SoftwareDevice, choose: Chooser, usage: Usage) -> bool:
         """Whether all of a transcription is equal to the last bit."""
