@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.unit import transcriber_jobs
 from whisper_npu.model.checkpoint import Checkpoint
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.weight_shapes import weight_specification
@@ -58,3 +60,9 @@ def small_directory(tmp_path: Path) -> Path:
     (tmp_path / "config.json").write_text(json.dumps(SMALL_CONFIG))
     save_file(random_weights(SMALL), tmp_path / "model.safetensors")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _threads_before() -> None:
+    """What a test looks for at its end are threads of its own."""
+    transcriber_jobs.THREADS_BEFORE = set(threading.enumerate())

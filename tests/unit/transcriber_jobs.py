@@ -53,9 +53,14 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.005)
 
 
+# Threads that other tests have left, as those of engines that they keep.
+THREADS_BEFORE: set[threading.Thread] = set()
+
+
 def own_threads() -> list[str]:
-    """Threads of engines and recordings that there are."""
-    names = [thread.name for thread in threading.enumerate()]
+    """Threads of engines and recordings that this test began."""
+    threads = set(threading.enumerate()) - THREADS_BEFORE
+    names = [thread.name for thread in threads]
     return [
         name for name in names if name.startswith(("whisper-npu-engine", "whisper-npu-recording"))
     ]
