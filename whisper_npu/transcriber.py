@@ -215,7 +215,7 @@ class Transcriber:
         **keywords: Any,
     ) -> SegmentStream:
         """As ``transcribe``, but an iterator that gives each segment as soon as it is decoded."""
-        checked = _options(options, keywords)
+        checked = _options(options, priority, keywords)
         return self._stream(self._engine.open(priority), audio, checked, sampling_rate)
 
     async def atranscribe(
@@ -257,7 +257,7 @@ class Transcriber:
         # Imported here, as asyncio takes longer to load than all of this package.
         from whisper_npu.async_streams import AsyncSegmentStream
 
-        checked = _options(options, keywords)
+        checked = _options(options, priority, keywords)
 
         def begin(recording: Recording) -> SegmentStream:
             return self._stream(recording, audio, checked, sampling_rate)
@@ -310,8 +310,13 @@ class Transcriber:
         return transcribe_channels(recording, tokenizer, dict(heard), options, heads)
 
 
-def _options(options: TranscribeOptions | None, keywords: Mapping[str, Any]) -> TranscribeOptions:
-    """Options that were given as an object or as keywords. Raises OptionError."""
+def _options(
+    options: TranscribeOptions | None, priority: object, keywords: Mapping[str, Any]
+) -> TranscribeOptions:
+    """Options that were given as an object or as keywords. Raises OptionError, also for a priority
+    that is no whole number."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise OptionError(f"priority: must be a whole number, not {priority!r}")
     if options is None:
         return TranscribeOptions.from_keywords(**keywords)
     if keywords:

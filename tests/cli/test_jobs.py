@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.fake import FakeStream, FakeTranscriber
-from whisper_npu.cli import main
+from whisper_npu.cli import main, progress
 from whisper_npu.decoding.options import TranscribeOptions
-from whisper_npu.errors import AudioError, ModelError
+from whisper_npu.errors import AudioError, ModelError, OutputError
 from whisper_npu.results import Segment
 
 FILES = ["a.wav", "b.wav", "c.wav", "d.wav", "e.wav"]
@@ -114,3 +114,23 @@ def test_what_is_wrong_for_all_ends_the_command(
 def test_no_jobs(together: Together, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", "--model=fake", "a.wav", "--jobs", "0"]) == 2
     assert capsys.readouterr().err == "whisper-npu: error: --jobs: must be 1 or more, not 0\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(BrokenPipeError(), 0), (OutputError("standard output: is full"), 4)]
+)
+def test_files_are_written_where_stdout_is_not(
+    together: Together,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(progress, "say", refuse)
+    assert main(["transcribe", "--model=fake", *FILES, "-f", "txt", "--jobs", "3"]) == code
+    assert len(list(Path().glob("*.txt"))) == len(FILES)
+    told = "whisper-npu: error: standard output: is full\n" if code else ""
+    assert capsys.readouterr().err == len(FILES) * told

@@ -174,7 +174,7 @@ def test_results_that_differ_are_named() -> None:
 
 def test_the_work_of_a_step(transcriber: Transcriber) -> None:
     model = transcriber._model
-    model.reserve(3, 1)
+    model._decoder.reserve(3, 1)
     one, two = (work_of(model, n, 59) for n in (1, 2))
     dims = model.dims
     layers, width, n_vocab = dims.n_text_layer, dims.n_text_state, dims.n_vocab
@@ -190,7 +190,7 @@ def test_the_work_of_a_step(transcriber: Transcriber) -> None:
     assert one.own == 2 * 2 * layers * width * 60
     assert (two.cross, two.own) == (2 * one.cross, 2 * one.own)
     assert two.multiply_adds == 2 * one.multiply_adds
-    model.reserve(6, 2)
+    model._decoder.reserve(6, 2)
     assert work_of(model, 2, 59) == two
 
 

@@ -211,7 +211,8 @@ OPTIONS = (
 @pytest.mark.parametrize("seed", range(8))
 def test_results_do_not_depend_on_company(seed: int) -> None:
     chance = seeded("company", seed)
-    engine = Engine(Model(babble), places=chance.choice([2, 5, PLACES]))
+    model = Model(babble)
+    engine = Engine(model, places=chance.choice([2, 5, PLACES]))
     asked: dict[int, DecodingOptions] = {}
     for number in range(40):
         sampled = replace(chance.choice(OPTIONS), seed=chance.randrange(3))
@@ -239,7 +240,7 @@ def test_results_do_not_depend_on_company(seed: int) -> None:
     for thread in threads:
         thread.join()
     assert found == {number: alone(babble, number, asked[number]) for number in asked}
-    assert any(len(set(step)) > 1 for step in engine.model.steps)  # type: ignore[attr-defined]
+    assert any(len(set(step)) > 1 for step in model.steps)
 
 
 def test_the_next_window_takes_a_place_at_once() -> None:
@@ -686,6 +687,20 @@ def test_a_finalizer_within_the_engine_does_not_wait_for_it() -> None:
         assert result_of(ask(recording, 1)) == alone(babble, 1)
     wait_for(lambda: len(found) == 2)
     assert found == [True, 0]
+
+
+def test_a_finalizer_that_looks_at_counts_leaves_the_state_to_its_thread() -> None:
+    engine = Engine(Model(babble))
+    with engine.open() as recording:
+        with engine._locked():
+            recording.counts_so_far()
+            assert engine.reentered
+            # As that of a finalizer: it is put off.
+            recording.close()
+            assert engine._recordings == {recording}
+        assert not engine.reentered
+        recording.counts_so_far()
+        assert engine._recordings == set()
 
 
 def test_what_finalizers_raise_is_told_and_stops_nothing(

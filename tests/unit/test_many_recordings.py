@@ -31,7 +31,7 @@ N_THREADS = 8
 N_TASKS = 24
 # Recordings of each thread, or as many tasks as they would do; and the MiB that memory may grow by
 # after the first third of them. Few are done before all plans are there that are kept.
-SIZES = [(12, 64), pytest.param((200, 16), marks=pytest.mark.long)]
+SIZES = [(12, 32), pytest.param((200, 16), marks=pytest.mark.long)]
 
 # Each window once: what seeded weights say of times leads to many windows.
 SHORT = {**GREEDY, "sample_len": 16, "without_timestamps": True}

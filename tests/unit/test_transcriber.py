@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,3 +117,10 @@ def test_public_names() -> None:
         assert getattr(whisper_npu, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         whisper_npu.missing  # noqa: B018
+
+
+@pytest.mark.parametrize("priority", ["high", 1.5, True, None])
+def test_a_priority_is_a_whole_number(transcriber: Transcriber, priority: Any) -> None:
+    for begin in (transcriber.transcribe, transcriber.segments, transcriber.asegments):
+        with pytest.raises(OptionError, match=r"^priority: must be a whole number, not "):
+            begin(AUDIO, priority=priority)

@@ -76,7 +76,7 @@ class _Windows:
         # A window is known by where its states are in memory.
         self.states = [self.model.encode(features)[0] for features in self.features]
         dims = self.model.dims
-        self.model.reserve(count, 1)
+        self.model._decoder.reserve(count, 1)
         self._prompts = np.arange(count * PROMPT).reshape(count, PROMPT) * 7919 % dims.n_vocab
         self._options = DecodingOptions(language="en" if self.tokenizer.is_multilingual else None)
 

@@ -46,11 +46,23 @@ class Segments(Protocol):
 
 
 class Output:
-    """Where lines go: stdout, and stderr for notes."""
+    """The lines of one file: on stdout, and on stderr for notes.
+
+    ``failure`` is why lines could not be printed; what is written to files is still wanted then.
+    """
+
+    def __init__(self) -> None:
+        self.failure: OutputError | None = None
 
     def say(self, text: str) -> None:
         """A line of what was asked for."""
-        say(text, now=True)
+        try:
+            say(text, now=True)
+        except BrokenPipeError:
+            # Nobody reads any more, as with | head.
+            pass
+        except OutputError as error:
+            self.failure = error
 
     def note(self, text: str, **how: Any) -> None:
         """A line about it."""
@@ -58,9 +70,10 @@ class Output:
 
 
 class HeldOutput(Output):
-    """Lines that are held until it is their turn, as those of a file whose turn it is not yet."""
+    """Lines that are held until they are released."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._held: list[Callable[[Output], None]] = []
 
     def say(self, text: str) -> None:
@@ -71,9 +84,10 @@ class HeldOutput(Output):
 
     def release(self) -> None:
         """Print all of them."""
-        output, held, self._held = Output(), self._held, []
-        for line in held:
+        output = Output()
+        for line in self._held:
             line(output)
+        self._held, self.failure = [], output.failure
 
 
 class Display:
@@ -84,14 +98,12 @@ class Display:
     """
 
     def __init__(self, stream: Segments, verbose: bool, quiet: bool, output: Output) -> None:
-        #: Why segments could not be printed; the files are still wanted then.
-        self.failure: OutputError | None = None
         self._stream, self._output = stream, output
         self._prints = verbose and not quiet
         probability = stream.language_probability
         if probability is not None and not quiet:
             language = LANGUAGES.get(stream.language, stream.language)
-            self._say(f"Detected language: {language.title()} (probability {probability:.2f})")
+            output.say(f"Detected language: {language.title()} (probability {probability:.2f})")
         shares_terminal = self._prints and sys.stdout.isatty()
         self._bar: Any = None
         shown = not quiet and not shares_terminal and not isinstance(output, HeldOutput)
@@ -114,7 +126,7 @@ class Display:
         if self._prints:
             start, end = format_timestamp(segment.start), format_timestamp(segment.end)
             text = with_speaker(segment.text, segment.speaker)
-            self._say(f"[{start} --> {end}] {printable(text)}")
+            self._output.say(f"[{start} --> {end}] {printable(text)}")
         if self._bar is not None:
             self._bar.update(min(self._stream.seek, self._bar.total) - self._bar.n)
 
@@ -127,15 +139,6 @@ class Display:
                 f"{result.duration / seconds:.1f} times real time; {placement.precision} "
                 f"({placement.precision_reason}); ops: {', '.join(_shares(placement))}"
             )
-
-    def _say(self, text: str) -> None:
-        try:
-            self._output.say(text)
-        except BrokenPipeError:
-            # Nobody reads any more (as with | head), but the files are still wanted.
-            pass
-        except OutputError as error:
-            self.failure = error
 
 
 def _shares(placement: Placement) -> Iterator[str]:

@@ -39,6 +39,7 @@ from whisper_npu.decoding.options import (
     fallback_temperatures,
 )
 from whisper_npu.errors import ModelError, OptionError, WhisperNpuError
+from whisper_npu.terminal import note
 from whisper_npu.text.languages import TASKS
 from whisper_npu.text.writers import OUTPUT_FORMATS, LineOptions, prepare_output_dir, write_result
 
@@ -247,8 +248,8 @@ class _Files:
         result = stream.result()
         display.summarize(path, result, time.perf_counter() - start)
         write_result(result.to_dict(), _output_dir(args), stem, args.output_format, self._lines)
-        if display.failure is not None:
-            raise display.failure
+        if output.failure is not None:
+            raise output.failure
 
     def stop(self) -> None:
         """Give up all that is under way."""
@@ -275,6 +276,9 @@ def _side_by_side(files: _Files, named: Sequence[tuple[str, str]], jobs: int) ->
                     highest = max(highest, code.result())
                 finally:
                     output.release()
+                if output.failure is not None:
+                    note(f"error: {output.failure}")
+                    highest = max(highest, output.failure.exit_code)
             return highest
         except BaseException:
             files.stop()

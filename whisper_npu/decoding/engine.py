@@ -120,7 +120,10 @@ class Engine:
         """A recording, which is to be closed. Windows of higher priority go first; above 0 they do
         not wait for a place either, up to twice as many as there are."""
         recording = Recording(self, priority)
-        recording.enter()
+        with self._locked():
+            if not self._stopped:
+                # It keeps the thread from ending.
+                self._recordings.add(recording)
         return recording
 
     def call(self, work: Callable[[], Result]) -> Result:
@@ -166,13 +169,14 @@ class Engine:
         dropped: list[_Job | _Call] = []
         try:
             with self._lock:
-                self._holder = threading.get_ident()
+                before, self._holder = self._holder, threading.get_ident()
                 try:
                     while self._given_up:
                         dropped += self._drop(self._given_up.popleft())
                     yield
                 finally:
-                    self._holder = None
+                    # A finalizer that looked at the state within gives it back to this thread.
+                    self._holder = before
         finally:
             for work in dropped:
                 self._end(work, CancelledError("the recording was closed"))
@@ -196,11 +200,6 @@ class Engine:
             work.future.set_exception(error)
 
     # What recordings do, in their threads.
-
-    def _enter(self, recording: Recording) -> None:
-        with self._locked():
-            if not self._stopped:
-                self._recordings.add(recording)
 
     def _submit(self, work: _Job | _Call) -> None:
         if self.reentered:
@@ -532,10 +531,6 @@ class Recording:
         self._engine, self.priority = engine, priority
         self.counts = engine.model.new_counts()
         self.cancelled = False
-
-    def enter(self) -> None:
-        """Keep the engine's thread from ending."""
-        self._engine._enter(self)
 
     @property
     def model(self) -> Whisper:

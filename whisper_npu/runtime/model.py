@@ -16,7 +16,7 @@ from whisper_npu.model.precision import Precision
 from whisper_npu.ops.arrays import F32, I16
 from whisper_npu.ops.fixed import FEATURE_FRACTION
 from whisper_npu.ops.mel import mel_filters
-from whisper_npu.ops.probabilities import FLOATS, INTEGERS, Probabilities
+from whisper_npu.ops.probabilities import Probabilities
 from whisper_npu.runtime.backend import Array
 from whisper_npu.runtime.decoder import Decoder
 from whisper_npu.runtime.machine import Halt, Machine
@@ -79,7 +79,7 @@ class Model:
     @property
     def probabilities(self) -> Probabilities:
         """The functions that compute probabilities of the logits."""
-        return INTEGERS if self.precision == "int8" else FLOATS
+        return self._network.probabilities
 
     @property
     def halt(self) -> Halt:
@@ -147,7 +147,3 @@ class Model:
         """
         slots = self._decoder.claim(list(states), group, observe)
         return DecoderSession(self._decoder, slots, group)
-
-    def reserve(self, n_audio: int, group: int) -> None:
-        """Have room for so many windows at once, with ``group`` sequences each."""
-        self._decoder.reserve(n_audio, group)

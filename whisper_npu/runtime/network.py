@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from whisper_npu.model.dims import ModelDimensions
 from whisper_npu.model.graph import Graph
 from whisper_npu.model.precision import Precision
+from whisper_npu.ops.probabilities import FLOATS, INTEGERS, Probabilities
 from whisper_npu.runtime.backend import Array, Form
 from whisper_npu.runtime.machine import Machine
 from whisper_npu.runtime.placement import Forms
@@ -28,6 +29,11 @@ class Network:
     weights: Weights
     states: Mapping[str, Form]
     machine: Machine
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """The functions that compute probabilities of the logits."""
+        return INTEGERS if self.precision == "int8" else FLOATS
 
     def plan(self, graph: Graph, states: Mapping[str, Array] | None = None) -> Plan:
         """A graph bound to the weights and to some caches."""

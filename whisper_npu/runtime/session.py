@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from whisper_npu.ops.arrays import F32, I64
-from whisper_npu.ops.probabilities import FLOATS, INTEGERS, Probabilities
+from whisper_npu.ops.probabilities import Probabilities
 from whisper_npu.runtime.caches import Slot
 from whisper_npu.runtime.decoder import Decoder
 from whisper_npu.runtime.plan import Observer
@@ -36,7 +36,7 @@ class DecoderSession:
     @property
     def probabilities(self) -> Probabilities:
         """The functions that compute probabilities of the logits."""
-        return INTEGERS if self._decoder.network.precision == "int8" else FLOATS
+        return self._decoder.network.probabilities
 
     def _start_over(self, position: int) -> None:
         #: Tokens of each window so far.

@@ -55,13 +55,13 @@ struct AttentionInt32 {
   const Scratch *scratch;
 };
 
-// Caches lie in slots, and windows, of ``group`` sequences each, in some of these: window i in
-// slot[i], below ``slots``. Its own cache is that of its sequences, one for each of ``members``; its
-// first new token is at position[i].
+// A cache has ``slots``. Each window has one of them: window i has slot[i]. A window has ``group``
+// sequences, and its slot has room for ``members``. The first new token of its sequences is at
+// position[i].
 
-// q, out [b, n, n_head * d_head]; k, v [slots, members, n_head, t, d_head], of each sequence. Query i
-// sees the first position + i + 1 keys. Without ``position`` a window has one member, for all of its
-// sequences, and queries see all keys.
+// q, out [b, n, n_head * d_head]; k, v [slots, members, n_head, t, d_head], of each sequence. Query
+// i sees the first position + i + 1 keys. Without ``position`` the sequences of a window share one
+// member, and queries see all keys.
 struct OverCache {
   const float *q, *k, *v;
   float *out;
