@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.waiting import LIMIT
 from tests.unit.decoding_fakes import (
     FakeCounts,
     FakeModel,
@@ -27,8 +27,6 @@ from whisper_npu.decoding.task import Decoding
 
 TOKENIZER = small_tokenizer()
 GREEDY = DecodingOptions(language="en", without_timestamps=True)
-# Longer than any of these tests takes: what is waited for comes, or never.
-LIMIT = 30.0
 
 
 class Counts(FakeCounts):
@@ -136,13 +134,6 @@ def alone(
 
 def result_of(work: Work[Decoding]) -> DecodingResult:
     return work.result(LIMIT).result()
-
-
-def wait_for(condition: Callable[[], object], what: str = "it does not happen") -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.001)
 
 
 def has_ended(engine: Engine) -> bool:

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.waiting import LIMIT, wait_for
 from tests.unit.decoding_fakes import (
     FakeSession,
     says,
 )
 from tests.unit.engine_fakes import (
     GREEDY,
-    LIMIT,
     TOKENIZER,
     Model,
     alone,
@@ -33,7 +33,6 @@ from tests.unit.engine_fakes import (
     has_ended,
     held,
     result_of,
-    wait_for,
     window_of,
     words,
 )

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.waiting import LIMIT, wait_for
 from tests.unit.decoding_fakes import (
     FakeFeatures,
     FakeModel,
@@ -29,7 +30,6 @@ from tests.unit.decoding_fakes import (
     says,
 )
 from tests.unit.engine_fakes import (
-    LIMIT,
     TOKENIZER,
     Model,
     alone,
@@ -38,7 +38,6 @@ from tests.unit.engine_fakes import (
     has_ended,
     held,
     result_of,
-    wait_for,
     words,
 )
 from tests.unit.random_decoding import seeded

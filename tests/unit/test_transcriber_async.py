@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 
 from tests.support.cpu_library import cpu_home as cpu_home
+from tests.support.waiting import LIMIT, wait_for
 from tests.unit.transcriber_jobs import (
     GREEDY,
-    LIMIT,
     no_file_is_left,
     no_thread_is_left,
     open_files,
     own_threads,
     sound,
-    wait_for,
 )
 from tests.unit.transcriber_jobs import compiled as compiled
 from tests.unit.transcriber_jobs import spilled as spilled

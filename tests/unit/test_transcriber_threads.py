@@ -20,9 +20,9 @@ from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.rounding import but_for_rounding
 from tests.support.signals import noise
+from tests.support.waiting import LIMIT
 from tests.unit.transcriber_jobs import (
     GREEDY,
-    LIMIT,
     no_file_is_left,
     no_thread_is_left,
     open_files,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from tests.support.checkpoints import Recipe
 from tests.support.npu.gemm_kernels import evidence_of, gemm_folder
 from tests.support.signals import noise
+from tests.support.waiting import wait_for
 from whisper_npu import Transcriber, Transcription
 from whisper_npu import transcriber as transcriber_module
 from whisper_npu.backends.npu import device as devices
@@ -157,12 +157,9 @@ def _no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def all_is_given_back(device: Counted) -> bool:
+def all_is_given_back(device: Counted) -> None:
     """Soon: by the engine's thread, if it has not ended yet."""
-    began = time.monotonic()
-    while (device.kernels or device.live) and time.monotonic() < began + 10:
-        time.sleep(0.005)
-    return device.kernels == [] and device.live == 0
+    wait_for(lambda: device.kernels == [] and device.live == 0, "the device still has something")
 
 
 @pytest.mark.usefixtures("_no_collector")
@@ -191,7 +188,7 @@ def test_contexts_and_buffers_are_given_back(
         assert {event.reason for event in after.placement.fallbacks} == {"device lost"}
         found.close()
         assert device.kernels == []
-    assert all_is_given_back(device)
+    all_is_given_back(device)
     # It was not the transcriber that opened it.
     assert not device.closed
 
@@ -219,4 +216,4 @@ def test_a_stream_keeps_the_device(nano: Path, verified: Path, on_numpy: Transcr
     assert placement.fallbacks == ()
     assert device.kernels
     del stream
-    assert all_is_given_back(device)
+    all_is_given_back(device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.waiting import wait_for
 from tests.unit.decoding_fakes import (
     FakeFeatures,
     FakeModel,
@@ -417,9 +417,6 @@ def test_a_transcription_that_is_dropped_gives_back_its_model() -> None:
     gc.disable()
     try:
         del model, result, segments
-        began = time.monotonic()
-        while alive() is not None and time.monotonic() < began + 10:
-            time.sleep(0.01)
-        assert alive() is None
+        wait_for(lambda: alive() is None, "the model is kept")
     finally:
         gc.enable()

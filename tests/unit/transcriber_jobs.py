@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ import pytest
 from tests.support.checkpoints import Recipe
 from tests.support.cpu_library import cpu_home as cpu_home
 from tests.support.signals import noise
+from tests.support.waiting import wait_for
 from whisper_npu import Transcriber
 from whisper_npu.convert import convert
 
 GREEDY: dict[str, Any] = {"language": "en", "temperature": 0.0}
-# Longer than anything that is waited for takes.
-LIMIT = 60.0
 
 
 @pytest.fixture
@@ -44,13 +42,6 @@ def sound(seconds: float, seed: int = 0, channels: int = 1) -> np.ndarray:
     """Noise: [n], or of several channels [n, channels]."""
     samples = noise(round(16000 * seconds) * channels, seed)
     return samples if channels == 1 else samples.reshape(-1, channels)
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.005)
 
 
 # Threads that other tests have left, as those of engines that they keep.
