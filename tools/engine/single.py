@@ -28,7 +28,7 @@ def measure(
     """Seconds of the transcription, and MiB of processes that do nothing else; old and new."""
     task = {"model": str(model), "mode": mode}
     settings = argparse.Namespace(
-        stages=[FILE_STAGE], pairs=pairs, pairs_per_process=10, audio=[audio]
+        stages=[FILE_STAGE], pairs=pairs, pairs_per_process=3, audio=[audio]
     )
     seconds = live_processes(settings, old, new, task)[FILE_STAGE]
     peaks = [
