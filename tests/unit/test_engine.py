@@ -160,6 +160,27 @@ def test_steps_go_on_while_windows_are_encoded() -> None:
     assert (np.diff(before) > 2).all()
 
 
+@pytest.mark.parametrize("priority", [0, 1])
+def test_places_are_filled_before_steps_have_their_share(priority: int) -> None:
+    """Where enough windows wait for all of them, unless live audio is under way."""
+    model = Model(says(words(30)))
+    before: list[int] = []
+
+    def encode_for_long(window: int) -> None:
+        before.append(len(model.steps))
+        time.sleep(0.2)
+
+    model.before_encode = encode_for_long
+    engine = Engine(model, places=3)
+    with engine.open(priority) as first, engine.open() as others:
+        with held(engine):
+            works = [ask(first, 0), *(ask(others, number) for number in (1, 2))]
+        for work in works:
+            result_of(work)
+    taken = np.diff(before)
+    assert ((taken > 2) if priority else (taken == 1)).all()
+
+
 def test_windows_above_priority_0_have_as_many_places_again() -> None:
     model = Model(says(words(60)), n_text_ctx=128)
     engine = Engine(model)

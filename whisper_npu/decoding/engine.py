@@ -37,7 +37,7 @@ from whisper_npu.ops.probabilities import Probabilities
 # of 1 (base, int8): more would be little faster, and take memory.
 PLACES = 8
 # How long steps are taken between two windows that are encoded, of the time that the first of them
-# took: those under way do not wait for all that come.
+# took, where there are places for more than wait: those under way go on while others come.
 _STEPS_SHARE = 0.5
 
 Result = TypeVar("Result")
@@ -301,7 +301,7 @@ class Engine:
             self._do(call, call.work)
         self._start()
         began = perf_counter()
-        if not self._sides or self._owed <= 0:
+        if not self._sides or self._owed <= 0 or self._fills_up():
             self._encode()
             self._owed = _STEPS_SHARE * (perf_counter() - began)
             self._start()
@@ -349,6 +349,18 @@ class Engine:
         # One is left for a recording that has none, unless it is to go last.
         has_none = job.recording.priority == 0 and not _of(job.recording, taken)
         return len(taken) < self.places + has_none
+
+    def _fills_up(self) -> bool:
+        """Whether the windows that wait would take all places that are free: to have them all first
+        makes steps of more windows, which take little longer. Live audio does not wait for that.
+        """
+        running = self._running()
+        if any(job.recording.priority > 0 for job in running):
+            return False
+        with self._locked():
+            encoded = sum(job.window.states is not None for job in self._jobs)
+            free = self.places - len(running) - encoded
+            return 0 < free <= len(self._jobs) - encoded
 
     def _start(self) -> None:
         """Begin with the jobs whose windows are encoded, as far as there are places for them."""

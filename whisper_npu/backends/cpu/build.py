@@ -36,8 +36,8 @@ from whisper_npu.home import home_folder
 COMPILERS = ("c++", "g++", "clang++")
 
 # Results are part of the contracts: no contraction but where the source asks for it. Loops begin at
-# cache lines: where they begin by chance, a change elsewhere in a file makes products of bytes up to
-# 12 % slower or faster (AVX2).
+# cache lines: otherwise a change elsewhere in a file moves them, and makes products of bytes slower
+# or faster by as much as 12 % (AVX2).
 _FLAGS = (
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",
     "-fno-trapping-math", "-falign-functions=64", "-falign-loops=64", "-w",
