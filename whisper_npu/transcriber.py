@@ -15,7 +15,7 @@ from whisper_npu.audio import AudioSource, stream_audio
 from whisper_npu.audio.channels import channel_labels
 from whisper_npu.audio.features import LogMel, compute_log_mel, compute_log_mels
 from whisper_npu.audio.stream import stream_channels
-from whisper_npu.backends.machine_options import MachineOptions
+from whisper_npu.backends.machine_options import Check, MachineOptions
 from whisper_npu.backends.opening import open_device, open_machine
 from whisper_npu.decoding.channels import ChannelsTranscript, transcribe_channels
 from whisper_npu.decoding.engine import Engine, Recording
@@ -61,7 +61,8 @@ class Transcriber:
     which int8 was measured to be faster; float32 in all other cases.
     ``Placement.precision_reason`` says why. ``kernels`` are folders with kernels of your
     own. Raises KernelError if ops that were asked to be on the NPU cannot be, unless
-    ``allow_fallback``. ``check_rate`` is the share of launches that are recomputed and compared.
+    ``allow_fallback``. ``check`` is ``"full"``, to prove each product of a device by checksums, or
+    ``"sample"``. ``check_rate`` is the share of launches that NumPy recomputes and compares.
     ``cpu_kernels`` says whether to use the kernels compiled for this CPU; if not given, they are
     used if they are there and verified. ``threads`` is the number
     that NumPy's products, workers and CPU kernels compute with. There is one for the process: the
@@ -81,6 +82,7 @@ class Transcriber:
         precision: str = _DEFAULTS.precision,
         kernels: Sequence[str | PathLike[str]] = _DEFAULTS.kernels,
         allow_fallback: bool = _DEFAULTS.allow_fallback,
+        check: Check = _DEFAULTS.check,
         check_rate: float = _DEFAULTS.check_rate,
         cpu_kernels: bool | None = _DEFAULTS.cpu_kernels,
         threads: int | None = _DEFAULTS.threads,
@@ -90,6 +92,7 @@ class Transcriber:
             precision=precision,
             kernels=kernels,
             allow_fallback=allow_fallback,
+            check=check,
             check_rate=check_rate,
             cpu_kernels=cpu_kernels,
             threads=threads,

@@ -46,10 +46,10 @@ def test_all(capsys: Capture, cache_home: Path) -> None:
     captured = capsys.readouterr()
     assert captured.err == ""
     mine, silent, gemm = captured.out.splitlines()
-    assert mine.startswith("mine: verified: 200 cases, 400 launches, all outputs equal; ")
+    assert mine.startswith("mine: verified: 1198 cases, 1396 launches, all outputs equal; ")
     assert re.search(r"; \d+ us a launch, copies \d+\.\d GB/s$", mine)
     assert silent.startswith("silent: not tried: ")
-    assert gemm.startswith(f"{SMALL}: verified: 20 cases, 40 launches, all outputs equal; ")
+    assert gemm.startswith(f"{SMALL}: verified: 1024 cases, 1048 launches, all outputs equal; ")
     assert set(evidence(cache_home)) == {"mine", SMALL}
     assert all(record["failure"] is None for record in evidence(cache_home).values())
 
@@ -69,7 +69,7 @@ def test_floats_within_their_bound(
     options = ["--device", "software", "--kernels", str(KERNELS / "inventory")]
     assert main(["kernels", "verify", "layernorm_nosqrt", *options]) == 0
     assert re.search(
-        r"200 launches, errors of at most 0\.\d\d% of the accumulated magnitude; ",
+        r"1204 launches, errors of at most 0\.\d\d% of the accumulated magnitude; ",
         capsys.readouterr().out,
     )
     assert 0 < evidence(cache_home)["layernorm_nosqrt"]["worst_error"] < 2**-7

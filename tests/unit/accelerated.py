@@ -56,11 +56,15 @@ def numpy_model() -> Model:
 
 
 def accelerated(
-    choose: Chooser, device: SoftwareDevice | None = None, check_rate: float = 0.0, seed: int = 0
+    choose: Chooser,
+    device: SoftwareDevice | None = None,
+    check_rate: float = 0.0,
+    seed: int = 0,
+    proving: bool = True,
 ) -> Model:
     """The micro model with ops on a device as ``choose`` says."""
     usage = Usage(device="software")
-    npu = directed(device or SoftwareDevice(), choose, usage, check_rate, seed)
+    npu = directed(device or SoftwareDevice(), choose, usage, check_rate, seed, proving)
     return Model(CHECKPOINT, "int8", directed_machine(npu))
 
 
@@ -70,9 +74,10 @@ def directed(
     usage: Usage,
     check_rate: float = 0.0,
     seed: int = 0,
+    proving: bool = True,
 ) -> Directed:
     """Both kernels, for what is chosen."""
-    return Directed(device, (LARGE, SMALL), choose, usage, check_rate, seed)
+    return Directed(device, (LARGE, SMALL), choose, usage, check_rate, seed, proving)
 
 
 def run_windows(model: Model) -> list[np.ndarray]:

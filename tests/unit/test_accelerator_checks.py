@@ -1,4 +1,4 @@
-"""The sampled check: a kernel that begins to lie is found, and not used any more."""
+"""Checks: a kernel that begins to lie is found, and not used any more."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_kernel_that_begins_to_lie_is_quarantined(rate: float, seed: int) -> N
     checked = [i for i in range(1000) if drawn.random() < rate]
     caught = next(i for i in checked if i >= start)
     device = SoftwareDevice(corrupt=flip(start))
-    model = accelerated(everywhere(LARGE), device, check_rate=rate, seed=seed)
+    model = accelerated(everywhere(LARGE), device, check_rate=rate, seed=seed, proving=False)
     reference = numpy_model()
     numbers = 0
     while numbers <= caught + 3 * len(TIMELINE):
@@ -67,6 +67,21 @@ def test_a_kernel_that_begins_to_lie_is_quarantined(rate: float, seed: int) -> N
     assert (discovered.phase, discovered.op) == TIMELINE[caught % len(TIMELINE)]
     assert f"1 of {sums(*TIMELINE[caught % len(TIMELINE)])} sums" in discovered.detail
     assert ran(model)[LARGE.contract.name] == caught
+
+
+@pytest.mark.parametrize("start", range(0, len(TIMELINE), 3))
+def test_results_with_a_liar_are_those_without(start: int, expected: list[np.ndarray]) -> None:
+    """Each launch is proven before anything is made of it."""
+    device = SoftwareDevice(corrupt=flip(start))
+    model = accelerated(everywhere(LARGE), device)
+    assert same(run_windows(model), expected)
+    counts = model.machine.usage.counts
+    assert device.traffic.launches == counts.launches == counts.proofs == start + 1
+    assert counts.checks == 0
+    assert {f[2:] for f in fallbacks(model)} == {(LARGE.contract.name, "wrong result")}
+    discovered = model.machine.usage.fallbacks[0]
+    assert (discovered.phase, discovered.op) == TIMELINE[start]
+    assert "checksums of 1 of" in discovered.detail
 
 
 def test_a_kernel_that_lies_in_1_of_10_000_outputs_is_quarantined_in_time() -> None:
@@ -86,7 +101,11 @@ def test_a_kernel_that_lies_in_1_of_10_000_outputs_is_quarantined_in_time() -> N
             numbers[rng.random(numbers.size) < share] ^= 1
 
         model = accelerated(
-            everywhere(SMALL), SoftwareDevice(corrupt=corrupt), check_rate=rate, seed=seed
+            everywhere(SMALL),
+            SoftwareDevice(corrupt=corrupt),
+            check_rate=rate,
+            seed=seed,
+            proving=False,
         )
         while not model.machine.usage.fallbacks:
             run_windows(model)
@@ -108,7 +127,8 @@ def sums(phase: str, name: str) -> int:
 
 
 def test_the_op_that_was_checked_gets_the_right_result(expected: list[np.ndarray]) -> None:
-    model = accelerated(everywhere(LARGE), SoftwareDevice(corrupt=flip(0)), check_rate=1.0)
+    device = SoftwareDevice(corrupt=flip(0))
+    model = accelerated(everywhere(LARGE), device, check_rate=1.0, proving=False)
     assert same(run_windows(model), expected)
     assert model.machine.usage.counts.launches == 1
 
@@ -128,6 +148,6 @@ def test_a_lie_of_one_kernel_leaves_the_other(expected: list[np.ndarray]) -> Non
 
 
 def test_without_checks_nothing_is_compared() -> None:
-    model = accelerated(everywhere(LARGE), SoftwareDevice(corrupt=flip(0)), check_rate=0.0)
+    model = accelerated(everywhere(LARGE), SoftwareDevice(corrupt=flip(0)), proving=False)
     run_windows(model)
     assert (model.machine.usage.counts.checks, fallbacks(model)) == (0, [])

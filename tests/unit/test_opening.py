@@ -158,7 +158,7 @@ def test_values_become_pythons() -> None:
     )
     assert repr(options) == (
         "MachineOptions(device='cpu', precision='auto', kernels=('folder',), allow_fallback=True, "
-        "check_rate=0.5, cpu_kernels=False, threads=2)"
+        "check='full', check_rate=0.5, cpu_kernels=False, threads=2)"
     )
 
 
@@ -168,6 +168,7 @@ def test_values_become_pythons() -> None:
         ("allow_fallback", "no", "be one of True, False, not 'no'"),
         ("cpu_kernels", 2, "be one of True, False, None, not 2"),
         ("kernels", 7, "be a list of folders, not 7"),
+        ("check", "most", "be one of full, sample, not 'most'"),
         ("check_rate", "all", "be between 0 and 1, not 'all'"),
         ("threads", 2.5, "be a whole number from 1 to 256, not 2.5"),
     ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from whisper_npu.errors import OptionError
 from whisper_npu.model.precision import PRECISIONS
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # ``AUTO`` is a precision too.
 CPU, NPU, AUTO = "cpu", "npu", "auto"
 DEVICES = (CPU, NPU, AUTO)
+# Of launches on a device: each is proven, or some are compared with NumPy (``check_rate``).
+Check = Literal["full", "sample"]
 # Made of the kernels' NumPy models, to try everything above a device. Not listed in messages.
 SOFTWARE = "software"
 # As published figures describe it: to be printed, and not there.
@@ -38,6 +40,7 @@ class MachineOptions:
     precision: str = AUTO
     kernels: Sequence[str | os.PathLike[str]] = ()
     allow_fallback: bool = False
+    check: Check = "full"
     check_rate: float = 1e-3
     cpu_kernels: bool | None = None
     threads: int | None = None
@@ -53,6 +56,7 @@ class MachineOptions:
             raise OptionError(f"kernels must be a list of folders, not {self.kernels!r}")
         _check_member("allow_fallback", self.allow_fallback, (True, False))
         _check_member("cpu_kernels", self.cpu_kernels, (True, False, None))
+        _check_member("check", self.check, get_args(Check))
         if not isinstance(self.check_rate, int | float) or not 0 <= self.check_rate <= 1:
             raise OptionError(f"check_rate must be between 0 and 1, not {self.check_rate!r}")
         if self.threads is not None:

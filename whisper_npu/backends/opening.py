@@ -13,6 +13,7 @@ from whisper_npu.backends.machine_options import (
     NPU,
     PHOENIX,
     SOFTWARE,
+    Check,
     MachineOptions,
     check_npu_precision,
 )
@@ -154,7 +155,7 @@ def open_machine(
     from whisper_npu.backends.numpy.host_rates import measure_host
 
     auto = options.device == AUTO
-    npu = _npu(device, options.kernels, usage, options.check_rate)
+    npu = _npu(device, options.kernels, usage, options.check, options.check_rate)
     host = numpy_backends(measure_host())
     machine = Machine((npu, *cpu, *host), "auto" if auto else "npu", usage)
     if not auto and not options.allow_fallback:
@@ -225,7 +226,11 @@ def require(npu: NpuBackend, regions: Iterable[Region]) -> None:
 
 
 def _npu(
-    device: Device | None, kernels: Folders, usage: Usage, check_rate: float = 0.0
+    device: Device | None,
+    kernels: Folders,
+    usage: Usage,
+    check: Check = "full",
+    check_rate: float = 0.0,
 ) -> NpuBackend:
     """The NPU with the kernels that are verified on it; without a device, all kernels on a Phoenix
     as published figures describe it."""
@@ -242,7 +247,7 @@ def _npu(
             for status in statuses
             if status.evidence is not None and status.evidence.passed
         }
-    return NpuBackend(device, statuses, rates, usage, check_rate)
+    return NpuBackend(device, statuses, rates, usage, check_rate, proving=check == "full")
 
 
 def _cpu_kernels(wanted: bool | None) -> UsableKernels | str:

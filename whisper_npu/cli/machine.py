@@ -77,6 +77,13 @@ _MACHINE: Sequence[Option] = (
         "let NumPy run what the NPU cannot, instead of an error",
     ),
     (
+        "check",
+        str,
+        _DEFAULTS.check,
+        "of the NPU's launches: full, each product is proven by checksums; or sample, only the "
+        "check_rate applies",
+    ),
+    (
         "check_rate",
         float,
         _DEFAULTS.check_rate,

@@ -24,6 +24,7 @@ class Counts:
     launches: int = 0
     bytes_to_device: int = 0
     bytes_from_device: int = 0
+    proofs: int = 0
     checks: int = 0
     cuts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -37,6 +38,7 @@ class Counts:
         self.launches += other.launches
         self.bytes_to_device += other.bytes_to_device
         self.bytes_from_device += other.bytes_from_device
+        self.proofs += other.proofs
         self.checks += other.checks
 
 
@@ -106,6 +108,7 @@ class Usage:
             bytes_to_device=counts.bytes_to_device,
             bytes_from_device=counts.bytes_from_device,
             resident_bytes=self.resident_bytes,
+            proofs=counts.proofs,
             checks=counts.checks,
             fallbacks=tuple(self.fallbacks),
             saturations=tuple(

@@ -85,10 +85,11 @@ class Directed(NpuBackend):
         usage: Usage,
         check_rate: float = 0.0,
         seed: int = 0,
+        proving: bool = True,
     ) -> None:
         kernels = [KernelStatus(entry, {}, VERIFIED, None) for entry in entries]
         rates = {kernel.name: PHOENIX_CORE for kernel in kernels}
-        super().__init__(device, kernels, rates, usage, check_rate, seed)
+        super().__init__(device, kernels, rates, usage, check_rate, seed, proving)
         self._choose = choose
         self._chosen: dict[tuple[str, str], KernelEntry | None] = {}
 

@@ -59,10 +59,14 @@ def backend(
     statuses: Sequence[KernelStatus] = (status(64), status(16)),
     device: SoftwareDevice | None = None,
     check_rate: float = 0.0,
+    proving: bool = True,
 ) -> NpuBackend:
     """With both kernels, the small one verified."""
     rates = {SMALL: FAST} if rates is None else rates
-    return NpuBackend(device or SoftwareDevice(), statuses, rates, Usage(), check_rate)
+    usage = Usage()
+    return NpuBackend(
+        device or SoftwareDevice(), statuses, rates, usage, check_rate, proving=proving
+    )
 
 
 def offered(npu: NpuBackend, graph: Graph) -> Offer:
@@ -225,6 +229,7 @@ def test_a_weight_lies_in_the_kernels_buffer_alone(rows: int, bits: int) -> None
         assert is_right(made, W)
     usage = npu.usage
     assert usage.counts.launches == usage.counts.checks == device.traffic.launches == 3
+    assert usage.counts.proofs == 3
     assert usage.counts.bytes_to_device == device.traffic.to_device - offer.resident_bytes
     assert usage.counts.bytes_from_device == device.traffic.from_device == 3 * offer.bytes_out
     assert (function_of(step), usage.fallbacks, usage.counts.ops) == (SMALL, [], {})
@@ -234,7 +239,7 @@ def test_a_check_reads_the_weight_where_it_lies() -> None:
     def corrupt(count: int, outputs: Sequence[np.ndarray]) -> None:
         outputs[0].view(np.int32)[5] -= 1
 
-    npu = backend(device=SoftwareDevice(corrupt=corrupt), check_rate=1.0)
+    npu = backend(device=SoftwareDevice(corrupt=corrupt), check_rate=1.0, proving=False)
     graph = product_graph(3, 40, 150)
     offer = offered(npu, graph)
     made = bound_product(graph, X, load(offer, "w", W))

@@ -43,12 +43,33 @@ def _outliers(rng: np.random.Generator, dtype: str, shape: Shape) -> Array:
     return array
 
 
+# Inputs that are the last ones but for a few values.
+CHANGED = "changed a little"
+
+
+def changed_little(rng: np.random.Generator, array: Array) -> Array:
+    """An array with two of its values in each other's places, as far as they differ."""
+    changed: Array = array.copy()
+    flat = changed.reshape(-1)
+    places = rng.integers(0, flat.size, 2)
+    flat[places] = flat[places[::-1]]
+    return changed
+
+
+def _one_sign(rng: np.random.Generator, dtype: str, shape: Shape) -> Array:
+    # The largest sums that there are.
+    limits = np.iinfo(dtype)
+    array: Array = np.full(shape, rng.choice([limits.min, limits.max]), dtype)
+    return array
+
+
 INTEGERS: Mapping[str, Callable[[np.random.Generator, str, Shape], Array]] = {
     "random": _random,
     "extreme": _extreme,
     "sparse": _sparse,
     "structured": _structured,
     "outliers": _outliers,
+    "one sign": _one_sign,
 }
 
 
@@ -79,6 +100,10 @@ def _float_outliers(rng: np.random.Generator, shape: Shape) -> F32:
     return array
 
 
+def _floats_of_one_sign(rng: np.random.Generator, shape: Shape) -> F32:
+    return np.full(shape, rng.choice([-1000, 1000]), np.float32)
+
+
 # The same by name, as float32.
 FLOATS: Mapping[str, Callable[[np.random.Generator, Shape], F32]] = {
     "random": _random_floats,
@@ -86,4 +111,5 @@ FLOATS: Mapping[str, Callable[[np.random.Generator, Shape], F32]] = {
     "sparse": _sparse_floats,
     "structured": _structured_floats,
     "outliers": _float_outliers,
+    "one sign": _floats_of_one_sign,
 }

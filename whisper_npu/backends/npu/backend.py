@@ -62,11 +62,13 @@ class NpuStep:
         numpy: Step,
         trust: Trust,
         usage: Usage,
+        proving: bool,
         sampled: Callable[[], bool],
     ) -> None:
         self._phase, self._work, self._kernel = phase, work, kernel
         self._launch, self._numpy = launch, numpy
-        self._trust, self._usage, self._sampled = trust, usage, sampled
+        self._trust, self._usage = trust, usage
+        self._proving, self._sampled = proving, sampled
         self.function = kernel if launch is not None else function_of(numpy)
 
     def __call__(self) -> None:
@@ -76,8 +78,10 @@ class NpuStep:
             return
         try:
             self._trust.check(self._kernel)
-            launch()
+            launch(canaries=self._proving and not launch.has_law)
             self._count()
+            if self._proving and launch.has_law:
+                self._prove(launch)
             if self._sampled():
                 self._check(launch)
         except KernelError as error:
@@ -100,10 +104,17 @@ class NpuStep:
         usage.counts.bytes_to_device += sum(self._work.inputs)
         usage.counts.bytes_from_device += sum(self._work.outputs)
 
+    def _prove(self, launch: Launch) -> None:
+        """Look whether the outputs obey the family's law. Raises KernelLied."""
+        self._usage.counts.proofs += 1
+        self._believe(launch.unproven())
+
     def _check(self, launch: Launch) -> None:
         """Compare with NumPy. Raises KernelLied."""
         self._usage.counts.checks += 1
-        wrong = launch.wrong()
+        self._believe(launch.wrong())
+
+    def _believe(self, wrong: str | None) -> None:
         if wrong is not None:
             raise KernelLied(
                 f"{self._kernel}: {wrong} of {self._work.ops[-1].name} were wrong; the kernel is "
@@ -115,8 +126,9 @@ class NpuBackend(Backend):
     """Kernels of one device for the plans of one model.
 
     ``kernels`` are all there are, ``rates`` those of the usable ones by name. Without a ``device``
-    there are offers that cannot be bound. ``check_rate`` is the share of launches that are
-    recomputed by NumPy and compared, chosen by ``seed``.
+    there are offers that cannot be bound. If ``proving``, each launch of a family that has a law is
+    proven by it, and each of another one must write its outputs. ``check_rate`` is the share of
+    launches that are recomputed by NumPy and compared, chosen by ``seed``.
     """
 
     name = "npu"
@@ -130,8 +142,10 @@ class NpuBackend(Backend):
         usage: Usage,
         check_rate: float = 1e-3,
         seed: int | None = None,
+        proving: bool = True,
     ) -> None:
         self.device, self.usage = device, usage
+        self._proving = proving
         self._check_rate, self._random = check_rate, random.Random(seed)
         self._trust = Trust(usage)
         # Forms refer to these and not to this object: without a cycle, memory is freed at once.
@@ -247,14 +261,15 @@ class NpuBackend(Backend):
                 self._trust.fall_back(phase, work.ops, used.name, error)
         numpy = used.family.numpy(bound)
         return NpuStep(
-            phase, work, used.name, launch, numpy, self._trust, self.usage, self._sampled
-        )
+            phase, work, used.name, launch, numpy, self._trust, self.usage, self._proving,
+            self._sampled,
+        )  # fmt: skip
 
     def _prepare(self, used: _Kernel, work: Work, bound: Bound) -> Launch:
         runner = self._open(used)
         if work.weight is not None:
             self.usage.resident_bytes += runner.synchronise(work.weight)
-        return runner.prepare(work, bound)
+        return runner.prepare(work, bound, self._proving)
 
     def _open(self, used: _Kernel) -> Runner:
         return self._runners.open(used.status.entry, used.family)

@@ -20,6 +20,9 @@ from whisper_npu.errors import KernelError
 
 U8 = NDArray[np.uint8]
 
+# What outputs are filled with before a launch: a value that stays is one that was never written.
+CANARY = 0xA5
+
 
 class DeviceError(KernelError):
     """A device did not do what was asked of it."""

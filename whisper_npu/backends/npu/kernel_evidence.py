@@ -1,7 +1,8 @@
 """Evidence that a kernel computes what its contract says, on exactly this machine.
 
 A file holds it, one record for each key: device, firmware, driver and XRT, the hashes of xclbin and
-instructions, and that of the contract. Anything else than an exact match means unverified.
+instructions, that of the contract, and the version of the verification. Anything else than an exact
+match means unverified.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from whisper_npu.backends.npu.kernel_rates import KernelRates
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.files.whole import file_sha256
 from whisper_npu.home import home_folder
+
+# What a verification consists of: evidence of an earlier one does not count.
+_VERIFICATION = 2
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def evidence_key(identity: DeviceIdentity, entry: KernelEntry) -> str:
         "files": file_hashes(entry),
         "kernel": entry.contract.name,
         "contract": contract_hash(entry),
+        "verification": _VERIFICATION,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -22,6 +22,9 @@ class LaunchCase:
     """Inputs, the outputs that they must give, and the shape to launch with.
 
     Integers must be equal. Floats may differ by the share ``allowed`` of their ``magnitude``.
+    ``kept`` names the buffers that it is launched with, those of inputs and then those of outputs:
+    cases share those of a name, in which the last one left what it wrote. Without names all are
+    new.
     """
 
     name: str
@@ -30,6 +33,7 @@ class LaunchCase:
     expected: tuple[Array, ...]
     magnitude: Array | None = None
     allowed: float = 0.0
+    kept: tuple[str, ...] = ()
 
     def error(self, found: Array, expected: Array) -> float:
         """The largest difference of integers, or of floats as a share of their magnitude.

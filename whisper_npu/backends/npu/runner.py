@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from whisper_npu.backends.npu.contract import Argument
 from whisper_npu.backends.npu.device import (
+    CANARY,
     U8,
     Buffer,
     BufferRefused,
     Device,
     Kernel,
+    KernelLied,
     NoDevice,
     Program,
 )
@@ -43,6 +46,7 @@ class Runner:
         self._weights: dict[str, Buffer] = {}
         self._refused: dict[str, str] = {}
         self._synchronised: set[str] = set()
+        self._sums: dict[str, Any] = {}
         self._abandoned: list[_Shared] = []
 
     def has(self, weight: str) -> bool:
@@ -83,14 +87,24 @@ class Runner:
         self._synchronised.add(weight)
         return buffer.array.nbytes
 
-    def prepare(self, work: Work, bound: Bound) -> Launch:
+    def sums(self, work: Work, bound: Bound) -> Any:
+        """See ``Family.sums``: of a region's weight, computed when it is asked for first."""
+        if work.weight is None:
+            return None
+        if work.weight not in self._sums:
+            self._sums[work.weight] = self.family.sums(bound)
+        return self._sums[work.weight]
+
+    def prepare(self, work: Work, bound: Bound, proving: bool = True) -> Launch:
         """A region's launch, with all that it needs, so that nothing is made while running.
+
+        ``proving`` says whether each is to be proven.
 
         Raises KernelError.
         """
         if work.shape not in self._programs:
             self._programs[work.shape] = self.kernel.program(work.shape)
-        return Launch(self, work, bound)
+        return Launch(self, work, bound, proving)
 
     def program(self, work: Work) -> Program:
         """The instructions of a region that was prepared."""
@@ -130,7 +144,7 @@ class Runner:
     def close(self) -> None:
         """Give back the context, and forget all buffers."""
         self.kernel.close()
-        for held in (self._programs, self._shared, self._weights, self._abandoned):
+        for held in (self._sums, self._programs, self._shared, self._weights, self._abandoned):
             held.clear()
         self._synchronised.clear()
 
@@ -175,9 +189,10 @@ class Runners:
 class Launch:
     """A region on a kernel. ``inputs`` and ``outputs`` are its buffers, without a weight's."""
 
-    def __init__(self, runner: Runner, work: Work, bound: Bound) -> None:
+    def __init__(self, runner: Runner, work: Work, bound: Bound, proving: bool) -> None:
         self._runner, self._work, self._bound = runner, work, bound
         self._kernel, self._program = runner.kernel, runner.program(work)
+        self._sums = runner.sums(work, bound) if proving else None
         self._use(runner.shared(work))
 
     def _use(self, shared: _Shared) -> None:
@@ -185,23 +200,30 @@ class Launch:
         self.inputs, self.outputs = shared.inputs, shared.outputs
         self._arguments: Sequence[Buffer] = self._runner.arguments(self._work, shared)
         arrays = [buffer.array for buffer in self._arguments]
-        self._task = self._runner.family.task(self._bound, arrays)
+        self._task = self._runner.family.task(self._bound, arrays, self._sums)
 
-    def __call__(self) -> None:
-        """Launch, and wait for the kernel's outputs. Raises KernelError.
+    def __call__(self, canaries: bool = False) -> None:
+        """Launch, and wait for the kernel's outputs. Raises KernelError; after that the buffers are
+        not used again: a launch that has not ended may still write to them.
 
-        After that the buffers are not used again: a launch that has not ended may still write to
-        them.
+        With ``canaries`` outputs are filled with a pattern before, and it is a KernelLied if one of
+        them still has it all over.
         """
         if self._shared.abandoned:
             self._use(self._runner.shared(self._work))
         self._task.write()
         try:
+            if canaries:
+                for buffer in self.outputs:
+                    buffer.array[:] = CANARY
+                    buffer.to_device()
             for buffer in self.inputs:
                 buffer.to_device()
             self.launch()
             for buffer in self.outputs:
                 buffer.from_device()
+                if canaries and (buffer.array == CANARY).all():
+                    raise KernelLied(f"{self._kernel.contract.name}: did not write an output")
         except BaseException:
             self._runner.abandon(self._work, self._shared)
             raise
@@ -209,6 +231,17 @@ class Launch:
     def launch(self) -> None:
         """Launch with what the device has of the inputs, and wait for the end."""
         self._kernel.launch(self._program, self._arguments)
+
+    @property
+    def has_law(self) -> bool:
+        """Whether ``unproven`` can tell anything."""
+        return self._task.unproven is not None
+
+    def unproven(self) -> str | None:
+        """How many of the outputs of the last launch break a law of the kernel's family; None if
+        none does."""
+        assert self._task.unproven is not None
+        return self._task.unproven()
 
     def wrong(self) -> str | None:
         """How many of the outputs of the last launch differ from NumPy's; None if none does."""

@@ -38,11 +38,12 @@ def entry(entries: Entries) -> KernelEntry:
 
 
 def bind(
-    device: XrtDevice, entry: KernelEntry, check_rate: float
+    device: XrtDevice, entry: KernelEntry, check_rate: float, proving: bool = True
 ) -> tuple[NpuBackend, Bound, Step]:
     """A product whose weight was filled in three parts."""
     kernel = KernelStatus(entry, {}, VERIFIED, None)
-    npu = NpuBackend(device, [kernel], {kernel.name: PHOENIX_CORE}, Usage(), check_rate)
+    rates = {kernel.name: PHOENIX_CORE}
+    npu = NpuBackend(device, [kernel], rates, Usage(), check_rate, proving=proving)
     graph = product_graph(len(X), X.shape[1], len(W))
     offer = npu.offer(graph, 0)
     assert isinstance(offer, Offer)
@@ -57,7 +58,7 @@ def bind(
 
 def test_what_a_kernel_gave_is_scaled(device: XrtDevice, entry: KernelEntry) -> None:
     """The stand-in fills sums with the number of the launch."""
-    npu, bound, step = bind(device, entry, 0.0)
+    npu, bound, step = bind(device, entry, 0.0, proving=False)
     _, x_scale, _, w_scale, bias = bound.inputs
     for launch in (1, 2):
         step()
@@ -67,8 +68,11 @@ def test_what_a_kernel_gave_is_scaled(device: XrtDevice, entry: KernelEntry) -> 
     assert function_of(step) == entry.contract.name
 
 
-def test_a_lie_is_found_by_the_weight_in_the_buffer(device: XrtDevice, entry: KernelEntry) -> None:
-    npu, bound, step = bind(device, entry, 1.0)
+@pytest.mark.parametrize(("check_rate", "proving"), [(1.0, False), (0.0, True)])
+def test_a_lie_is_found_by_the_weight_in_the_buffer(
+    device: XrtDevice, entry: KernelEntry, check_rate: float, proving: bool
+) -> None:
+    npu, bound, step = bind(device, entry, check_rate, proving)
     for _ in range(2):
         step()
         assert is_right(bound, W)

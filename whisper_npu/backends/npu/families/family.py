@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -76,11 +76,14 @@ class Task:
 
     ``write`` puts the region's inputs into the kernel's, ``read`` makes the region's outputs of the
     kernel's. ``wrong`` compares these with what NumPy gives: it says how many differ, or None.
+    ``unproven`` is much cheaper: it says how many of the kernel's outputs break a law that all
+    right ones obey, or None. A family that has no such law has no such function.
     """
 
     write: Callable[[], object]
     read: Callable[[], object]
     wrong: Callable[[], str | None]
+    unproven: Callable[[], str | None] | None = None
 
 
 class Family(ABC):
@@ -120,6 +123,11 @@ class Family(ABC):
     def cases(self, rng: np.random.Generator) -> Iterator[LaunchCase]:
         """What the kernel is verified by. Raises KernelError if it cannot be."""
 
+    def production(self, rng: np.random.Generator, launches: int) -> Iterator[LaunchCase]:
+        """Then by so many launches as they come in use: in buffers that are kept, with data that
+        are written over the last ones and may differ little from them."""
+        return iter(())
+
     @abstractmethod
     def timed(self) -> tuple[Timed, ...]:
         """A launch that is all overhead, and perhaps one that is mostly work."""
@@ -144,9 +152,15 @@ class Family(ABC):
         """The form of resident weights, in memory that ``take`` gives; None if there are none."""
         return None
 
-    def task(self, bound: Bound, arrays: Sequence[U8]) -> Task:
+    def sums(self, bound: Bound) -> Any:
+        """What ``Task.unproven`` needs of a region's weight. It is computed once for each, before
+        a kernel has seen it."""
+        return None
+
+    def task(self, bound: Bound, arrays: Sequence[U8], sums: Any) -> Task:
         """For a region that the kernel takes; ``arrays`` are the host's views of its data buffers,
-        in the contract's order."""
+        in the contract's order, and ``sums`` those of its weight, None if launches are not to be
+        proven."""
         raise NotImplementedError
 
     def numpy(self, bound: Bound) -> Step:

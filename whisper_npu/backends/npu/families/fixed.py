@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from whisper_npu.backends.npu.adversarial import FLOATS, INTEGERS
+from whisper_npu.backends.npu.adversarial import CHANGED, FLOATS, INTEGERS, changed_little
 from whisper_npu.backends.npu.contract import Argument
 from whisper_npu.backends.npu.dtypes import numpy_dtype, rounded
 from whisper_npu.backends.npu.families.family import Family, SoftwareMemory, Timed
@@ -42,6 +43,26 @@ class FixedShape(Family):
                 else:
                     magnitude, share = bound
                     yield LaunchCase(name, (), inputs, expected, magnitude(*inputs), share)
+
+    def production(self, rng: np.random.Generator, launches: int) -> Iterator[LaunchCase]:
+        """See ``Family``."""
+        contract = self.contract
+        buffers = [_described(argument) for argument in contract.inputs]
+        kept = tuple(argument.name for argument in (*contract.inputs, *contract.outputs))
+        bound = bound_of(self.entry)
+        inputs: tuple[Array, ...] = ()
+        for _ in range(launches):
+            name = str(rng.choice([*INTEGERS, *([CHANGED] if inputs else [])]))
+            if name == CHANGED:
+                inputs = tuple(changed_little(rng, array) for array in inputs)
+            else:
+                inputs = tuple(_made(name, rng, *buffer) for buffer in buffers)
+            expected = run_model(self.entry, *inputs)
+            case = LaunchCase(name, (), inputs, expected, kept=kept)
+            if bound is not None:
+                magnitude, share = bound
+                case = replace(case, magnitude=magnitude(*inputs), allowed=share)
+            yield case
 
     def timed(self) -> tuple[Timed, ...]:
         """See ``Family``."""

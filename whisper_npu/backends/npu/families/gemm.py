@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from whisper_npu.backends.npu.adversarial import INTEGERS
+from whisper_npu.backends.npu.adversarial import CHANGED, INTEGERS, changed_little
 from whisper_npu.backends.npu.device import U8
 from whisper_npu.backends.npu.families.family import (
     Family,
@@ -41,7 +41,8 @@ from whisper_npu.backends.npu.packing import (
 from whisper_npu.backends.npu.registry import KernelEntry
 from whisper_npu.errors import KernelError
 from whisper_npu.model.graph import Graph, Op
-from whisper_npu.ops.arrays import F32, I8, I32
+from whisper_npu.ops.arrays import F32, I8, I32, I64
+from whisper_npu.ops.checksums import sums_of_product, sums_of_rows, sums_of_weight
 from whisper_npu.ops.fixed import F64
 from whisper_npu.ops.product_int8 import integer_sums, scale_sums
 from whisper_npu.ops.rows import Integers
@@ -49,6 +50,15 @@ from whisper_npu.runtime.backend import Array, Bound, Form, Step
 
 # Of a verification: one tile; several in every direction; the longest sums of any Whisper.
 _VERIFIED_TILES = ((1, 1, 1), (2, 3, 2), (1, 80, 1), (3, 2, 5))
+# Where loops over tiles may end too early: rows beyond the third strip and beyond 384 of any tile,
+# columns beyond 256, sums of any length.
+_LIMITS = (
+    (1, 1, 1), (4, 1, 1), (7, 1, 1), (25, 1, 1), (1, 1, 257), (1, 5, 2), (2, 6, 3), (1, 80, 1)
+)  # fmt: skip
+# Products of tiny: a window's, a prompt's and a token's.
+_WHISPER = ((1500, 384, 384), (448, 384, 1536), (2, 1536, 384))
+# Multiplications of those that come most of the time.
+_LIGHT = 1 << 22
 # Tiles in each direction of a launch that is all overhead, and of one that is mostly work.
 _TIMED_TILES = (1, 6)
 # And of the stream that stands for all: more jobs than are under way at once.
@@ -102,6 +112,38 @@ def product_shape(graph: Graph, op: Op) -> tuple[int, int, int]:
     x, w = graph[op.inputs[0]], graph[op.inputs[2]]
     k = x.shape[-1]
     return x.nbytes // k, k, w.shape[0]
+
+
+class _Product:
+    """A product of a verification: rows that are written over the last ones, and two weights that
+    begin with the same bytes."""
+
+    WAYS = ("random", "extreme", "one sign", CHANGED)
+
+    def __init__(
+        self, rng: np.random.Generator, tile: GemmTile, shape: tuple[int, int, int]
+    ) -> None:
+        self._rng, self.shape = rng, shape
+        self.multiplications = math.prod(shape)
+        m, k, n = shape
+        one, other = (INTEGERS[way](rng, "int8", (n, k)) for way in ("random", "one sign"))
+        # One block of the matrix unit, 64 bytes.
+        other[:8, :8] = one[:8, :8]
+        self._weights = [w.astype(np.float32) for w in (one, other)]
+        self._packed = [pack_gemm_weights(w, tile) for w in (one, other)]
+        self._rows = INTEGERS["random"](rng, "int8", (m, k))
+
+    def case(self, way: str, weight: int) -> LaunchCase:
+        """The next launch, with one of the weights."""
+        if way == CHANGED:
+            self._rows = changed_little(self._rng, self._rows)
+        else:
+            self._rows = INTEGERS[way](self._rng, "int8", self._rows.shape)
+        sums = integer_sums(self._rows, self._weights[weight]).astype(np.int32)
+        name = " ".join(map(str, self.shape))
+        kept = (name, f"{name}, weight {weight}", name)
+        inputs = (self._rows, self._packed[weight])
+        return LaunchCase(way, self.shape, inputs, (sums,), kept=kept)
 
 
 @dataclass(frozen=True)
@@ -200,6 +242,25 @@ class GemmInt8(Family):
                 inputs = (x, pack_gemm_weights(w, self.tile))
                 yield LaunchCase(name, (m, k, n), inputs, (sums.astype(np.int32),))
 
+    def production(self, rng: np.random.Generator, launches: int) -> Iterator[LaunchCase]:
+        """See ``Family``: products of many shapes by turns, each with two weights that stay."""
+        products = [_Product(rng, self.tile, shape) for shape in self._shapes()]
+        light = [product for product in products if product.multiplications <= _LIGHT]
+        turns = [(p, way, i) for p in products for way in _Product.WAYS for i in range(2)]
+        while len(turns) < launches:
+            turns += [(p, way, i) for p in light for way in _Product.WAYS for i in range(2)]
+        for i in rng.permutation(len(turns))[:launches]:
+            product, way, weight = turns[i]
+            yield product.case(way, weight)
+
+    def _shapes(self) -> Iterator[tuple[int, int, int]]:
+        tile = self.tile
+        for tiles in _LIMITS:
+            m, k, n = (count * size for count, size in zip(tiles, tile, strict=True))
+            yield m, k, n
+        for m, k, n in _WHISPER:
+            yield gemm_shape(tile, m, k, n).padded
+
     def timed(self) -> tuple[Timed, ...]:
         """See ``Family``."""
         tile = self.tile
@@ -253,7 +314,12 @@ class GemmInt8(Family):
         """See ``Family``."""
         return Form.packed("int8", TilePacking(self.contract.name, self.tile, take))
 
-    def task(self, bound: Bound, arrays: Sequence[U8]) -> Task:
+    def sums(self, bound: Bound) -> I64:  # -> [2, k]
+        """See ``Family``."""
+        x, _, packed, w_scale, *_ = bound.inputs
+        return sums_of_tiles_weight(packed, len(w_scale), x.shape[-1], self.tile)
+
+    def task(self, bound: Bound, arrays: Sequence[U8], sums: I64 | None) -> Task:
         """See ``Family``."""
         x, x_scale, packed, w_scale, *rest = bound.inputs
         bias = rest[0] if rest else None
@@ -263,19 +329,28 @@ class GemmInt8(Family):
         out = bound.outputs[0].reshape(-1, shape.n)
         a, _, c = arrays
         rows = a.view(np.int8).reshape(m, k)[: shape.m, : shape.k]
-        sums = c.view(np.int32).reshape(m, n)[: shape.m, : shape.n]
+        found = c.view(np.int32).reshape(m, n)[: shape.m, : shape.n]
 
         def read() -> None:
-            scale_sums(joined_sums(sums, len(values)), scales, w_scale, bias, out)
+            scale_sums(joined_sums(found, len(values)), scales, w_scale, bias, out)
 
         def wrong() -> str | None:
             split = np.empty(rows.shape, np.int8)
             split_rows(values, split)
             expected = sums_of_tiles(split, packed, shape.n, self.tile)
-            count = int(np.count_nonzero(sums != expected))
-            return f"{count} of {sums.size} sums" if count else None
+            count = int(np.count_nonzero(found != expected))
+            return f"{count} of {found.size} sums" if count else None
 
-        return Task(partial(split_rows, values, rows), read, wrong)
+        def unproven() -> str | None:
+            assert sums is not None
+            # Of the region's own rows: a kernel may have written to those in its buffer.
+            expected = sums_of_rows(values, sums)
+            differ = (joined_checksums(sums_of_product(found), len(values)) != expected).any(axis=1)
+            count = int(np.count_nonzero(differ))
+            return f"checksums of {count} of {len(values)} rows" if count else None
+
+        law = unproven if sums is not None else None
+        return Task(partial(split_rows, values, rows), read, wrong, law)
 
     def numpy(self, bound: Bound) -> Step:
         """See ``Family``."""
@@ -317,6 +392,21 @@ def joined_sums(sums: I32, m: int) -> F64:  # [m, n] or [2 m, n] -> [m, n]
     if len(sums) > m:
         total *= 256.0
         total += sums[m:]
+    return total
+
+
+def joined_checksums(sums: I64, m: int) -> I64:  # [m, 2] or [2 m, 2] -> [m, 2]
+    """Checksums of ``joined_sums`` from those of the rows, modulo 2**64."""
+    return sums if len(sums) == m else 256 * sums[:m] + sums[m:]
+
+
+def sums_of_tiles_weight(
+    packed: I8, n: int, k: int, tile: GemmTile
+) -> I64:  # [n / tn, k / tk, tk * tn] -> [2, k]
+    """``ops.checksums.sums_of_weight`` with the weight in tiles."""
+    total = np.zeros((2, k), np.int64)
+    for part, w in _unpacked(packed, n, k, tile):
+        total += sums_of_weight(w, part.start)
     return total
 
 
