@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
-from whisper_npu.backends.npu.families.gemm import gemm_seconds, gemm_shape
+from whisper_npu.backends.npu.families.gemm import (
+    gemm_bounds,
+    gemm_seconds,
+    gemm_shape,
+    product_shape,
+)
 from whisper_npu.backends.npu.kernel_rates import (
+    CLOCK,
+    MATRIX_UNIT,
     PHOENIX_CORE,
     KernelRates,
     physical_limits,
@@ -19,7 +26,7 @@ from whisper_npu.backends.npu.kernel_rates import (
 from whisper_npu.backends.npu.packing import GemmTile
 from whisper_npu.backends.npu.software import SoftwareDevice
 from whisper_npu.backends.numpy.host_rates import HostRates, measure_host
-from whisper_npu.model.builders import build_step
+from whisper_npu.model.builders import PHASES, build_phase, build_step
 from whisper_npu.model.dims import KNOWN_DIMENSIONS
 
 TILE = GemmTile(16, 64, 64)
@@ -40,6 +47,38 @@ def test_a_product_by_hand() -> None:
     assert seconds(32, 128, 192, bound) == pytest.approx(1e-4 + computed + copied, rel=1e-12)
     bound = replace(RATES, rate=1e18)
     assert seconds(32, 128, 192, bound) == pytest.approx(1e-4 + moved / 1e10 + copied, rel=1e-12)
+
+
+def test_channels_and_short_rows_by_hand() -> None:
+    moved = {"A": 3 * 32 * 128, "B": 2 * 128 * 192, "C": 4 * 32 * 192}
+    fast = replace(RATES, rate=1e18, dma_bytes_per_second=1e18, channel_bytes_per_second=1e9)
+    shape = gemm_shape(TILE, 32, 128, 192)
+    found = gemm_bounds(shape, TILE, fast)
+    assert {name: found[name] for name in moved} == {n: b / 1e9 for n, b in moved.items()}
+    assert found["core"] + found["memory"] < 1e-9
+    # Rows of 64 bytes, which A alone has.
+    short = replace(fast, short_rows_bytes_per_second=1e8)
+    assert gemm_bounds(shape, TILE, short) == {**found, "A": moved["A"] / 1e8}
+    wide = GemmTile(16, 128, 64)
+    assert gemm_bounds(shape, wide, short) == gemm_bounds(shape, wide, fast)
+    copied = (32 * 128 + 4 * 32 * 192) / 5e9
+    assert seconds(32, 128, 192, short) == pytest.approx(1e-4 + moved["A"] / 1e8 + copied)
+
+
+@pytest.mark.parametrize("size", KNOWN_DIMENSIONS)
+@pytest.mark.parametrize("tile", [TILE, GemmTile(64, 64, 64)])
+def test_no_prediction_is_below_a_physical_bound(size: str, tile: GemmTile) -> None:
+    """Of one core: its matrix unit, the channels of a column, memory, a launch."""
+    for phase in PHASES:
+        graph = build_phase(phase, KNOWN_DIMENSIONS[size], 4, "int8")
+        for op in graph.ops:
+            if op.kind == "product_int8":
+                m, k, n = product_shape(graph, op)
+                predicted = seconds(m, k, n, PHOENIX_CORE, tile)
+                at_least = max(m * k, k * n, 4 * m * n) / (4 * CLOCK)
+                at_least = max(at_least, m * k * n / (MATRIX_UNIT * CLOCK))
+                at_least = max(at_least, (m * k + k * n + 4 * m * n) / 17e9)
+                assert predicted >= 6e-5 + at_least, op.name
 
 
 def test_padding_is_paid_for() -> None:
@@ -119,4 +158,6 @@ def test_larger_models_have_larger_limits() -> None:
 
 def test_the_described_device_says_that_it_was_not_measured() -> None:
     assert "no such device was measured" in PHOENIX_CORE.source
-    assert PHOENIX_CORE.rate < 256 * 2 * 1.31e9
+    # Our source has no loop for the matrix unit.
+    assert "scalar" in PHOENIX_CORE.source
+    assert PHOENIX_CORE.rate <= 2 * CLOCK / 2

@@ -231,7 +231,7 @@ class NpuBackend(Backend):
         """What predictions are made of, as text, a line for each usable kernel."""
         return [
             f"{used.name}: {used.rates.launch_seconds * 1e6:.0f} us a launch, "
-            f"{used.rates.rate / 1e9:.0f} GOPS, DMA "
+            f"{used.rates.rate / 1e9:.4g} GOPS, DMA "
             f"{used.rates.dma_bytes_per_second / 1e9:.0f} GB/s, copies "
             f"{used.rates.copy_bytes_per_second / 1e9:.1f} GB/s ({used.rates.source})"
             for used in self._used.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from whisper_npu.model.builders import build_cross_kv, build_encoder, build_step
@@ -17,7 +18,9 @@ class KernelRates:
     ``launch_seconds`` is for a launch of next to nothing, ``rate`` in operations per second (a
     multiply and an add are two), ``dma_bytes_per_second`` between memory and the array,
     ``copy_bytes_per_second`` of the host writing and synchronising buffers. ``source`` says
-    where they are from.
+    where they are from. ``channel_bytes_per_second`` is what one stream channel carries, and
+    ``short_rows_bytes_per_second`` what memory gives where it is read in rows of at most
+    ``SHORT_ROW`` bytes: both are within a rate that was measured as a whole.
     """
 
     launch_seconds: float
@@ -25,21 +28,36 @@ class KernelRates:
     dma_bytes_per_second: float
     copy_bytes_per_second: float
     source: str
+    channel_bytes_per_second: float = math.inf
+    short_rows_bytes_per_second: float = math.inf
 
 
-# A Phoenix laptop as published, with our GEMM on one core of one column:
+# Bytes of a row that memory gives at a fraction of its speed.
+SHORT_ROW = 64
+# The middle power level (amd/xdna-driver npu1_regs.c), cycles a second.
+CLOCK = 1.309e9
+# Multiply-accumulates of int8 that a core's matrix unit does in a cycle (AM020).
+MATRIX_UNIT = 256
+# Cycles of one in a scalar loop: two loads, a multiply and an add. Assumed: our source
+# (kernels/src/gemm_i8.cc) has no other loop, and was never compiled for a core.
+SCALAR_CYCLES = 4
+_MEMORY = 17e9
+
+# A Phoenix laptop as published, with our GEMM on one core of one column. Predicted, never measured:
 # * a launch from Python with a reused run object: 0.2 ms (amd/IRON, whisper_pipeline.py);
-# * one AIE2 core has 256 int8 multiply-accumulates per cycle (AM020), 1.3 GHz at the middle power
-#   level (amd/xdna-driver npu1_regs.c); compiled kernels reach 29 to 43 % of that
-#   (nod-ai/iree-amd-aie issue 1198): a third is taken;
-# * DMA of about 17 GB/s sustained (derived from amd/IRON's GEMM table for NPU1);
+# * the core runs the scalar loop above, not its matrix unit;
+# * DMA of about 17 GB/s sustained (derived from amd/IRON's GEMM table for NPU1), and about a fifth
+#   of that for rows of 64 bytes;
+# * a stream carries 4 bytes a cycle (AM020): A, B and C have a channel each;
 # * copying into host_only buffers with synchronisation: 16 GB/s (tibrezus/xdna-npu-toolkit).
 PHOENIX_CORE = KernelRates(
     launch_seconds=2e-4,
-    rate=256 * 2 * 1.309e9 / 3,
-    dma_bytes_per_second=17e9,
+    rate=2 * CLOCK / SCALAR_CYCLES,
+    dma_bytes_per_second=_MEMORY,
     copy_bytes_per_second=16e9,
-    source="published figures of Phoenix; no such device was measured",
+    source="published figures of Phoenix, a scalar core program; no such device was measured",
+    channel_bytes_per_second=4 * CLOCK,
+    short_rows_bytes_per_second=_MEMORY / 5,
 )
 # The best published INT8 GEMM on Phoenix, all 16 cores (arXiv 2512.13282): the ceiling.
 PHOENIX_PEAK = 6.76e12

@@ -31,7 +31,7 @@ from whisper_npu.backends.npu.families.gemm_stream import (
     gemm_int8_sizes,
     gemm_int8_stream,
 )
-from whisper_npu.backends.npu.kernel_rates import KernelRates
+from whisper_npu.backends.npu.kernel_rates import SHORT_ROW, KernelRates
 from whisper_npu.backends.npu.launch_case import LaunchCase
 from whisper_npu.backends.npu.packing import (
     GemmTile,
@@ -100,11 +100,26 @@ def gemm_shape(tile: GemmTile, m: int, k: int, n: int) -> GemmShape:
 
 def gemm_seconds(shape: GemmShape, tile: GemmTile, rates: KernelRates) -> float:
     """Time of a product on a GEMM kernel, the copies of its rows and sums included."""
-    m, k, n = shape.padded
-    moved = sum(gemm_int8_moved(m, k, n, tile).values())
-    computing = max(2 * m * k * n / rates.rate, moved / rates.dma_bytes_per_second)
+    computing = max(gemm_bounds(shape, tile, rates).values())
     copying = (shape.bytes_in + shape.bytes_out) / rates.copy_bytes_per_second
     return rates.launch_seconds + computing + copying
+
+
+def gemm_bounds(shape: GemmShape, tile: GemmTile, rates: KernelRates) -> dict[str, float]:
+    """Seconds that each part of the device needs for a product, by what it is: the longest binds,
+    as all of them work side by side."""
+    m, k, n = shape.padded
+    moved = gemm_int8_moved(m, k, n, tile)
+    channel = rates.channel_bytes_per_second
+    # Tiles of A are read in rows of tile.k bytes; those of B are contiguous.
+    rows = rates.short_rows_bytes_per_second if tile.k <= SHORT_ROW else math.inf
+    return {
+        "core": 2 * m * k * n / rates.rate,
+        "A": moved[ARGUMENT_A] / min(channel, rows),
+        "B": moved[ARGUMENT_B] / channel,
+        "C": moved[ARGUMENT_C] / channel,
+        "memory": sum(moved.values()) / rates.dma_bytes_per_second,
+    }
 
 
 def product_shape(graph: Graph, op: Op) -> tuple[int, int, int]:
