@@ -182,6 +182,7 @@ def test_the_built_in_model_where_none_was_pulled(
         "device": "cpu",
         "precision": "int8",
         "allow_fallback": True,
+        "check": "full",
         "check_rate": 1e-3,
         "cpu_kernels": None,
         "kernels": (),
