@@ -16,13 +16,13 @@ from tests.support.npu.gemm_kernels import evidence_of, gemm_entry
 from tests.unit.npu.products import product_graph
 from tests.unit.npu.toy_family import NBYTES, TILE, GeluRows, toy_entry
 from whisper_npu.backends.npu.backend import NpuBackend
-from whisper_npu.backends.npu.device import DeviceError, LaunchFailed, NoContext
+from whisper_npu.backends.npu.device import Buffer, DeviceError, LaunchFailed, NoContext, Program
 from whisper_npu.backends.npu.families import FAMILIES, family_of
 from whisper_npu.backends.npu.families.fixed import FixedShape
 from whisper_npu.backends.npu.families.gemm import GemmInt8
 from whisper_npu.backends.npu.manager import UNVERIFIED, VERIFIED, KernelStatus
-from whisper_npu.backends.npu.registry import load_registry
-from whisper_npu.backends.npu.software import SoftwareDevice
+from whisper_npu.backends.npu.registry import KernelEntry, load_registry
+from whisper_npu.backends.npu.software import SoftwareDevice, SoftwareKernel
 from whisper_npu.backends.npu.verdicts import judge
 from whisper_npu.backends.npu.verify_kernel import verify
 from whisper_npu.errors import KernelError
@@ -193,6 +193,33 @@ def test_a_kernel_that_lies_is_found() -> None:
     )
     npu.usage.ran("encoder", {}, 0.0)
     assert npu.usage.counts.ops == {("gelu", "toy_gelu"): -1, ("gelu", "numpy"): 1}
+
+
+def test_an_output_that_is_not_written_is_not_used() -> None:
+    """The second launch completes and does nothing: the buffer has the results of the first."""
+
+    class Idle(SoftwareDevice):
+        def open(self, entry: KernelEntry) -> SoftwareKernel:
+            kernel = super().open(entry)
+            launch = kernel.launch
+
+            def once(program: Program, buffers: Sequence[Buffer]) -> None:
+                if self.traffic.launches == 0:
+                    launch(program, buffers)
+
+            kernel.launch = once  # type: ignore[method-assign]
+            return kernel
+
+    npu = backend(Idle())
+    made = bound()
+    step = offered(npu).bind(made)
+    step()
+    assert function_of(step) == "toy_gelu"
+    made.inputs[0][:] += 1
+    step()
+    assert is_right(made)
+    (event,) = npu.usage.fallbacks
+    assert (event.reason, event.detail) == ("wrong result", "toy_gelu: did not write an output")
 
 
 def test_a_kernel_that_does_not_open_leaves_the_op_to_others() -> None:
