@@ -143,15 +143,21 @@ def test_a_place_is_left_for_a_recording_that_has_none() -> None:
     assert max(sum(n < 99 for n in step) for step in model.steps) == PLACES
 
 
-def test_steps_go_on_while_windows_are_encoded() -> None:
-    model = Model(says(words(30)))
+def encoded_slowly(model: Model) -> list[int]:
+    """How many steps there were before each window that is encoded."""
     before: list[int] = []
 
-    def encode_for_long(window: int) -> None:
+    def encode(window: int) -> None:
         before.append(len(model.steps))
         time.sleep(0.2)
 
-    model.before_encode = encode_for_long
+    model.before_encode = encode
+    return before
+
+
+def test_steps_go_on_while_windows_are_encoded() -> None:
+    model = Model(says(words(30)))
+    before = encoded_slowly(model)
     engine = Engine(model)
     with engine.open() as recording:
         for work in [ask(recording, number) for number in range(3)]:
@@ -164,13 +170,7 @@ def test_steps_go_on_while_windows_are_encoded() -> None:
 def test_places_are_filled_before_steps_have_their_share(priority: int) -> None:
     """Where enough windows wait for all of them, unless live audio is under way."""
     model = Model(says(words(30)))
-    before: list[int] = []
-
-    def encode_for_long(window: int) -> None:
-        before.append(len(model.steps))
-        time.sleep(0.2)
-
-    model.before_encode = encode_for_long
+    before = encoded_slowly(model)
     engine = Engine(model, places=3)
     with engine.open(priority) as first, engine.open() as others:
         with held(engine):

@@ -80,7 +80,7 @@ class NpuStep:
             self._trust.check(self._kernel)
             launch(canaries=self._proving and not launch.has_law)
             self._count()
-            if self._proving and launch.has_law:
+            if launch.has_law:
                 self._prove(launch)
             if self._sampled():
                 self._check(launch)
@@ -230,10 +230,7 @@ class NpuBackend(Backend):
     def describe_rates(self) -> list[str]:
         """What predictions are made of, as text, a line for each usable kernel."""
         return [
-            f"{used.name}: {used.rates.launch_seconds * 1e6:.0f} us a launch, "
-            f"{used.rates.rate / 1e9:.4g} GOPS, DMA "
-            f"{used.rates.dma_bytes_per_second / 1e9:.0f} GB/s, copies "
-            f"{used.rates.copy_bytes_per_second / 1e9:.1f} GB/s ({used.rates.source})"
+            f"{used.name}: {used.rates.describe()}"
             for used in self._used.values()
             if used.family.kinds
         ]

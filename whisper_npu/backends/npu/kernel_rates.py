@@ -31,6 +31,21 @@ class KernelRates:
     channel_bytes_per_second: float = math.inf
     short_rows_bytes_per_second: float = math.inf
 
+    def describe(self) -> str:
+        """All of it as text; without what is not known on its own."""
+        parts = [
+            f"{self.launch_seconds * 1e6:.0f} us a launch",
+            f"{self.rate / 1e9:.4g} GOPS",
+            f"DMA {self.dma_bytes_per_second / 1e9:.0f} GB/s",
+            f"copies {self.copy_bytes_per_second / 1e9:.1f} GB/s",
+        ]
+        if math.isfinite(self.channel_bytes_per_second):
+            parts.append(f"a channel {self.channel_bytes_per_second / 1e9:.1f} GB/s")
+        if math.isfinite(self.short_rows_bytes_per_second):
+            rows = f"rows of {SHORT_ROW} bytes"
+            parts.append(f"{rows} {self.short_rows_bytes_per_second / 1e9:.1f} GB/s")
+        return f"{', '.join(parts)} ({self.source})"
+
 
 # Bytes of a row that memory gives at a fraction of its speed.
 SHORT_ROW = 64

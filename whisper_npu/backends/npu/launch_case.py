@@ -23,8 +23,8 @@ class LaunchCase:
 
     Integers must be equal. Floats may differ by the share ``allowed`` of their ``magnitude``.
     ``kept`` names the buffers that it is launched with, those of inputs and then those of outputs:
-    cases share those of a name, in which the last one left what it wrote. Without names all are
-    new.
+    cases with the same name share the buffer and the data that the last of them left there. Without
+    names all buffers are new.
     """
 
     name: str

@@ -234,7 +234,7 @@ class Launch:
 
     @property
     def has_law(self) -> bool:
-        """Whether ``unproven`` can tell anything."""
+        """Whether launches can be proven by ``unproven``, and are to be."""
         return self._task.unproven is not None
 
     def unproven(self) -> str | None:

@@ -38,7 +38,7 @@ from whisper_npu.errors import KernelError
 from whisper_npu.version import __version__
 
 _TIMED = 15
-# Launches as they come in use, and after how many of them one of another kernel comes.
+# Launches in kept buffers, and after how many of them one of another kernel comes.
 PRODUCTION = 1000
 _DISTRACTED = 20
 
@@ -50,10 +50,9 @@ def verify(
     entry: KernelEntry,
     others: Sequence[KernelEntry] = (),
     seed: int = 0,
-    production: int = PRODUCTION,
 ) -> NpuEvidence:
-    """Run all cases on the device; between them, launches of ``others``. Then as many launches as
-    ``production`` says as they come in use, in two contexts by turns if there are two to be had.
+    """Run all cases on the device; between them, launches of ``others``. Then come ``PRODUCTION``
+    launches in kept buffers, in two contexts by turns if the device has two.
 
     Outputs must be equal to the model's, floats within a bound. A kernel that fails, or a device,
     gives evidence of that; only a kernel that cannot be tried (no model, no files) raises
@@ -77,7 +76,7 @@ def verify(
                 for distraction in distractions:
                     distraction()
             contexts = [context, *_second(device, entry, opened)]
-            for i, case in enumerate(family.production(rng, production)):
+            for i, case in enumerate(family.production(rng, PRODUCTION)):
                 tried.cases += 1
                 tried.run(contexts[i % len(contexts)], case)
                 if i % _DISTRACTED == 0:
@@ -119,7 +118,7 @@ class _Context:
 
     def buffers(self, case: LaunchCase) -> tuple[list[Buffer], list[Buffer]]:
         """Those of inputs, filled, and of outputs. New ones have a pattern that is to be
-        overwritten; in those that are kept is what was written last."""
+        overwritten; kept ones hold the data of the last launch."""
         contract = self.kernel.contract
         arguments = (*contract.inputs, *contract.outputs)
         names = case.kept or (None,) * len(arguments)
@@ -150,7 +149,7 @@ class _Context:
 
 @dataclass
 class _Tried:
-    """What was run so far, and the largest error."""
+    """Counts of cases and launches so far, and the largest error of an output."""
 
     cases: int = 0
     launches: int = 0

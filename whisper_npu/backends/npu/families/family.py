@@ -124,8 +124,8 @@ class Family(ABC):
         """What the kernel is verified by. Raises KernelError if it cannot be."""
 
     def production(self, rng: np.random.Generator, launches: int) -> Iterator[LaunchCase]:
-        """Then by so many launches as they come in use: in buffers that are kept, with data that
-        are written over the last ones and may differ little from them."""
+        """Further cases, one for each of ``launches``, in kept buffers, as a model has them: data
+        are written over those of the case before, and may differ little from them."""
         return iter(())
 
     @abstractmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,23 +32,16 @@ class FixedShape(Family):
         contract = self.contract
         buffers = [_described(argument) for argument in contract.inputs]
         outputs = sum(math.prod(_described(argument)[1]) for argument in contract.outputs)
-        bound = bound_of(self.entry)
         for _ in range(math.ceil(_OUTPUTS / (REPEATS * len(INTEGERS) * max(outputs, 1)))):
             for name in INTEGERS:
                 inputs = tuple(_made(name, rng, *buffer) for buffer in buffers)
-                expected = run_model(self.entry, *inputs)
-                if bound is None:
-                    yield LaunchCase(name, (), inputs, expected)
-                else:
-                    magnitude, share = bound
-                    yield LaunchCase(name, (), inputs, expected, magnitude(*inputs), share)
+                yield self._case(name, inputs)
 
     def production(self, rng: np.random.Generator, launches: int) -> Iterator[LaunchCase]:
         """See ``Family``."""
         contract = self.contract
         buffers = [_described(argument) for argument in contract.inputs]
         kept = tuple(argument.name for argument in (*contract.inputs, *contract.outputs))
-        bound = bound_of(self.entry)
         inputs: tuple[Array, ...] = ()
         for _ in range(launches):
             name = str(rng.choice([*INTEGERS, *([CHANGED] if inputs else [])]))
@@ -57,12 +49,14 @@ class FixedShape(Family):
                 inputs = tuple(changed_little(rng, array) for array in inputs)
             else:
                 inputs = tuple(_made(name, rng, *buffer) for buffer in buffers)
-            expected = run_model(self.entry, *inputs)
-            case = LaunchCase(name, (), inputs, expected, kept=kept)
-            if bound is not None:
-                magnitude, share = bound
-                case = replace(case, magnitude=magnitude(*inputs), allowed=share)
-            yield case
+            yield self._case(name, inputs, kept)
+
+    def _case(self, name: str, inputs: tuple[Array, ...], kept: tuple[str, ...] = ()) -> LaunchCase:
+        expected, bound = run_model(self.entry, *inputs), bound_of(self.entry)
+        if bound is None:
+            return LaunchCase(name, (), inputs, expected, kept=kept)
+        magnitude, share = bound
+        return LaunchCase(name, (), inputs, expected, magnitude(*inputs), share, kept)
 
     def timed(self) -> tuple[Timed, ...]:
         """See ``Family``."""

@@ -106,8 +106,8 @@ def gemm_seconds(shape: GemmShape, tile: GemmTile, rates: KernelRates) -> float:
 
 
 def gemm_bounds(shape: GemmShape, tile: GemmTile, rates: KernelRates) -> dict[str, float]:
-    """Seconds that each part of the device needs for a product, by what it is: the longest binds,
-    as all of them work side by side."""
+    """Seconds that each part of the device needs for a product, by the name of the part. They work
+    side by side, so that the longest binds."""
     m, k, n = shape.padded
     moved = gemm_int8_moved(m, k, n, tile)
     channel = rates.channel_bytes_per_second
